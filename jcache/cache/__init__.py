@@ -1,0 +1,1 @@
+"""A cache directory: which journal belongs to which remote file, and where it lies."""

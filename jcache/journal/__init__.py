@@ -1,0 +1,1 @@
+"""The journal: segments with one writer each, and their merged view."""

@@ -1,0 +1,1 @@
+"""What hooks JCache into each I/O stack, one module per stack."""
