@@ -1,0 +1,264 @@
+"""A private XRootD server on the loopback interface, started for as long as somebody needs it.
+
+The server is the real ``xrootd`` daemon. It counts for itself: its trace has one line, with offset and length, for each
+range that a client reads, and that is the source of :meth:`XrootdServer.reads`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The daemon refuses to run as root; these accounts exist wherever it was packaged.
+_ACCOUNTS = ("xrootd", "daemon", "nobody")
+_READ_LINE = re.compile(rb"Xrootd_Protocol: .*\b(pgread|readV|read) (\d+)@(\d+)")
+_POLL_S = 0.02
+_PORT_ATTEMPTS = 3
+
+
+class XrootdUnavailableError(RuntimeError):
+    """No XRootD server can be had here; the message says why."""
+
+
+class XrootdRead(NamedTuple):
+    """One range that a client asked the server for; a vector read gives one for each of its ranges."""
+
+    operation: str
+    offset: int
+    length: int
+
+
+class XrootdServer:
+    """A running ``xrootd`` that exports one directory read-only on ``127.0.0.1``.
+
+    Args:
+        directory: What is exported, as ``/``. Every account must be able to reach it: the daemon does not run as root.
+        probe: Name of a file in ``directory``; the server counts as started when it answers a ``stat`` of this file.
+            None stands for the directory itself.
+        port: Port to listen on, or None for a free one.
+        startup_s: Seconds to wait for the first answer.
+
+    Raises:
+        XrootdUnavailableError: ``xrootd`` is not installed, does not start, or cannot reach the directory.
+    """
+
+    kind = "xrootd"
+    counted = "the server's trace of reads"
+
+    def __init__(
+        self, directory: Path, *, probe: str | None = None, port: int | None = None, startup_s: float = 15.0
+    ) -> None:
+        self.directory = directory
+        self._probe = "/" + (probe or "")
+        self._program = find_xrootd()
+        self._work = Path(tempfile.mkdtemp(prefix="jcache-xrootd-"))
+        self._log = self._work / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self.port = self._start_on_free_port(startup_s) if port is None else self._start(port, startup_s)
+        except BaseException:
+            self.stop()
+            shutil.rmtree(self._work, ignore_errors=True)
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Process id of the daemon."""
+        if self._process is None:
+            raise RuntimeError("the XRootD server is stopped")
+        return self._process.pid
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the server."""
+        return f"127.0.0.1:{self.port}"
+
+    def url(self, name: str) -> str:
+        """URL of a file in the exported directory."""
+        return f"root://{self.address}//{name}"
+
+    def reads(self) -> list[XrootdRead]:
+        """Return every range read so far, in the order in which the server received them.
+
+        A length is what the client asked for, which is more than it got where the range goes past the end of the file.
+        """
+        return [
+            XrootdRead(operation.decode(), int(offset), int(length))
+            for operation, length, offset in _READ_LINE.findall(self._log.read_bytes())
+        ]
+
+    def sent_bytes(self) -> int:
+        """Return the data bytes that clients asked for so far."""
+        return sum(read.length for read in self.reads())
+
+    def log(self) -> str:
+        """Return what the daemon has logged."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def stop(self) -> None:
+        """End the daemon and wait for it; the port is free afterwards. Does nothing when it is stopped."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def restart(self, *, startup_s: float = 15.0) -> None:
+        """Start the stopped server again on the same port; counting goes on."""
+        if self._process is None:
+            self._start(self.port, startup_s)
+
+    def close(self) -> None:
+        """Stop the daemon and remove its log and working files."""
+        self.stop()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _start_on_free_port(self, startup_s: float) -> int:
+        # Between the choice of a port and its use by the daemon another process can take it.
+        for attempt in range(_PORT_ATTEMPTS):
+            try:
+                return self._start(free_port(), startup_s)
+            except XrootdUnavailableError:
+                taken = "already in use" in self.log() or "Unable to bind" in self.log()
+                if not taken or attempt == _PORT_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _start(self, port: int, startup_s: float) -> int:
+        self._work.chmod(0o755)
+        admin = self._work / "admin"
+        admin.mkdir(exist_ok=True)
+        config = self._work / "xrootd.cfg"
+        config.write_text(
+            f"xrd.port {port}\n"
+            "xrd.network nodnr\n"
+            "all.export / r/o\n"
+            f"oss.localroot {self.directory}\n"
+            f"all.adminpath {admin}\n"
+            f"all.pidpath {admin}\n"
+            "xrootd.trace fsio\n"
+        )
+        command = [self._program, "-c", os.fspath(config)]
+        if os.geteuid() == 0:
+            account = _unprivileged_account()
+            os.chown(admin, account.pw_uid, account.pw_gid)
+            command[1:1] = ["-R", account.pw_name]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=admin, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        self._wait_until_ready(port, startup_s)
+        return port
+
+    def _wait_until_ready(self, port: int, startup_s: float) -> None:
+        deadline = time.monotonic() + startup_s
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                self._process = None
+                raise XrootdUnavailableError(f"xrootd ended at start: {_last_line(self.log())}")
+            try:
+                problem = stat_problem("127.0.0.1", port, self._probe)
+            except OSError as error:
+                problem = str(error)
+            else:
+                if not problem:
+                    return
+                break
+            time.sleep(_POLL_S)
+        self.stop()
+        raise XrootdUnavailableError(f"xrootd cannot serve {self._probe} of {self.directory}: {problem}")
+
+
+def find_xrootd() -> str:
+    """Return the path of the ``xrootd`` program.
+
+    Raises:
+        XrootdUnavailableError: It is not installed.
+    """
+    program = shutil.which("xrootd") or shutil.which("xrootd", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        raise XrootdUnavailableError("xrootd is not installed (Debian: apt-get install xrootd-server)")
+    return program
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def stat_problem(host: str, port: int, path: str, *, timeout_s: float = 5.0) -> str:
+    """Ask a server for a ``stat`` in the XRootD protocol, without the XRootD client.
+
+    The client library would remember a refused connection for two minutes and would leave threads in this process.
+
+    Returns:
+        "" when the server answered with a file or directory, else its error message.
+
+    Raises:
+        OSError: No conversation with the server.
+    """
+    with socket.create_connection((host, port), timeout=timeout_s) as connection:
+        connection.sendall(struct.pack(">5i", 0, 0, 0, 4, 2012))
+        _response(connection)
+        login = struct.pack(">2sHi8sBBBBi", b"\0\1", 3007, os.getpid(), b"jcache", 0, 0, 5, 0, 0)
+        connection.sendall(login)
+        status, body = _response(connection)
+        if status == 0:
+            name = path.encode()
+            connection.sendall(struct.pack(">2sH16si", b"\0\1", 3017, bytes(16), len(name)) + name)
+            status, body = _response(connection)
+        return "" if status == 0 else body[4:].rstrip(b"\0").decode(errors="replace") or f"status {status}"
+
+
+def _response(connection: socket.socket) -> tuple[int, bytes]:
+    _, status, length = struct.unpack(">2sHi", _exactly(connection, 8))
+    return status, _exactly(connection, length)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    received = bytearray()
+    while len(received) < count:
+        chunk = connection.recv(count - len(received))
+        if not chunk:
+            raise ConnectionError("the server closed the connection")
+        received += chunk
+    return bytes(received)
+
+
+def _unprivileged_account() -> pwd.struct_passwd:
+    for name in _ACCOUNTS:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise XrootdUnavailableError(f"xrootd does not run as root and there is no account {' or '.join(_ACCOUNTS)}")
+
+
+def _last_line(log: str) -> str:
+    lines: Iterator[str] = (line for line in reversed(log.splitlines()) if line.strip())
+    return next(lines, "no log")
