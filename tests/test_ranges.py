@@ -1,5 +1,7 @@
 """The interval algebra agrees with plain sets of byte numbers."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ def numbers(ranges: list[Range]) -> set[int]:
 
 def is_run(ranges: list[Range]) -> bool:
     flat = [position for item in ranges for position in item]
-    return all(a < b for a, b in zip(flat, flat[1:], strict=False))
+    return all(a < b for a, b in itertools.pairwise(flat))
 
 
 @given(RANGES)
