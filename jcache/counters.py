@@ -1,0 +1,335 @@
+"""What this process read, counted in constant memory and cheap enough for every read.
+
+One `Counters` belongs to one process. The only part that grows is the table of files (one small entry per distinct
+URL); the time profile keeps a fixed number of bins and doubles their width whenever the run outgrows them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIRST_BIN_S = 1 / 64
+"""Width of a time bin at the start. A power of two, so that every later width and every bin number is exact."""
+
+MAX_BINS = 1024
+"""Time bins kept: bins stay at one second or less for 17 minutes, and one process's profile stays near 10 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCount:
+    """What one URL was asked for. `size_bytes` is `None` where the origin did not say."""
+
+    url: str
+    size_bytes: int | None
+    requested_bytes: int
+    hit_bytes: int
+    opens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All counts at one moment. Sizes are in bytes; `hit`, `miss` and `bypass` add up to what was asked."""
+
+    start_time: float
+    elapsed_s: float
+    read_ops: int
+    read_hit: int
+    read_miss: int
+    read_bypass: int
+    readv_ops: int
+    readv_ranges: int
+    readv_hit: int
+    readv_miss: int
+    readv_bypass: int
+    full_hits: int
+    partial_hits: int
+    misses: int
+    opened: int
+    open_s: float
+    origin_requests: int
+    origin_bytes: int
+    origin_errors: int
+    origin_retries: int
+    prefetch_bytes: int
+    prefetch_unused_bytes: int
+    recorded_bytes: int
+    damaged_extents: int
+    failures: int
+    bypassed: str | None
+    bin_s: float
+    profile_hit: tuple[int, ...]
+    profile_miss: tuple[int, ...]
+    files: tuple[FileCount, ...]
+
+
+class _File:
+    __slots__ = ("hit", "opens", "requested", "size")
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+        self.requested = 0
+        self.hit = 0
+        self.opens = 0
+
+
+class Counters:
+    """Counts reads, files, origin traffic and trouble of one process.
+
+    Safe across threads: one lock, held for a few additions. Not across forks: a child makes its own `Counters`, since
+    the lock may have been held by a thread that the child does not have.
+
+    Args:
+        clock: Seconds that never go backwards; the profile's time axis.
+        start_time: Unix time of the run's start in seconds; now when not given.
+    """
+
+    __slots__ = (
+        "_bin_s",
+        "_bins_per_s",
+        "_bypassed",
+        "_clock",
+        "_damaged",
+        "_failures",
+        "_files",
+        "_full_hits",
+        "_last_bin",
+        "_lock",
+        "_misses",
+        "_open_s",
+        "_opened",
+        "_origin_bytes",
+        "_origin_errors",
+        "_origin_requests",
+        "_origin_retries",
+        "_partial_hits",
+        "_prefetch",
+        "_prefetch_unused",
+        "_profile_hit",
+        "_profile_miss",
+        "_read_bypass",
+        "_read_hit",
+        "_read_miss",
+        "_read_ops",
+        "_readv_bypass",
+        "_readv_hit",
+        "_readv_miss",
+        "_readv_ops",
+        "_readv_ranges",
+        "_recorded",
+        "_start",
+        "_start_time",
+    )
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, start_time: float | None = None) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._start_time = time.time() if start_time is None else start_time
+        # Reentrant: a signal handler or a finaliser may write the report while this very thread is inside a count.
+        # It then sees at most that one count half done; totals are derived from their parts, so sums hold all the same.
+        self._lock = threading.RLock()
+        self._read_ops = self._read_hit = self._read_miss = self._read_bypass = 0
+        self._readv_ops = self._readv_ranges = self._readv_hit = self._readv_miss = self._readv_bypass = 0
+        self._full_hits = self._partial_hits = self._misses = 0
+        self._opened = 0
+        self._open_s = 0.0
+        self._files: dict[str, _File] = {}
+        self._origin_requests = self._origin_bytes = self._origin_errors = self._origin_retries = 0
+        self._prefetch = self._prefetch_unused = 0
+        self._recorded = self._damaged = self._failures = 0
+        self._bypassed: str | None = None
+        self._bin_s = FIRST_BIN_S
+        self._bins_per_s = 1 / FIRST_BIN_S
+        self._profile_hit = [0] * MAX_BINS
+        self._profile_miss = [0] * MAX_BINS
+        self._last_bin = -1
+
+    def read(self, nbytes: int, hit: int, miss: int, bypass: int, *, url: str | None = None) -> None:
+        """Count one plain read.
+
+        Args:
+            nbytes: Bytes delivered, `hit + miss + bypass`.
+            hit: Bytes of them that came from the journal.
+            miss: Bytes of them that this process fetched from the origin for or ahead of the reader.
+            bypass: Bytes of them that went past the cache.
+            url: The file, to count `nbytes` and `hit` for it as well; saves a call of `file_bytes`.
+        """
+        now = self._clock()
+        with self._lock:
+            self._read_ops += 1
+            self._read_hit += hit
+            self._read_miss += miss
+            self._read_bypass += bypass
+            self._count(now, nbytes, hit, miss, bypass)
+            if url is not None:
+                self._count_file(url, nbytes, hit)
+
+    def readv(self, ranges: int, nbytes: int, hit: int, miss: int, bypass: int, *, url: str | None = None) -> None:
+        """Count one vector read of `ranges` ranges; the other arguments are those of `read`, for the whole vector."""
+        now = self._clock()
+        with self._lock:
+            self._readv_ops += 1
+            self._readv_ranges += ranges
+            self._readv_hit += hit
+            self._readv_miss += miss
+            self._readv_bypass += bypass
+            self._count(now, nbytes, hit, miss, bypass)
+            if url is not None:
+                self._count_file(url, nbytes, hit)
+
+    def file_opened(self, url: str, size_bytes: int | None, seconds: float) -> None:
+        """Count one opening of a file.
+
+        Args:
+            url: The file as shown to people, without secrets.
+            size_bytes: Its size; `None` where it is not known (yet).
+            seconds: What opening took.
+        """
+        with self._lock:
+            self._opened += 1
+            self._open_s += seconds
+            entry = self._files.get(url) or self._files.setdefault(url, _File())
+            entry.opens += 1
+            if size_bytes is not None:
+                entry.size = size_bytes
+
+    def file_size(self, url: str, size_bytes: int) -> None:
+        """Note the size of a file that was not known when it was opened."""
+        with self._lock:
+            entry = self._files.get(url) or self._files.setdefault(url, _File())
+            entry.size = size_bytes
+
+    def file_bytes(self, url: str, nbytes: int, hit: int = 0) -> None:
+        """Count bytes requested of one file, `hit` of them from the journal, where `read(url=)` did not."""
+        with self._lock:
+            self._count_file(url, nbytes, hit)
+
+    def origin(
+        self,
+        *,
+        requests: int = 0,
+        nbytes: int = 0,
+        errors: int = 0,
+        retries: int = 0,
+        prefetch: int = 0,
+        prefetch_unused: int = 0,
+    ) -> None:
+        """Count traffic with the origin.
+
+        Args:
+            requests: Requests sent.
+            nbytes: Data bytes received, those fetched ahead included.
+            errors: Requests that failed.
+            retries: Requests sent again.
+            prefetch: Bytes of `nbytes` that were fetched ahead.
+            prefetch_unused: Bytes fetched ahead that nobody asked for in the end.
+        """
+        with self._lock:
+            self._origin_requests += requests
+            self._origin_bytes += nbytes
+            self._origin_errors += errors
+            self._origin_retries += retries
+            self._prefetch += prefetch
+            self._prefetch_unused += prefetch_unused
+
+    def recorded(self, nbytes: int) -> None:
+        """Count bytes written into the journal."""
+        with self._lock:
+            self._recorded += nbytes
+
+    def damaged(self, n: int = 1) -> None:
+        """Count extents whose checksum did not match."""
+        with self._lock:
+            self._damaged += n
+
+    def failure(self, n: int = 1) -> None:
+        """Count cache operations that failed (no space, no permission, a lock that never came) and became misses."""
+        with self._lock:
+            self._failures += n
+
+    def bypassed(self, reason: str) -> None:
+        """Note why the cache is not used; the first reason stays."""
+        with self._lock:
+            if self._bypassed is None:
+                self._bypassed = reason
+
+    def any_activity(self) -> bool:
+        """Tell whether there is anything to report."""
+        with self._lock:
+            return bool(self._read_ops or self._readv_ops or self._files or self._origin_requests)
+
+    def snapshot(self) -> Snapshot:
+        """Return all counts of one moment."""
+        now = self._clock()
+        with self._lock:
+            bins = self._last_bin + 1
+            return Snapshot(
+                start_time=self._start_time,
+                elapsed_s=max(0.0, now - self._start),
+                read_ops=self._read_ops,
+                read_hit=self._read_hit,
+                read_miss=self._read_miss,
+                read_bypass=self._read_bypass,
+                readv_ops=self._readv_ops,
+                readv_ranges=self._readv_ranges,
+                readv_hit=self._readv_hit,
+                readv_miss=self._readv_miss,
+                readv_bypass=self._readv_bypass,
+                full_hits=self._full_hits,
+                partial_hits=self._partial_hits,
+                misses=self._misses,
+                opened=self._opened,
+                open_s=self._open_s,
+                origin_requests=self._origin_requests,
+                origin_bytes=self._origin_bytes,
+                origin_errors=self._origin_errors,
+                origin_retries=self._origin_retries,
+                prefetch_bytes=self._prefetch,
+                prefetch_unused_bytes=self._prefetch_unused,
+                recorded_bytes=self._recorded,
+                damaged_extents=self._damaged,
+                failures=self._failures,
+                bypassed=self._bypassed,
+                bin_s=self._bin_s,
+                profile_hit=tuple(self._profile_hit[:bins]),
+                profile_miss=tuple(self._profile_miss[:bins]),
+                files=tuple(FileCount(url, f.size, f.requested, f.hit, f.opens) for url, f in self._files.items()),
+            )
+
+    def _count_file(self, url: str, nbytes: int, hit: int) -> None:
+        entry = self._files.get(url) or self._files.setdefault(url, _File())
+        entry.requested += nbytes
+        entry.hit += hit
+
+    def _count(self, now: float, nbytes: int, hit: int, miss: int, bypass: int) -> None:
+        """Classify one request and put its bytes into the time bin of its end; the caller holds the lock."""
+        if bypass == 0 and nbytes:  # bypassed and empty requests say nothing about the journal
+            if hit == nbytes:
+                self._full_hits += 1
+            elif hit == 0:
+                self._misses += 1
+            else:
+                self._partial_hits += 1
+        number = max(0, int((now - self._start) * self._bins_per_s))
+        if number > self._last_bin:
+            if number >= MAX_BINS:
+                number = self._widen(number)
+            self._last_bin = number
+        self._profile_hit[number] += hit
+        # The profile has two lines, cache and origin: bypassed bytes came from the origin.
+        self._profile_miss[number] += miss + bypass
+
+    def _widen(self, number: int) -> int:
+        """Double the bins' width, merging neighbours, until bin `number` fits; return its new number."""
+        while number >= MAX_BINS:
+            for bins in (self._profile_hit, self._profile_miss):
+                bins[:] = [a + b for a, b in zip(bins[::2], bins[1::2], strict=True)] + [0] * (MAX_BINS // 2)
+            self._bin_s *= 2
+            self._bins_per_s /= 2
+            number //= 2
+        return number

@@ -1,0 +1,455 @@
+"""The report of one process, or of many merged, as data: version 1 of the JSON schema.
+
+Field names are the schema's. Every number is a count since the run's start; sizes are in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import secrets
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jcache.report.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jcache.counters import Counters
+    from jcache.storage import Storage
+
+SCHEMA = 1
+
+
+class ReportError(Exception):
+    """A report cannot be read.
+
+    Attributes:
+        source: The file, or what else the report came from.
+        field: Dotted name of the field that is wrong; empty where it is the file as a whole.
+    """
+
+    def __init__(self, source: str, field: str, reason: str) -> None:
+        super().__init__(": ".join(part for part in (source, field, reason) if part))
+        self.source = source
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Plain reads; `bytes` is the sum of the three kinds that follow it."""
+
+    ops: int = 0
+    bytes: int = 0
+    hit_bytes: int = 0
+    miss_bytes: int = 0
+    bypass_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadV:
+    """Vector reads and the ranges inside them; `bytes` is the sum of the three kinds that follow it."""
+
+    ops: int = 0
+    ranges: int = 0
+    bytes: int = 0
+    hit_bytes: int = 0
+    miss_bytes: int = 0
+    bypass_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Reads and vectors by what the journal held of them; bypassed and empty ones are in none of the three."""
+
+    full_hits: int = 0
+    partial_hits: int = 0
+    misses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Openings, distinct URLs, the sum of those URLs' known sizes, and the time that opening took."""
+
+    opened: int = 0
+    unique: int = 0
+    unique_bytes: int = 0
+    open_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OriginTraffic:
+    """What went to and came from the origins; `bytes` has the prefetched ones in it."""
+
+    requests: int = 0
+    bytes: int = 0
+    errors: int = 0
+    retries: int = 0
+    prefetch_bytes: int = 0
+    prefetch_unused_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """What was recorded, what went wrong in the cache, and why it was not used (`None`: it was)."""
+
+    recorded_bytes: int = 0
+    damaged_extents: int = 0
+    failures: int = 0
+    bypassed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Bytes over time since the start in bins of `bin_s`, without trailing empty ones. Bypassed bytes are misses here."""
+
+    bin_s: float = 1 / 64
+    hit_bytes: tuple[int, ...] = ()
+    miss_bytes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UrlUse:
+    """One file: its size (`None`: unknown), bytes requested of it, those of them that were hits, and its openings."""
+
+    url: str
+    size: int | None = None
+    bytes: int = 0
+    hit_bytes: int = 0
+    opens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run. `run` is one for all processes of a job; `complete` is false in a report of a run that goes on."""
+
+    appname: str
+    host: str
+    pid: int
+    command: str
+    start_time: float
+    end_time: float
+    complete: bool
+    real_s: float
+    user_s: float
+    sys_s: float
+    run: str = ""
+    read: Read = Read()
+    readv: ReadV = ReadV()
+    requests: Requests = Requests()
+    files: Files = Files()
+    origin: OriginTraffic = OriginTraffic()
+    cache: CacheState = CacheState()
+    profile: Profile = Profile()
+    urls: tuple[UrlUse, ...] = ()
+
+    @property
+    def requested_bytes(self) -> int:
+        """Bytes asked for, in plain and in vector reads."""
+        return self.read.bytes + self.readv.bytes
+
+    @property
+    def hit_bytes(self) -> int:
+        """Bytes asked for that came from the journal."""
+        return self.read.hit_bytes + self.readv.hit_bytes
+
+    @property
+    def known_size_bytes(self) -> int:
+        """Bytes asked for of the files whose size is in `files.unique_bytes`."""
+        return self.requested_bytes - sum(use.bytes for use in self.urls if use.size is None)
+
+    def peak(self, window_s: float = 1.0) -> tuple[float, float]:
+        """Return the highest bandwidth that the profile shows.
+
+        Args:
+            window_s: Time to average over.
+
+        Returns:
+            Bytes per second, and the window it is the average of: `window_s` or, where the run was long, one bin.
+            A run that was shorter than the window is averaged over its own length.
+        """
+        bins = [hit + miss for hit, miss in zip(self.profile.hit_bytes, self.profile.miss_bytes, strict=True)]
+        count = max(1, round(window_s / self.profile.bin_s))
+        window_s = count * self.profile.bin_s
+        in_window = most = sum(bins[:count])
+        for number in range(count, len(bins)):
+            in_window += bins[number] - bins[number - count]
+            most = max(most, in_window)
+        length_s = min(window_s, self.real_s) or window_s
+        return most / length_s, window_s
+
+    @property
+    def filename(self) -> str:
+        """`jcache.<appname>.<host>.<pid>.<start>.json`; start in unix seconds, names reduced to what file names may have."""
+        return f"jcache.{_for_filename(self.appname)}.{_for_filename(self.host)}.{self.pid}.{self.start_time:.3f}.json"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON document, schema 1, as plain Python values."""
+        document: dict[str, Any] = {"schema": SCHEMA, **_plain(self)}
+        for name, value in document.items():
+            if is_dataclass(value):
+                document[name] = _plain(value)
+        document["urls"] = [_plain(use) for use in self.urls]
+        return document
+
+    def dumps(self) -> str:
+        """Return the JSON text: one line for each key of the document, so that people can read and grep it."""
+        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.to_json().items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, document: object, *, source: str = "report") -> Report:
+        """Check a JSON document and return the report in it.
+
+        Args:
+            document: The parsed JSON.
+            source: Where it came from, for messages.
+
+        Returns:
+            The report; keys that schema 1 does not have are ignored.
+
+        Raises:
+            ReportError: A field is missing, has the wrong type, or the bytes do not add up.
+        """
+        if not isinstance(document, dict):
+            raise ReportError(source, "", "not a JCache report: no JSON object")
+        schema = document.get("schema")
+        if schema != SCHEMA:
+            raise ReportError(
+                source, "schema", f"expected {SCHEMA}, found {schema!r}; not a JCache report, or a newer one"
+            )
+        report = _build(cls, document, source=source, field="")
+        for name, part in (("read", report.read), ("readv", report.readv)):
+            parts = part.hit_bytes + part.miss_bytes + part.bypass_bytes
+            if part.bytes != parts:
+                raise ReportError(source, f"{name}.bytes", f"{part.bytes} is not hit + miss + bypass, {parts}")
+        if report.profile.bin_s <= 0:
+            raise ReportError(source, "profile.bin_s", "not above 0")
+        if len(report.profile.hit_bytes) != len(report.profile.miss_bytes):
+            raise ReportError(source, "profile", "hit_bytes and miss_bytes are not of one length")
+        return report
+
+    @classmethod
+    def loads(cls, text: str | bytes, *, source: str = "report") -> Report:
+        """Return the report in a JSON text; raises `ReportError` where there is none."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ReportError(source, "", f"not JSON: {error}") from None
+        return cls.from_json(document, source=source)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Return the report in a file; raises `ReportError` where it cannot be read."""
+        try:
+            with open(path, "rb") as file:
+                text = file.read()
+        except OSError as error:
+            raise ReportError(os.fspath(path), "", error.strerror or str(error)) from error
+        return cls.loads(text, source=os.fspath(path))
+
+    def save(self, directory: str | os.PathLike[str], *, storage: Storage | None = None) -> str:
+        """Write the report into a directory, which is made (0700) where it does not exist.
+
+        The file appears whole under its final name or not at all, and replaces an earlier one of the same process. Who
+        can read the directory can read the file; only its owner can write it.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            OSError: It cannot be written; nothing is left behind.
+        """
+        from jcache.storage import Storage
+
+        storage = storage or Storage()
+        directory = os.fspath(directory)
+        _make_directories(storage, directory)
+        path = os.path.join(directory, self.filename)
+        temporary = os.path.join(directory, f".{self.filename}.{secrets.token_hex(4)}.tmp")
+        mode = storage.stat(directory).st_mode & 0o044 | 0o600
+        fd = storage.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            try:
+                data = memoryview(self.dumps().encode())
+                position = 0
+                while position < len(data):
+                    position += storage.pwritev(fd, [data[position:]], position)
+            finally:
+                storage.close(fd)
+            storage.rename(temporary, path)
+        except BaseException:
+            storage.unlink(temporary)
+            raise
+        return path
+
+
+def from_counters(
+    counters: Counters,
+    *,
+    appname: str,
+    host: str,
+    pid: int,
+    command: str | Sequence[str],
+    user_s: float,
+    sys_s: float,
+    real_s: float | None = None,
+    run: str = "",
+    complete: bool = True,
+) -> Report:
+    """Return the report of this process as of now.
+
+    Args:
+        counters: What was counted.
+        appname: Name of the program.
+        host: Name of this host.
+        pid: Number of this process.
+        command: The command line; credentials and queries of URLs in it are cut.
+        user_s: CPU time in user mode since the run's start.
+        sys_s: CPU time in the kernel since the run's start.
+        real_s: Time since the run's start; by the counters' clock when not given.
+        run: What all processes of this job have in common.
+        complete: Whether the process ends here.
+    """
+    now = counters.snapshot()
+    real_s = now.elapsed_s if real_s is None else real_s
+    return Report(
+        appname=appname,
+        host=host,
+        pid=pid,
+        command=redact(command),
+        start_time=now.start_time,
+        end_time=now.start_time + real_s,
+        complete=complete,
+        real_s=real_s,
+        user_s=user_s,
+        sys_s=sys_s,
+        run=run,
+        read=Read(
+            ops=now.read_ops,
+            bytes=now.read_hit + now.read_miss + now.read_bypass,
+            hit_bytes=now.read_hit,
+            miss_bytes=now.read_miss,
+            bypass_bytes=now.read_bypass,
+        ),
+        readv=ReadV(
+            ops=now.readv_ops,
+            ranges=now.readv_ranges,
+            bytes=now.readv_hit + now.readv_miss + now.readv_bypass,
+            hit_bytes=now.readv_hit,
+            miss_bytes=now.readv_miss,
+            bypass_bytes=now.readv_bypass,
+        ),
+        requests=Requests(full_hits=now.full_hits, partial_hits=now.partial_hits, misses=now.misses),
+        files=Files(
+            opened=now.opened,
+            unique=len(now.files),
+            unique_bytes=sum(file.size_bytes or 0 for file in now.files),
+            open_s=now.open_s,
+        ),
+        origin=OriginTraffic(
+            requests=now.origin_requests,
+            bytes=now.origin_bytes,
+            errors=now.origin_errors,
+            retries=now.origin_retries,
+            prefetch_bytes=now.prefetch_bytes,
+            prefetch_unused_bytes=now.prefetch_unused_bytes,
+        ),
+        cache=CacheState(
+            recorded_bytes=now.recorded_bytes,
+            damaged_extents=now.damaged_extents,
+            failures=now.failures,
+            bypassed=now.bypassed,
+        ),
+        profile=Profile(bin_s=now.bin_s, hit_bytes=now.profile_hit, miss_bytes=now.profile_miss),
+        urls=tuple(
+            UrlUse(url=f.url, size=f.size_bytes, bytes=f.requested_bytes, hit_bytes=f.hit_bytes, opens=f.opens)
+            for f in now.files
+        ),
+    )
+
+
+_Part = TypeVar("_Part")
+
+# Keys beyond the schema's first publication: other writers may leave them out.
+_OPTIONAL: dict[type[Any], frozenset[str]] = {Report: frozenset({"run"}), UrlUse: frozenset({"hit_bytes", "opens"})}
+_SECTIONS: dict[str, type[Any]] = {
+    "Read": Read,
+    "ReadV": ReadV,
+    "Requests": Requests,
+    "Files": Files,
+    "OriginTraffic": OriginTraffic,
+    "CacheState": CacheState,
+    "Profile": Profile,
+}
+
+
+def _make_directories(storage: Storage, directory: str) -> None:
+    try:
+        storage.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass  # the usual case: another process's, or an earlier run's
+    except FileNotFoundError:
+        _make_directories(storage, os.path.dirname(directory))
+        with contextlib.suppress(FileExistsError):  # a sibling process was faster
+            storage.mkdir(directory, 0o700)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Return a dataclass's fields as a dictionary; unlike `asdict` without a copy of every bin and every URL's entry."""
+    return {member.name: getattr(value, member.name) for member in fields(value)}
+
+
+def _for_filename(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:64] or "unnamed"
+
+
+def _build(cls: type[_Part], document: object, *, source: str, field: str) -> _Part:
+    """Fill a dataclass from a JSON object, checking each field by its annotation."""
+    if not isinstance(document, dict):
+        raise ReportError(source, field, "not an object")
+    values: dict[str, Any] = {}
+    for member in fields(cls):  # type: ignore[arg-type]  # every caller passes a dataclass
+        name = f"{field}.{member.name}".lstrip(".")
+        if member.name in document:
+            values[member.name] = _check(str(member.type), document[member.name], source=source, field=name)
+        elif member.name not in _OPTIONAL.get(cls, ()):
+            raise ReportError(source, name, "missing")
+    return cls(**values)
+
+
+def _check(kind: str, value: Any, *, source: str, field: str) -> Any:
+    """Return the value as its annotation says, or raise."""
+    if kind in _SECTIONS:
+        return _build(_SECTIONS[kind], value, source=source, field=field)
+    if kind == "tuple[UrlUse, ...]" and isinstance(value, list):
+        return tuple(_build(UrlUse, use, source=source, field=f"{field}[{i}]") for i, use in enumerate(value))
+    if kind == "tuple[int, ...]" and isinstance(value, list):
+        if all(type(item) is int and item >= 0 for item in value):
+            return tuple(value)
+        raise ReportError(source, field, "not a list of whole numbers")
+    if kind.endswith(" | None") and value is None:
+        return None
+    kind = kind.removesuffix(" | None")
+    if kind == "int" and type(value) is int and value >= 0:
+        return value
+    if kind == "float" and type(value) in (int, float) and math.isfinite(value) and value >= 0:
+        return float(value)
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    raise ReportError(source, field, f"{value!r:.40} is no {_WORDS.get(kind, 'list')}")
+
+
+_WORDS: Mapping[str, str] = {
+    "int": "whole number of 0 or more",
+    "float": "number of 0 or more",
+    "str": "text",
+    "bool": "true or false",
+}
