@@ -1,0 +1,158 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from proxy import CountingProxy
+from servers import Nginx, ScriptedOrigin, XrootdServer, XrootdUnavailableError, find_nginx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    """A cache directory that does not exist yet."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def export_dir() -> Iterator[Path]:
+    """A directory that every account can read: the XRootD daemon does not run as root."""
+    directory = Path(tempfile.mkdtemp(prefix="jcache-export-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def xrootd_server(export_dir: Path) -> Iterator[XrootdServer]:
+    """A running XRootD server; write files to its `directory`."""
+    pytest.importorskip("XRootD", reason="the XRootD client for Python is not installed")
+    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
+    try:
+        server = XrootdServer(export_dir)
+    except XrootdUnavailableError as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def nginx_server(tmp_path: Path) -> Iterator[Nginx]:
+    """A running nginx; write files to its `directory`."""
+    if find_nginx() is None:
+        pytest.skip("nginx is not installed")
+    directory, work = tmp_path / "nginx-files", tmp_path / "nginx-work"
+    directory.mkdir()
+    work.mkdir()
+    server = Nginx(directory, work)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def http_origin() -> Iterator[ScriptedOrigin]:
+    """An HTTP server whose answers are scripted."""
+    origin = ScriptedOrigin()
+    yield origin
+    origin.stop()
+
+
+@pytest.fixture
+def counting_proxy() -> Iterator[Callable[..., CountingProxy]]:
+    """`counting_proxy(port, xrootd=False, delay_s=0.0)` starts a proxy in front of a local port."""
+    proxies: list[CountingProxy] = []
+
+    def start(port: int, **options: Any) -> CountingProxy:
+        proxies.append(CountingProxy(port, **options))
+        return proxies[-1]
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a finished Python process left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The only report."""
+        assert len(self.reports) == 1, (len(self.reports), self.stderr)
+        return self.reports[0]
+
+
+class RunPython(Protocol):
+    def __call__(
+        self,
+        code: str,
+        *args: str,
+        cache: Path | None = ...,
+        env: Mapping[str, str | None] | None = ...,
+        check: bool = ...,
+        timeout_s: float = ...,
+    ) -> Ran: ...
+
+
+@pytest.fixture
+def run_python(cache_dir: Path, tmp_path: Path) -> RunPython:
+    """`run_python(code, *args, cache=..., env={...})` runs `code` in a fresh interpreter, as a user would run a script.
+
+    The code is written to a file and gets `args` as `sys.argv[1:]`. `JCACHE_DIR` is `cache` (the fixture `cache_dir`
+    unless given; None leaves it unset) and `JCACHE_JSON` a new directory, whose reports come back parsed, oldest
+    first. Other `JCACHE_*` variables of this process are not passed on. `env` adds variables; a value of
+    None removes one. With `check` (the default) a non-zero exit code fails the test.
+    """
+    count = 0
+
+    def run(
+        code: str,
+        *args: str,
+        cache: Path | None = cache_dir,
+        env: Mapping[str, str | None] | None = None,
+        check: bool = True,
+        timeout_s: float = 120,
+    ) -> Ran:
+        nonlocal count
+        count += 1
+        work = tmp_path / f"run-{count}"
+        work.mkdir()
+        script, json_dir = work / "script.py", work / "reports"
+        script.write_text(code)
+        variables: dict[str, str | None] = {k: v for k, v in os.environ.items() if not k.startswith("JCACHE_")}
+        variables["JCACHE_JSON"] = os.fspath(json_dir)
+        if cache is not None:
+            variables["JCACHE_DIR"] = os.fspath(cache)
+        variables.update(env or {})
+        done = subprocess.run(
+            [sys.executable, os.fspath(script), *args],
+            check=False,
+            env={k: v for k, v in variables.items() if v is not None},
+            cwd=work,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        if check:
+            assert done.returncode == 0, done.stderr
+        found = sorted(json_dir.glob("*.json"), key=lambda path: path.stat().st_mtime_ns) if json_dir.exists() else []
+        return Ran(done.returncode, done.stdout, done.stderr, [json.loads(path.read_text()) for path in found])
+
+    return run
