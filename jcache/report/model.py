@@ -6,6 +6,7 @@ Field names are the schema's. Every number is a count since the run's start; siz
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -106,7 +107,7 @@ class CacheState:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Bytes over time since the start in bins of `bin_s`, without trailing empty ones. Bypassed bytes are misses here."""
+    """Bytes over time since the start in bins of `bin_s`, no empty ones at the end. Bypassed bytes are misses here."""
 
     bin_s: float = 1 / 64
     hit_bytes: tuple[int, ...] = ()
@@ -185,7 +186,7 @@ class Report:
 
     @property
     def filename(self) -> str:
-        """`jcache.<appname>.<host>.<pid>.<start>.json`; start in unix seconds, names reduced to what file names may have."""
+        """`jcache.<appname>.<host>.<pid>.<start>.json`; start in unix seconds, odd characters of names replaced."""
         return f"jcache.{_for_filename(self.appname)}.{_for_filename(self.host)}.{self.pid}.{self.start_time:.3f}.json"
 
     def to_json(self) -> dict[str, Any]:
@@ -279,12 +280,16 @@ class Report:
                 data = memoryview(self.dumps().encode())
                 position = 0
                 while position < len(data):
-                    position += storage.pwritev(fd, [data[position:]], position)
+                    written = storage.pwritev(fd, [data[position:]], position)
+                    if written <= 0:
+                        raise OSError(errno.EIO, "nothing written", temporary)
+                    position += written
             finally:
                 storage.close(fd)
             storage.rename(temporary, path)
         except BaseException:
-            storage.unlink(temporary)
+            with contextlib.suppress(OSError):  # the first error is the one to tell; the name shows what the file is
+                storage.unlink(temporary)
             raise
         return path
 
@@ -395,13 +400,16 @@ def _make_directories(storage: Storage, directory: str) -> None:
     except FileExistsError:
         pass  # the usual case: another process's, or an earlier run's
     except FileNotFoundError:
-        _make_directories(storage, os.path.dirname(directory))
+        parent = os.path.dirname(directory)
+        if parent in ("", directory):
+            raise
+        _make_directories(storage, parent)
         with contextlib.suppress(FileExistsError):  # a sibling process was faster
             storage.mkdir(directory, 0o700)
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """Return a dataclass's fields as a dictionary; unlike `asdict` without a copy of every bin and every URL's entry."""
+    """Return a dataclass's fields as a dictionary; unlike `asdict`, without copying every bin and every URL's entry."""
     return {member.name: getattr(value, member.name) for member in fields(value)}
 
 

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 _CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]*@")
 _QUERY = re.compile(r"(?P<url>[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"?#]*)[?#][^\s'\"]*")
+MAX_LENGTH = 4096
+"""Characters kept: a shell expands `*.root` into megabytes that nobody reads."""
+
+# The names' lengths are bounded, or a long word would cost its length squared.
 _OPTION = re.compile(
-    r"(?P<name>[\w.-]*(?:token|passw|secret|credential|signature|api[_-]?key|access[_-]?key)[\w.-]*)"
+    r"(?P<name>[\w.-]{0,40}(?:token|passw|secret|credential|signature|api[_-]?key|access[_-]?key)[\w.-]{0,40})"
     r"(?P<sign>=|(?<=[\w-])\s+(?!-))(?P<value>'[^']*'|\"[^\"]*\"|\S+)",
     re.IGNORECASE,
 )
@@ -23,9 +27,11 @@ def redact(command: str | Sequence[str]) -> str:
 
     Cut are user names, passwords, queries and fragments of URLs, and the values of options and variables that call
     themselves token, password, secret, credential, signature or key. A secret under no such name cannot be told from
-    other words and stays.
+    other words and stays. What is longer than `MAX_LENGTH` is cut.
     """
     text = command if isinstance(command, str) else shlex.join(command)
+    if len(text) > MAX_LENGTH:
+        text = text[: MAX_LENGTH - 4] + " ..."
     text = _QUERY.sub(r"\g<url>", _CREDENTIALS.sub(r"\g<scheme>", text))
     return _OPTION.sub(_mask, text)
 

@@ -1,0 +1,264 @@
+"""The report as people read it: one panel, the run's numbers in groups, two profiles over time.
+
+Nothing of a report's own words (names, commands, reasons) is taken as markup or reaches a terminal as a control
+character.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from rich.box import ROUNDED
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.text import Text
+
+from jcache.report import plot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jcache.report.model import Report
+
+MIN_WIDTH, FILE_WIDTH, MAX_WIDTH = 40, 80, 100
+
+_STYLES = {"cache": "green", "origin": "yellow", "axis": "dim", "label": "", "value": "bold", "bad": "bold red", "": ""}
+
+Row = tuple[str, str, str, str]
+"""Label, number, unit, style of the number."""
+
+
+def render(
+    report: Report, file: TextIO, *, note: str = "", width: int | None = None, color: bool | None = None
+) -> None:
+    """Print a report.
+
+    Args:
+        report: What to print.
+        file: Where to: a terminal, or a file, which gets no colour and 80 columns.
+        note: A line of the caller's below the run's own, such as how many processes were merged.
+        width: Columns to use instead of the terminal's.
+        color: Whether to use colour, instead of what the terminal and `NO_COLOR` say.
+
+    Raises:
+        OSError: The file does not take it.
+    """
+    console = _console(file, width, color)
+    # The same test by which rich takes an ASCII frame.
+    marks = plot.BLOCKS if console.encoding.startswith("utf") else plot.ASCII
+    inner = console.width - 4
+    blocks = [_heading(report, note, inner, console.encoding), *(_table(group, inner) for group in _groups(report))]
+    blocks.extend(_profiles(report, inner, marks))
+    lines: list[Text] = []
+    for number, block in enumerate(blocks):
+        if number:
+            lines.append(Text(""))
+        lines.extend(block)
+    title = Text("JCache", style="bold")
+    console.print(Panel(Group(*lines), title=title, title_align="left", box=ROUNDED, border_style="dim"))
+
+
+def percent(part: float, whole: float) -> str:
+    """Return 100 * part / whole with two decimals, 100.00 only for all, 0.00 only for nothing; `-` for no whole."""
+    if whole <= 0:
+        return "-"
+    value = 100 * part / whole
+    if 0 < part < whole:
+        value = min(max(value, 0.01), 99.99)
+    return f"{value:.2f}"
+
+
+def human(value: float) -> tuple[str, str]:
+    """Return a number of bytes as a number below 1000 with two decimals and a decimal unit (kB, MB, ...)."""
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if value < 999.995:
+            return (f"{value:.0f}" if unit == "B" and value == int(value) else f"{value:.2f}"), unit
+        value /= 1000
+    return f"{value:.2f}", "EB"
+
+
+def _console(file: TextIO, width: int | None, color: bool | None) -> Console:
+    terminal = file.isatty()
+    if width is None and not terminal:
+        width = FILE_WIDTH  # rich would take the width of whatever terminal is open on another descriptor
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=terminal if color is None else color,
+        no_color=None if color is None else not color,
+        force_jupyter=False,  # inside a notebook's kernel, too, the report goes where it was sent
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    console.width = max(MIN_WIDTH, console.width if width is not None else min(console.width, MAX_WIDTH))
+    return console
+
+
+def _printable(text: str, encoding: str) -> str:
+    """Return a text in one line that the file can take: control characters, lone surrogates and the like as escapes."""
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _heading(report: Report, note: str, width: int, encoding: str) -> list[Text]:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.start_time))
+    lines = [
+        (f"{report.appname} on {report.host} (pid {report.pid}), {when}", "bold"),
+        (report.command, ""),
+        (note, ""),
+        ("" if report.complete else "interim report: the run goes on, or was killed", _STYLES["bad"]),
+        (f"cache not used: {report.cache.bypassed}" if report.cache.bypassed is not None else "", _STYLES["bad"]),
+    ]
+    heading = []
+    for words, style in lines:
+        text = _printable(words, encoding)
+        if cell_len(text) > width:
+            text = set_cell_size(text, width - 4) + " ..."
+        if text:
+            heading.append(Text(text, style=style, no_wrap=True))
+    return heading
+
+
+def _groups(report: Report) -> Iterable[list[Row]]:
+    """Yield the rows that every report has, in groups, then what else happened. The labels are a contract."""
+    read, readv, files = report.read, report.readv, report.files
+    size, size_unit = human(files.unique_bytes)
+    yield [
+        _rate("cache combined hit rate", report.hit_bytes, report.requested_bytes),
+        _rate("cache read hit rate", read.hit_bytes, read.bytes),
+        _rate("cache readv hit rate", readv.hit_bytes, readv.bytes),
+    ]
+    yield [_count("total bytes read", read.bytes), _count("total bytes readv", readv.bytes)]
+    yield [
+        _count("total iops read", read.ops),
+        _count("total iops readv", readv.ops),
+        _count("total iops readvread", readv.ranges),
+    ]
+    yield [
+        ("avg. bytes read", f"{read.bytes / read.ops:.2f}" if read.ops else "-", "", "value"),
+        ("avg. bytes readv", f"{readv.bytes / readv.ops:.2f}" if readv.ops else "-", "", "value"),
+    ]
+    yield [
+        _count("open files read", files.opened),
+        _count("open unique f. read", files.unique),
+        ("time to open files (s)", f"{files.open_s:.3f}", "", "value"),
+    ]
+    yield [
+        _count("total unique files bytes", files.unique_bytes),
+        ("total unique files size", size, size_unit, "value"),
+        _rate("percentage dataset read", report.known_size_bytes, files.unique_bytes),
+    ]
+    acceleration = f"{report.user_s / report.real_s:.2f}x" if report.real_s > 0 else "-"
+    rate, rate_unit = "-", ""
+    if report.requested_bytes and report.real_s > 0:
+        rate, unit = human(report.requested_bytes / report.real_s)
+        peak, window_s = report.peak()
+        rate_unit = f"{unit}/s [peak ({window_s:g}s) {' '.join(human(peak))}/s]"
+    yield [
+        ("app user time", f"{report.user_s:.2f}", "s", "value"),
+        ("app real time", f"{report.real_s:.2f}", "s", "value"),
+        ("app sys time", f"{report.sys_s:.2f}", "s", "value"),
+        ("app acceleration", acceleration, "", "value"),
+        ("app readrate", rate, rate_unit, "value"),
+    ]
+    origin, cache, requests = report.origin, report.cache, report.requests
+    more = [
+        _count("requests full hits", requests.full_hits),
+        _count("requests partial hits", requests.partial_hits),
+        _count("requests misses", requests.misses),
+        _count("origin requests", origin.requests),
+        _count("origin bytes", origin.bytes),
+        _count("origin bytes ahead", origin.prefetch_bytes),
+        _count("origin bytes ahead unused", origin.prefetch_unused_bytes),
+        _count("origin retries", origin.retries, "bad"),
+        _count("origin errors", origin.errors, "bad"),
+        _count("cache bypassed bytes", read.bypass_bytes + readv.bypass_bytes, "bad"),
+        _count("cache recorded bytes", cache.recorded_bytes),
+        _count("cache damaged extents", cache.damaged_extents, "bad"),
+        _count("cache failures", cache.failures, "bad"),
+    ]
+    more = [row for row in more if row[1] != "0"]
+    if more:
+        yield more
+
+
+def _count(label: str, number: int, style: str = "value") -> Row:
+    return label, str(number), "", style
+
+
+def _rate(label: str, part: int, whole: int) -> Row:
+    return label, percent(part, whole), "%" if whole > 0 else "", "value"
+
+
+def _table(rows: list[Row], width: int) -> list[Text]:
+    """Lay rows out as `label : number unit`, numbers aligned to the right where the width allows."""
+    label_width = 25
+    number_width = 15 if width >= 60 else 0
+    lines: list[Text] = []
+    for label, number, unit, style in rows:
+        line = Text.assemble(f"{label:{label_width}} : ", (f"{number:>{number_width}}", _STYLES[style]))
+        for word in unit.split(" ", 1):
+            if line.cell_len + 1 + len(word) > width:
+                lines.append(line)
+                line = Text(" " * max(0, min(label_width + 2, width - 1 - len(word))))
+            line.append(f" {word}" if word else "")
+        lines.append(line)
+    return lines
+
+
+def _profiles(report: Report, width: int, marks: plot.Marks) -> list[list[Text]]:
+    """Draw bandwidth and hit rate over the run's real time."""
+    profile = report.profile
+    if not (report.requested_bytes and report.real_s > 0):
+        return []
+    axis_width = 11
+    count = width - axis_width - 3
+    hit = plot.columns(profile.hit_bytes, profile.bin_s, report.real_s, count)
+    miss = plot.columns(profile.miss_bytes, profile.bin_s, report.real_s, count)
+    column_s = report.real_s / count
+    rows = 8
+    highest = max(a + b for a, b in zip(hit, miss, strict=True)) / column_s
+    if highest <= 0:
+        return []
+    top = plot.nice_ceiling(highest)
+    bandwidth = plot.stacked([n / column_s for n in hit], [n / column_s for n in miss], top, rows, marks)
+    labels = {row: "{} {}/s".format(*human(top * (rows - row) / rows)) for row in range(0, rows, 2)}
+    first = _legend("bandwidth", [(marks.levels[-1], "cache", "cache"), (marks.origin, "origin", "origin")])
+    second = _legend("hit rate", [(marks.zero, "origin", "no hit"), ("", "", "blank: no reads")])
+    rates = plot.shares(hit, [a + b for a, b in zip(hit, miss, strict=True)], 4, marks)
+    percents = {row: f"{100 - 25 * row} %" for row in range(4)}
+    framed = functools.partial(_framed, real_s=report.real_s, axis_width=axis_width, marks=marks)
+    return [
+        [first, *framed(bandwidth, labels, zero="0 B/s")],
+        [second, *framed(rates, percents, zero="0 %")],
+    ]
+
+
+def _legend(title: str, marks: list[tuple[str, str, str]]) -> Text:
+    line = Text(title, style="bold")
+    for mark, style, meaning in marks:
+        line.append("   ", style="not bold")
+        line.append(mark, style=f"not bold {_STYLES[style]}".strip())
+        line.append(f" {meaning}" if mark else meaning, style="not bold")
+    return line
+
+
+def _framed(
+    rows: list[list[plot.Span]], labels: dict[int, str], *, zero: str, real_s: float, axis_width: int, marks: plot.Marks
+) -> Iterable[Text]:
+    """Put labels to the left of a plot, and the time axis with its labels below it."""
+    axis = _STYLES["axis"]
+    for number, spans in enumerate(rows):
+        label = labels.get(number, "")
+        line = Text(f"{label:>{axis_width}} ")
+        line.append(marks.notch if label else marks.up, style=axis)
+        for text, style in spans:
+            line.append(text, style=_STYLES[style])
+        yield line
+    ticks, times = plot.time_axis(real_s, sum(len(text) for text, _ in rows[0]), marks)
+    yield Text.assemble(f"{zero:>{axis_width}} ", (marks.corner + ticks, axis))
+    yield Text(" " * (axis_width + 2) + times)
