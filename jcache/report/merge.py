@@ -62,6 +62,15 @@ def merge(reports: Sequence[Report]) -> Report:
     )
 
 
+def describe(reports: Sequence[Report]) -> str:
+    """Return the line that says what was merged; empty for a single report."""
+    if len(reports) < 2:
+        return ""
+    hosts = len({report.host for report in reports})
+    processes = len({(report.host, report.pid, report.start_time) for report in reports})
+    return f"sum of {processes} processes" + (f" on {hosts} hosts" if hosts > 1 else "")
+
+
 def _add(parts: Sequence[_Part]) -> _Part:
     """Add up dataclasses of counts field by field; fields that hold `None` stay so."""
     first = parts[0]
