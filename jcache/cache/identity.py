@@ -1,0 +1,167 @@
+"""Which remote object a path means: one canonical key for all spellings, without a secret in it.
+
+Two different objects never have the same key: where a canonical form could merge two, the spelling is kept instead,
+which costs at worst a second journal. One object has one key whoever asks: credentials, signatures and expiry times
+are cut.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from jcache.cache import credentials, layout
+from jcache.cache.protocols import Address, Unidentifiable, locate
+
+__all__ = ["Identity", "Unidentifiable", "identify"]
+
+_HASH_DIGITS = 32
+_NESTING = 8
+# What a file system is a view of. Its identity would have to contain another one's.
+_TARGETS = frozenset({"fo", "fs", "filesystem", "target_protocol", "target_options", "remote_protocol", "connector"})
+_DEFAULTS = ("s3.amazonaws.com", "storage.googleapis.com", "huggingface.co")
+_STORES = frozenset({"s3", "gs", "abfs", "hf", "oss"})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One remote object, free of secrets."""
+
+    key: str
+    """Canonical: equal for equal objects, different for different ones. A journal stores it and compares it."""
+
+    url: str
+    """For people. Two objects may look alike here."""
+
+    parts: tuple[bytes, ...]
+    """Components of the journal's directory below the cache's root, each legal on any POSIX file system."""
+
+
+def identify(
+    protocol: str | tuple[str, ...] | list[str],
+    path: str,
+    options: Mapping[str, object],
+    *,
+    basepath: str | None = None,
+    flat: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Identity:
+    """Return the identity of the object that a file system's path means.
+
+    Args:
+        protocol: The file system's protocol, or all its names.
+        path: What the file system's methods receive, or a full URL.
+        options: The file system's options by name, positional ones as well.
+        basepath: Where the path contains these directories, scheme, host and all before them are cut: for federations,
+            in which many hosts serve one tree under different prefixes.
+        flat: One directory for each object instead of a tree.
+        environ: Environment variables, some of which name endpoints; `os.environ` by default.
+
+    Returns:
+        The identity.
+
+    Raises:
+        Unidentifiable: It cannot be told safely which object this is, so it must not be cached.
+    """
+    names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+    address = locate(names, path, options, os.environ if environ is None else environ)
+    variant = _variant(address, options)
+    if basepath and (rest := _below(basepath, address.path)) is not None:
+        directories, name, mark = rest[:-1], rest[-1], "base"
+        url = "/" + "/".join(rest)
+    else:
+        directories, name, mark = [address.scheme, *address.authority, *_directories(address)], _name(address), "url"
+        url = _display(address)
+    key = _key(mark, [*directories, name], variant)
+    parts = layout.flat(name, key) if flat else layout.tree(directories, name, variant=variant)
+    if variant:
+        url += f" ~{variant[:8]}"
+    return Identity(key, _escape(url), parts)
+
+
+def _below(basepath: str, path: str) -> list[str] | None:
+    """Return the names from the base path on, None where the path does not lead through it."""
+    base = [name for name in basepath.split("/") if name]
+    names = path.removeprefix("/").split("/")
+    for first in range(len(names) - len(base)):
+        if base and names[first : first + len(base)] == base:
+            return names[first:]
+    return None
+
+
+def _directories(address: Address) -> list[str]:
+    if address.path.startswith("/"):
+        return address.path[1:].split("/")[:-1]
+    # No name contains a slash, so this one says that the path does not begin at the root.
+    return ["/", *address.path.split("/")[:-1]]
+
+
+def _name(address: Address) -> str:
+    return address.path.rpartition("/")[2]
+
+
+def _key(mark: str, names: list[str], variant: str) -> str:
+    key = f"{mark}:" + "/".join(_escape(name, "\\/") for name in names)
+    # No escape begins with a backslash and a tilde.
+    return f"{key}\\~{variant}" if variant else key
+
+
+def _display(address: Address) -> str:
+    if address.scheme in _STORES and address.authority[0] in _DEFAULTS:
+        return f"{address.scheme}:/{address.path}"
+    slash = "/" if address.scheme == "root" or not address.path.startswith("/") else ""
+    return f"{address.scheme}://{'/'.join(address.authority)}{slash}{address.path}"
+
+
+def _escape(text: str, also: str = "") -> str:
+    """Return a text that any terminal and any encoder takes."""
+    if text.isprintable() and not any(character in text for character in also):
+        return text
+    return "".join(c if c.isprintable() and c not in also else layout.escape(c, "\\") for c in text)
+
+
+def _variant(address: Address, options: Mapping[str, object]) -> str:
+    """Return the hash of all that tells objects of one path apart, empty where nothing does."""
+    deciding = (*address.extra, *_deciding(options, address.used, "", 0))
+    return layout.digest(repr(deciding), _HASH_DIGITS) if deciding else ""
+
+
+def _deciding(
+    options: Mapping[str, object], used: frozenset[str], prefix: str, depth: int
+) -> Iterator[tuple[str, object]]:
+    """Yield the options that may decide which bytes are meant, with their values, in the order of their names."""
+    for key, value in sorted(options.items(), key=lambda item: str(item[0])):
+        name = str(key)
+        if value is None or name in used or name in credentials.TUNING or credentials.is_secret(name):
+            continue
+        whole = prefix + name
+        if name in _TARGETS or depth > _NESTING:
+            raise Unidentifiable(f"option {whole!r} names another source of bytes")
+        if isinstance(value, Mapping):
+            inner = _deciding_headers(value) if name == "headers" else value
+            # These go where the options themselves go; any other mapping has names of its own.
+            known = used if name == "client_kwargs" else frozenset()
+            yield from _deciding(inner, known, f"{whole}.", depth + 1)
+        else:
+            yield whole, _plain(whole, value, depth)
+
+
+def _deciding_headers(headers: Mapping[object, object]) -> dict[str, object]:
+    return {str(name).lower(): value for name, value in headers.items() if not credentials.is_idle_header(str(name))}
+
+
+def _plain(name: str, value: object, depth: int) -> object:
+    """Return the value of an option in a form whose `repr` is the same in every process.
+
+    Raises:
+        Unidentifiable: The value is an object of which it is not known what it does.
+    """
+    if type(value) in {str, bytes, bool, int, float}:
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (list, tuple)) and depth <= _NESTING:
+        return tuple(_plain(name, item, depth + 1) for item in value)
+    where, what = getattr(value, "__module__", None), getattr(value, "__qualname__", "<unnamed>")
+    if callable(value) and where not in {None, "__main__"} and "<" not in what:
+        return f"{where}.{what}"
+    raise Unidentifiable(f"option {name!r} is an object ({type(value).__name__}), and may decide which bytes are meant")

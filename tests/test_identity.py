@@ -1,0 +1,349 @@
+"""One key for one object whoever asks, different keys for different objects, and no secret anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jcache.cache.credentials import is_secret
+from jcache.cache.identity import Identity, Unidentifiable, identify
+
+HTTP = ("http", "https")
+S3 = ("s3", "s3a")
+ABFS = ("abfs", "az", "abfss")
+
+
+def key(protocol: str | tuple[str, ...], path: str, options: Mapping[str, object] | None = None, **more: object) -> str:
+    return identify(protocol, path, options or {}, environ={"HOME": "/nonexistent"}, **more).key  # type: ignore[arg-type]
+
+
+AWS_SIGNED = (
+    "https://b.s3.amazonaws.com/k?X-Amz-Algorithm=A&X-Amz-Credential={x}&X-Amz-Date={x}&X-Amz-Expires=3"
+    "&X-Amz-SignedHeaders=h&X-Amz-Signature={x}&X-Amz-Security-Token={x}"
+)
+
+SAME = [
+    # spelling
+    [
+        (HTTP, u)
+        for u in ("https://h/a", "HTTPS://H/a", "https://h:443/a", "https://h:/a", "https://h/a#part", "https://h/a?")
+    ],
+    [(HTTP, "http://h/"), (HTTP, "http://h"), (HTTP, "http://h:80")],
+    [(HTTP, "https://[2001:DB8::1]/a"), (HTTP, "https://[2001:db8::1]:443/a")],
+    # credentials
+    [
+        (HTTP, u)
+        for u in ("https://h/a", "https://user:pass@h/a", "https://h/a?access_token=x", "https://h/a?authz=Bearer%20x")
+    ],
+    [(HTTP, AWS_SIGNED.format(x=x)) for x in "12"] + [(HTTP, "https://b.s3.amazonaws.com/k")],
+    [(HTTP, f"https://h/k?AWSAccessKeyId={x}&Signature={x}&Expires={x}") for x in "12"] + [(HTTP, "https://h/k")],
+    [(HTTP, f"https://h/k?GoogleAccessId={x}&Signature={x}&Expires={x}") for x in "12"] + [(HTTP, "https://h/k")],
+    [(HTTP, f"https://h/k?Policy={x}&Signature={x}&Key-Pair-Id={x}&Expires=5") for x in "12"] + [(HTTP, "https://h/k")],
+    [(HTTP, f"https://a.blob.core.windows.net/c/k?sv=1&se={x}&sr=b&sp=r&sig={x}&st={x}&spr=https") for x in "12"]
+    + [(HTTP, "https://a.blob.core.windows.net/c/k")],
+    [(HTTP, f"https://h/k?xrd.wantprot=gsi&eos.app={x}&xrdcl.requuid=1") for x in "12"],
+    [(HTTP, f"https://h/k?my_api_token={x}&file=7") for x in "12"] + [(HTTP, "https://h/k?file=7")],
+    [(HTTP, "https://h/k?a=1&b=2"), (HTTP, "https://h/k?b=2&a=1")],
+    [(HTTP, "https://h/k", {"headers": {"Authorization": x, "User-Agent": x}, "auth": object()}) for x in "12"]
+    + [
+        (
+            HTTP,
+            "https://h/k",
+            {"client_kwargs": {"headers": {"X-Auth-Token": "x"}, "trust_env": True, "auth": object()}},
+        )
+    ],
+    [
+        (HTTP, "https://h/k", {"block_size": 0, "asynchronous": True, "loop": object(), "encoded": False}),
+        (HTTP, "https://h/k"),
+    ],
+    [(HTTP, "https://h/k?v=1"), (HTTP, "https://h/k", {"params": {"v": 1, "token": "x"}})],
+    [
+        ("root", "/eos/f", {"hostid": "h"}),
+        ("root", "//eos/f", {"hostid": "me:pw@H:1094", "valid_sources": ["a"]}),
+        ("root", "/eos/f?authz=secret&xrd.cc=1", {"hostid": "h"}),
+        ("root", "root://h//eos/f"),
+        ("root", "xroot://h:1094///eos/f?x=1"),
+        ("root", "roots://user@h//eos/f"),
+    ],
+    [(S3, "b/k", {"key": x, "secret": x, "token": x, "anon": x == "1", "session": object()}) for x in "12"]
+    + [
+        (S3, "s3://b/k"),
+        (S3, "s3a://b/k"),
+        ("s3", "b/k", {"client_kwargs": {"region_name": "eu-west-1", "verify": False}}),
+    ],
+    [
+        (S3, "b/k", {"endpoint_url": "https://minio.cern.ch"}),
+        (S3, "b/k", {"endpoint_url": "https://MINIO.cern.ch:443/"}),
+        (S3, "b/k", {"client_kwargs": {"endpoint_url": "https://u:p@minio.cern.ch"}}),
+    ],
+    [
+        (ABFS, "c/k", {"account_name": "acct", "account_key": "x", "credential": object()}),
+        (ABFS, "c/k", {"account_host": "acct.blob.core.windows.net", "sas_token": "x"}),
+        (ABFS, "abfs://c@Acct.dfs.core.windows.net/k"),
+        (ABFS, "az://c/k", {"connection_string": "AccountName=acct;AccountKey=a=b==;EndpointSuffix=core.windows.net"}),
+        (
+            ABFS,
+            "c/k",
+            {"connection_string": "BlobEndpoint=https://acct.blob.core.windows.net/;SharedAccessSignature=sig=x"},
+        ),
+    ],
+    [
+        ("sftp", "/f", {"host": "h", "password": "x"}),
+        ("ssh", "/f", {"host": "H", "port": 22, "pkey": object()}),
+        ("sftp", "sftp://h/f"),
+    ],
+    [("github", "d/f", {"org": "o", "repo": "r", "sha": "s", "token": "t"}), ("github", "github://o:r@s/d/f")],
+    [("hf", "datasets/o/r/f"), ("hf", "hf://datasets/o/r/f", {"token": "t", "endpoint": "https://huggingface.co"})],
+    [("newfs", "a/b", {"password": "x", "account_key": "y", "timeout": 3}), ("newfs", "newfs://a/b", {"api_key": "z"})],
+]
+
+
+@pytest.mark.parametrize("group", SAME, ids=range(len(SAME)))
+def test_one_object_has_one_key(group: list[tuple[object, ...]]) -> None:
+    assert len({key(*asked) for asked in group}) == 1  # type: ignore[arg-type]
+
+
+DIFFERENT = [
+    (HTTP, "http://h/a"),
+    (HTTP, "https://h/a"),
+    (HTTP, "https://h:8443/a"),
+    (HTTP, "https://h/A"),
+    (HTTP, "https://h/a/"),
+    (HTTP, "https://h//a"),
+    (HTTP, "https://h/./a"),
+    (HTTP, "https://h/../a"),
+    (HTTP, "https://h/%61"),
+    (HTTP, "https://h/a\\~0"),
+    (HTTP, "https://h/a?author=1"),
+    (HTTP, "https://h/a?author=2"),
+    (HTTP, "https://h/a?versionId=1"),
+    (HTTP, "https://h/a?pageToken=1"),
+    (HTTP, "https://h/a?pageToken=2"),
+    (HTTP, "https://h/a?x&y"),
+    (HTTP, "https://h/a?y&x"),
+    (HTTP, "https://h/a?expires=1"),
+    (HTTP, "https://h/a?expires=2"),
+    (HTTP, "https://h/a?v=1&v=2"),
+    (HTTP, "https://h/a?v=2&v=1"),
+    (HTTP, "https://h/a", {"headers": {"Accept": "text/html"}}),
+    (HTTP, "https://h/a", {"headers": {"X-Tenant": "b"}}),
+    (HTTP, "https://h/a", {"encoded": True}),
+    ("root", "/a", {"hostid": "h"}),
+    ("root", "a", {"hostid": "h"}),
+    ("root", "/a", {"hostid": "h:1095"}),
+    ("root", "/a#b", {"hostid": "h"}),
+    ("root", "/a?xrdcl.unzip=m", {"hostid": "h"}),
+    ("root", "/a?xrdcl.unzip=n", {"hostid": "h"}),
+    (S3, "b/k"),
+    (S3, "B/k"),
+    (S3, "b/k?versionId=1"),
+    (S3, "b/k?versionId=2"),
+    (S3, "b/k#x"),
+    (S3, "b//k"),
+    (S3, "b/k", {"endpoint_url": "http://minio:9000"}),
+    (S3, "b/k", {"endpoint_url": "http://minio:9001"}),
+    (S3, "b/k", {"endpoint_url": "http://minio"}),
+    (S3, "b/k", {"endpoint_url": "https://minio"}),
+    (S3, "b/k", {"endpoint_url": "https://gw/s3"}),
+    (S3, "b/k", {"client_kwargs": {"region_name": "cn-north-1"}}),
+    (S3, "b/k", {"s3_additional_kwargs": {"VersionId": "7"}}),
+    ("gs", "b/k"),
+    ("gs", "b/k#123"),
+    ("gs", "b/k", {"endpoint_url": "http://localhost:4443"}),
+    (ABFS, "c/k", {"account_name": "a"}),
+    (ABFS, "c/k", {"account_name": "b"}),
+    (ABFS, "c/k", {"account_host": "a.blob.core.chinacloudapi.cn"}),
+    (ABFS, "c/k", {"connection_string": "UseDevelopmentStorage=true"}),
+    ("sftp", "/f", {"host": "a"}),
+    ("sftp", "/f", {"host": "b"}),
+    ("sftp", "/f", {"host": "a", "port": 2222}),
+    ("sftp", "f", {"host": "a"}),
+    ("sftp", "/f", {"host": "a", "username": "u"}),
+    ("sftp", "//f", {"host": "a"}),
+    ("ftp", "/f", {"host": "a"}),
+    ("hdfs", "/f", {"host": "a"}),
+    ("webhdfs", "/f", {"host": "a"}),
+    ("github", "f", {"org": "o", "repo": "r"}),
+    ("github", "f", {"org": "o", "repo": "r", "sha": "x"}),
+    ("github", "y/f", {"org": "o", "repo": "r", "sha": "x"}),
+    ("github", "f", {"org": "o", "repo": "r", "sha": "x/y"}),
+    ("hf", "o/r/f"),
+    ("hf", "o/r/f", {"revision": "x"}),
+    ("hf", "o/r/f", {"endpoint": "https://hub.example"}),
+    ("newfs", "a/b"),
+    ("newfs", "a/b", {"region": 1}),
+    ("newfs", "a/b", {"region": "1"}),
+    ("newfs", "x:y@a/b"),
+    ("newfs", "x:z@a/b"),
+    ("newfs", "a/b?c"),
+    ("newfs", "a/b?d"),
+    ("newfs", "A/b"),
+    ("otherfs", "a/b"),
+    ("newfs", "a/b#c"),
+]
+
+
+def test_different_objects_have_different_keys_and_directories() -> None:
+    found: dict[object, object] = {}
+    for asked in DIFFERENT:
+        protocol, path, options = asked if len(asked) == 3 else (*asked, {})
+        identity = identify(protocol, path, options, environ={"HOME": "/nonexistent"})  # type: ignore[arg-type]
+        for one in (identity.key, identity.parts):
+            assert one not in found, f"{asked} and {found[one]}"
+            found[one] = asked
+
+
+@pytest.mark.parametrize(
+    ("protocol", "path", "options"),
+    [
+        (HTTP, "a/b", {}),
+        (HTTP, "https://h/a", {"client_kwargs": {"connector": object()}}),
+        (HTTP, "https://h/a", {"get_client": lambda **_: None}),
+        ("root", "/a", {}),
+        (S3, "b/k", {"endpoint_url": "http://a", "client_kwargs": {"endpoint_url": "http://b"}}),
+        (ABFS, "c/k", {}),
+        ("hdfs", "/a", {"host": "default"}),
+        ("sftp", "/a", {"host": "h", "sock": object()}),
+        ("gdrive", "a", {}),
+        ("memory", "/a", {}),
+        (("file", "local"), "/a", {}),
+        ("zip", "a", {"fo": "x.zip"}),
+        ("newfs", "a", {"backend": object()}),
+        ("newfs", "a", {"fs": "anything"}),
+        ((), "a", {}),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(
+    protocol: str | tuple[str, ...], path: str, options: dict[str, object]
+) -> None:
+    with pytest.raises(Unidentifiable):
+        identify(protocol, path, options, environ={"HOME": "/nonexistent"})
+
+
+SECRET = "hunter2SECRET"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "path", "options"),
+    [
+        (
+            HTTP,
+            f"https://u:{SECRET}@h/a?foo={SECRET}&X-Amz-Signature={SECRET}#{SECRET}",
+            {"headers": {"X-Odd": SECRET}},
+        ),
+        (HTTP, "https://h/a", {"params": {"odd": SECRET}, "client_kwargs": {"cookies": {"a": SECRET}}}),
+        ("root", f"/a?authz={SECRET}&xrdcl.unzip={SECRET}", {"hostid": f"u:{SECRET}@h"}),
+        ("root", f"root://u:{SECRET}@h//a", {}),
+        (S3, "b/k", {"secret": SECRET, "odd": SECRET, "endpoint_url": f"http://u:{SECRET}@h/?x={SECRET}"}),
+        (ABFS, "c/k", {"connection_string": f"AccountName=a;AccountKey={SECRET}", "odd": SECRET}),
+        ("sftp", f"sftp://u:{SECRET}@h/a", {}),
+        ("jupyter", "f", {"url": f"http://h:8888/?token={SECRET}", "tok": SECRET}),
+        ("github", "f", {"org": "o", "repo": "r", "token": SECRET, "username": SECRET}),
+        ("newfs", f"newfs://u:{SECRET}@h/a?s={SECRET}", {"odd": SECRET, "more": {"deep": [SECRET, SECRET.encode()]}}),
+        ("webdav", "f", {"base_url": f"https://u:{SECRET}@h/", "auth": ("u", SECRET)}),
+    ],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_no_secret_is_left(protocol: str | tuple[str, ...], path: str, options: dict[str, object], flat: bool) -> None:
+    identity = identify(protocol, path, options, flat=flat, environ={})
+    assert SECRET.lower() not in repr(identity).lower()
+    with pytest.raises(Unidentifiable) as refused:
+        identify(protocol, path, {**options, "odd_object": Odd()}, environ={})
+    assert SECRET.lower() not in str(refused.value).lower()
+
+
+class Odd:
+    def __repr__(self) -> str:
+        return SECRET
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "X-Auth-Token", "mySecretKey", "AWSAccessKeyId", "api-key", "sig", "xrd.gsiusrpxy", "Authorization"],
+)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["author", "tokenizer", "design", "significance", "nextPageToken", "key", "id", "monkey_id"]
+)
+def test_names_of_other_things(name: str) -> None:
+    assert not is_secret(name)
+
+
+def test_environment_names_endpoints(tmp_path: Path) -> None:
+    def s3(environ: dict[str, str], **options: object) -> str:
+        return identify(S3, "b/k", options, environ={"HOME": str(tmp_path), **environ}).key
+
+    aws = s3({})
+    assert s3({"AWS_ENDPOINT_URL": "http://minio:9000"}) == s3({}, endpoint_url="http://minio:9000") != aws
+    assert s3({"AWS_ENDPOINT_URL": "http://x", "AWS_ENDPOINT_URL_S3": "http://y"}) == s3({}, endpoint_url="http://y")
+    config = tmp_path / "config"
+    config.write_text("[default]\naws_secret_access_key = s\n[profile lab]\nendpoint_url = http://lab\n")
+    with_file = {"AWS_CONFIG_FILE": str(config)}
+    assert len({aws, s3(with_file), s3(with_file, profile="lab"), s3({**with_file, "AWS_PROFILE": "other"})}) == 4
+    gs = identify("gs", "b/k", {}, environ={"STORAGE_EMULATOR_HOST": "http://localhost:1"})
+    assert gs.key != identify("gs", "b/k", {}, environ={}).key
+
+
+def test_basepath_joins_a_federation() -> None:
+    def at(protocol: str | tuple[str, ...], path: str, **options: object) -> Identity:
+        return identify(protocol, path, options, basepath="/store/", environ={})
+
+    one = at("root", "/eos/cms/store/data/f.root", hostid="a")
+    assert one == at("root", "/store/data/f.root", hostid="b") == at(HTTP, "https://c/prefix/store/data/f.root?authz=x")
+    assert one.parts == (b"store", b"data", b"f.root")
+    assert one.url == "/store/data/f.root"
+    assert at("root", "/store/data/f.root?xrdcl.unzip=m", hostid="a").key != one.key
+    assert at("root", "/stores/data/f.root", hostid="a").parts[0] == b"root"
+    assert at("root", "/store", hostid="a").parts[0] == b"root"
+
+
+def test_readable_tree() -> None:
+    identity = identify(HTTP, "https://Opendata.cern.ch:443/eos/Run2012B_DoubleMuParked.root?authz=x", {}, environ={})
+    assert b"/".join(identity.parts) == b"https/opendata.cern.ch/eos/Run2012B_DoubleMuParked.root"
+    assert identity.url == "https://opendata.cern.ch/eos/Run2012B_DoubleMuParked.root"
+    assert identify("root", "/eos/f", {"hostid": "h"}, environ={}).url == "root://h//eos/f"
+    assert identify(S3, "b/k", {}, environ={"HOME": "/nonexistent"}).url == "s3://b/k"
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_paths_never_merge(first: str, second: str) -> None:
+    for protocol, options in (("s3", {}), ("newfs", {})):
+        a, b = key(protocol, first, options), key(protocol, second, options)
+        # A URL of the protocol itself is the one other spelling, and the query of an unknown one loses what is empty.
+        if "?" not in first + second and "://" not in first + second:
+            assert (a == b) == (first == second)
+
+
+@given(st.text(max_size=30))
+def test_keys_and_urls_are_printable(path: str) -> None:
+    identity = identify("s3", path, {}, environ={})
+    assert identity.key.isprintable()
+    assert identity.url.isprintable()
+    json.dumps([identity.key, identity.url], ensure_ascii=False).encode()
+
+
+def test_the_key_is_the_same_in_every_process() -> None:
+    script = (
+        "from jcache.cache.identity import identify\n"
+        "print(identify('newfs', 'a?z=1', {'b': {'x': 1, 'y': [1.5, True]}, 'a': 'c'}, environ={}))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
