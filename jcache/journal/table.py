@@ -1,0 +1,247 @@
+"""The extents of one segment in memory: sorted runs of columns, 28 bytes an extent, no object per extent.
+
+A sealed segment is one run over the buffer its index was read into. A segment that grows is a few runs, each at least
+twice as long as the next (a log-structured merge), so appends in any order stay cheap. Nothing that a reader may hold
+ever changes under it: a run's rows keep their numbers, it only grows at its end, and merging makes new runs. So lookups
+need no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from bisect import bisect_left
+from operator import add, le
+from typing import TYPE_CHECKING
+
+from jcache.journal.format import Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcache.journal.format import Column
+    from jcache.storage import Storage
+
+__all__ = ["Run", "Source", "Table"]
+
+
+class Source:
+    """An open segment file that closes itself when the last run over it is let go.
+
+    Closing earlier, while another thread is about to read, would let the number be given to another file.
+
+    Attributes:
+        fd: The descriptor.
+        salt: Seed of the extents' checksums.
+        size_bytes: What the file was known to hold; nothing longer is ever read at once.
+    """
+
+    __slots__ = ("_storage", "fd", "salt", "size_bytes")
+
+    def __init__(self, storage: Storage, fd: int, salt: int, size_bytes: int) -> None:
+        self._storage = storage
+        self.fd = fd
+        self.salt = salt
+        self.size_bytes = size_bytes
+
+    def __del__(self) -> None:
+        # NFS reports failed writes of the past here. What did not reach the disk is found out by its checksum.
+        with contextlib.suppress(OSError):
+            self._storage.close(self.fd)
+
+
+class Run:
+    """Extents of one segment: starts strictly ascend, and so do stops (no extent lies inside another).
+
+    Attributes:
+        source: The file.
+        starts: Offsets in the remote file.
+        lengths: Bytes of each extent; 0 marks one that was found damaged.
+        checksums: Of each extent's bytes.
+        positions: Offsets in the segment file.
+    """
+
+    __slots__ = ("checksums", "lengths", "positions", "source", "starts")
+
+    def __init__(self, source: Source, columns: Columns) -> None:
+        self.source = source
+        self.starts: Column = columns.starts
+        self.lengths: Column = columns.lengths
+        self.checksums: Column = columns.checksums
+        self.positions: Column = columns.positions
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def columns(self) -> Columns:
+        """The run's rows."""
+        return Columns(self.starts, self.lengths, self.checksums, self.positions)
+
+    def follows(self, columns: Columns) -> bool:
+        """Whether sorted rows can be appended to this run in place."""
+        last = len(self.starts) - 1
+        start, length = self.starts[last], self.lengths[last]
+        first: int = columns.starts[0]
+        return first > start and first + columns.lengths[0] > start + length
+
+    def extend(self, columns: Columns) -> None:
+        """Append rows that follow. Readers see a row only when it is complete: starts, where they search, grow last."""
+        self.positions.extend(columns.positions)
+        self.checksums.extend(columns.checksums)
+        self.lengths.extend(columns.lengths)
+        self.starts.extend(columns.starts)
+
+    def forget(self, start: int, position: int) -> bool:
+        """Take one extent out: lookups find a gap there from now on.
+
+        Args:
+            start: Its offset in the remote file.
+            position: Its offset in the segment file.
+
+        Returns:
+            True if it was there and had not been taken out before.
+        """
+        row = bisect_left(self.starts, start)
+        if row == len(self.starts) or self.starts[row] != start or self.positions[row] != position:
+            return False
+        if not self.lengths[row]:
+            return False
+        if not isinstance(self.lengths, array):
+            self.lengths = array(
+                "I", self.lengths
+            )  # the index's buffer cannot be written; damage is rare enough to copy it
+        self.lengths[row] = 0
+        return True
+
+
+class Table:
+    """All extents known of one segment. Changed under the journal's lock, searched without one.
+
+    Attributes:
+        runs: The runs, longest first; replaced, never changed, when there are others.
+    """
+
+    __slots__ = ("_source", "runs")
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.runs: tuple[Run, ...] = ()
+
+    def adopt(self, columns: Columns) -> None:
+        """Take the columns of a sealed segment's index as the only run, without a look at its rows."""
+        self.runs = (Run(self._source, columns),) if len(columns.starts) else ()
+
+    def add(self, columns: Columns) -> bool:
+        """Add extents in any order.
+
+        Args:
+            columns: `array` columns, at least one row, which the table may keep.
+
+        Returns:
+            True if `runs` was replaced, False if its last run grew in place.
+        """
+        columns = _ordered(columns)
+        if not len(columns.starts):
+            return False
+        if self.runs and self.runs[-1].follows(columns):
+            self.runs[-1].extend(columns)
+            if len(self.runs) < 2 or 2 * len(self.runs[-1]) <= len(self.runs[-2]):
+                return False
+            runs = list(self.runs)
+        else:
+            runs = [*self.runs, Run(self._source, columns)]
+        rows, merged = len(runs[-1]), len(runs) - 1
+        while merged and 2 * rows > len(runs[merged - 1]):
+            merged -= 1
+            rows += len(runs[merged])
+        if merged < len(runs) - 1:
+            runs[merged:] = [Run(self._source, _merged(runs[merged:]))]
+        self.runs = tuple(run for run in runs if len(run))
+        return True
+
+    def forget(self, start: int, position: int) -> bool:
+        """Take one extent out of whichever run holds it now; see `Run.forget`."""
+        # Every run, not the first that has it: a reader's run may have been merged into another since.
+        return sum(run.forget(start, position) for run in self.runs) > 0
+
+    def columns(self) -> Columns:
+        """Return everything as sorted `array` columns, without what was found damaged: what an index holds."""
+        return _merged(self.runs)
+
+
+def _merged(runs: Sequence[Run]) -> Columns:
+    joined = Columns(array("Q"), array("I"), array("Q"), array("Q"))
+    for run in runs:
+        rows = len(run)
+        joined.starts.extend(array("Q", run.starts[:rows]))
+        joined.lengths.extend(array("I", run.lengths[:rows]))
+        joined.checksums.extend(array("Q", run.checksums[:rows]))
+        joined.positions.extend(array("Q", run.positions[:rows]))
+    return _ordered(joined)
+
+
+def _ordered(columns: Columns) -> Columns:
+    """Sort rows; drop those that are forgotten or lie inside another one."""
+    starts, lengths = columns.starts, columns.lengths
+    if 0 not in lengths:
+        if _is_disjoint(starts, lengths):
+            return columns
+        order = sorted(range(len(starts)), key=starts.__getitem__)
+        columns = _picked(columns, order)
+        if _is_disjoint(columns.starts, columns.lengths):
+            return columns
+    return _picked(columns, _outermost(columns.starts, columns.lengths))
+
+
+def _is_disjoint(starts: Column, lengths: Column) -> bool:
+    # Loops in C: this runs over each row of a scanned segment.
+    following = iter(starts)
+    next(following, None)
+    return all(map(le, map(add, starts, lengths), following))
+
+
+def _outermost(starts: Column, lengths: Column) -> list[int]:
+    kept: list[int] = []
+    for row in sorted(range(len(starts)), key=starts.__getitem__):
+        stop = starts[row] + lengths[row]
+        if not lengths[row]:
+            continue
+        if kept and starts[kept[-1]] == starts[row] and starts[row] + lengths[kept[-1]] < stop:
+            kept.pop()
+        if not kept or starts[kept[-1]] + lengths[kept[-1]] < stop:
+            kept.append(row)
+    return kept
+
+
+def _picked(columns: Columns, order: list[int]) -> Columns:
+    return Columns(
+        array("Q", map(columns.starts.__getitem__, order)),
+        array("I", map(columns.lengths.__getitem__, order)),
+        array("Q", map(columns.checksums.__getitem__, order)),
+        array("Q", map(columns.positions.__getitem__, order)),
+    )
+
+
+def open_source(storage: Storage, path: str, salt: int) -> tuple[Source, os.stat_result]:
+    """Open a segment for reading.
+
+    Args:
+        storage: The cache's file system.
+        path: The segment.
+        salt: The salt of its name.
+
+    Returns:
+        The source and the file's attributes.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    fd = storage.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        status = storage.fstat(fd)
+    except OSError:
+        storage.close(fd)
+        raise
+    return Source(storage, fd, salt, status.st_size), status

@@ -1,0 +1,189 @@
+"""The one writer of a segment: whole frames at explicit positions, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import secrets
+import time
+from array import array
+from typing import TYPE_CHECKING
+
+from jcache.journal.errors import JournalError
+from jcache.journal.format import (
+    PIECE_BYTES,
+    Columns,
+    Metadata,
+    checksum,
+    pack_frame,
+    pack_header,
+    pack_seal,
+    segment_name,
+)
+from jcache.journal.segment import Segment
+from jcache.journal.table import Source
+from jcache.storage import IOV_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
+
+    from jcache.journal.version import Version
+    from jcache.storage import Storage
+
+__all__ = ["SegmentWriter"]
+
+_JOIN_BYTES = (
+    16 * 1024
+)  # buffers shorter than this on average are cheaper to copy together than to hand over one by one
+
+
+class SegmentWriter:
+    """Appends to a segment that it created. Its methods are called under the journal's lock.
+
+    Attributes:
+        segment: The same segment for this process's readers.
+    """
+
+    __slots__ = ("_dirty", "_end", "_header", "_path", "_storage", "segment")
+
+    def __init__(self, storage: Storage, path: str, segment: Segment, header: bytes) -> None:
+        self._storage = storage
+        self._path = path
+        self._header = header  # goes out with the first frame
+        self._end = 0
+        self._dirty = False  # bytes of a failed write may lie behind the end
+        self.segment = segment
+
+    @classmethod
+    def create(
+        cls,
+        storage: Storage,
+        directory: str,
+        identity: str,
+        version: Version,
+        info: Mapping[str, object],
+        *,
+        file_mode: int,
+    ) -> SegmentWriter:
+        """Create a segment of its own name and lock it.
+
+        Args:
+            storage: The cache's file system.
+            directory: The journal's directory.
+            identity: Canonical name of the remote file.
+            version: The state of the file whose bytes are to come.
+            info: What the origin said of the file.
+            file_mode: Permissions, before the umask.
+
+        Raises:
+            JournalError: `info` is not JSON or too long.
+            OSError: The file system failed.
+        """
+        salt, host, pid = secrets.randbits(64), os.uname().nodename, os.getpid()
+        metadata = Metadata(identity, version, info, host, pid, time.time_ns())
+        try:
+            header = pack_header(salt, metadata.pack())
+        except ValueError as error:
+            raise JournalError(f"cannot describe {identity} in a segment: {error}") from error
+        name = segment_name(host, pid, salt)
+        path = os.path.join(directory, name)
+        fd = storage.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, file_mode)
+        segment = Segment(name, Source(storage, fd, salt, 0), metadata.created_ns)
+        segment.metadata = metadata
+        # The lock only tells others that this writer lives. Many shared file systems have none.
+        with contextlib.suppress(OSError):
+            storage.lock(fd)
+        return cls(storage, path, segment, header)
+
+    def append(self, extents: Sequence[tuple[int, Buffer]]) -> tuple[int, bool]:
+        """Append one frame.
+
+        Args:
+            extents: Offset in the remote file and bytes of each extent, not empty, in the order in which they were
+                asked for.
+
+        Returns:
+            Bytes written, and whether the table's runs were replaced.
+
+        Raises:
+            OSError: The frame was not written, not even in part as far as readers can tell. The next append may
+                succeed.
+        """
+        salt = self.segment.source.salt
+        starts, lengths, sums = array("Q"), array("I"), array("Q")
+        buffers: list[Buffer] = []
+        for start, data in extents:
+            view = memoryview(data).cast("B")
+            buffers.append(view)
+            for offset in range(0, len(view), PIECE_BYTES):
+                piece = view[offset : offset + PIECE_BYTES]
+                starts.append(start + offset)
+                lengths.append(len(piece))
+                sums.append(checksum(piece, salt))
+        position = self._end + len(self._header)
+        head = pack_frame(salt, position, starts, lengths, sums)
+        size = self._write([self._header + head, *buffers])
+        self._header = b""
+        self._end += size
+        source = self.segment.source
+        source.size_bytes = self._end
+        positions = array("Q", itertools.accumulate(lengths, initial=position + len(head)))
+        positions.pop()
+        return size, self.segment.table.add(Columns(starts, lengths, sums, positions))
+
+    def seal(self) -> None:
+        """Append index and trailer. The segment takes nothing more, whether that succeeds or not.
+
+        Raises:
+            OSError: The segment stays unsealed, and valid.
+        """
+        segment = self.segment
+        segment.sealed = True
+        if not self._end:
+            # Nothing was ever written: not a segment yet, and of no use to anybody.
+            self._storage.unlink(self._path)
+            return
+        assert segment.metadata is not None
+        columns = segment.table.columns()
+        block = pack_seal(segment.source.salt, self._end, columns, segment.metadata.pack())
+        size = self._write([block])
+        if self._dirty:
+            # The trailer counts only at the very end of the file.
+            self._storage.ftruncate(segment.source.fd, self._end + size)
+        self._end += size
+        segment.source.size_bytes = self._end
+
+    def is_unlinked(self) -> bool:
+        """Whether somebody has removed the file, so that what is appended reaches nobody."""
+        return self._storage.fstat(self.segment.source.fd).st_nlink == 0
+
+    def _write(self, buffers: list[Buffer]) -> int:
+        size = sum(len(buffer) for buffer in buffers)
+        if len(buffers) > 1 and size < _JOIN_BYTES * len(buffers):
+            buffers = [b"".join(buffers)]
+        fd, position = self.segment.source.fd, self._end
+        try:
+            while buffers:
+                written = self._storage.pwritev(fd, buffers[:IOV_MAX], position)
+                if not written:
+                    raise OSError(errno.EIO, "nothing was written")
+                position += written
+                buffers = _rest(buffers, written)
+        except OSError:
+            self._dirty = True
+            # Where this fails too, the remains are no valid frame, or one that the next frame overwrites, so that its
+            # extents fail their checksums.
+            with contextlib.suppress(OSError):
+                self._storage.ftruncate(fd, self._end)
+            raise
+        return size
+
+
+def _rest(buffers: list[Buffer], written: int) -> list[Buffer]:
+    for index, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [memoryview(buffer)[written:], *buffers[index + 1 :]]
+        written -= len(buffer)
+    return []

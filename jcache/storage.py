@@ -1,0 +1,120 @@
+"""All that JCache asks of the cache directory's file system: the one place that calls `os` on it.
+
+Everything above takes a `Storage`, so that tests can put one in its place that fails, tears and delays.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Sequence  # type: ignore[attr-defined]  # Python 3.12's name; only in annotations
+
+__all__ = ["IOV_MAX", "Storage"]
+
+# Linux and macOS take this many buffers in one call. sysconf would say so too, but costs a call for a number that has
+# not changed.
+IOV_MAX = 1024
+
+
+class Storage:
+    """The file system that holds the cache, call by call, errors as `OSError`.
+
+    Methods are thin on purpose: no retries, no policy, no state. Any thread may call them, also after a fork.
+    """
+
+    __slots__ = ()
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        """Open a file that is never inherited by a program this process starts.
+
+        Args:
+            path: What to open.
+            flags: As for `os.open`; `O_CLOEXEC` is added. Files that are only read are opened with `O_NONBLOCK`, so
+                that a FIFO that somebody left in the cache directory cannot hang the process.
+            mode: Permissions of a file that is created, before the umask.
+
+        Returns:
+            The descriptor.
+        """
+        flags |= os.O_CLOEXEC
+        if not flags & (os.O_WRONLY | os.O_RDWR):
+            flags |= os.O_NONBLOCK
+        return os.open(path, flags, mode)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    # The hot path of the product: a plain alias spares the Python frame that a method would cost on each read.
+    pread = staticmethod(os.pread)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
+        """Write at most `IOV_MAX` buffers at a position.
+
+        Returns:
+            Bytes written, which may be fewer than asked for.
+        """
+        return os.pwritev(fd, buffers, position)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """Return what the file system knows of an open file."""
+        return os.fstat(fd)
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return what the file system knows of a path, symbolic links followed."""
+        return os.stat(path)
+
+    def listdir(self, path: str) -> list[str]:
+        """Return the names in a directory, in no order."""
+        return os.listdir(path)
+
+    def mkdir(self, path: str, mode: int = 0o700) -> None:
+        """Create one directory, or raise `FileExistsError`."""
+        os.mkdir(path, mode)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name, replacing what had it."""
+        os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name, or raise `FileExistsError`: the publication that NFS does atomically."""
+        os.link(source, target)
+
+    def ftruncate(self, fd: int, size_bytes: int) -> None:
+        """Cut or extend an open file."""
+        os.ftruncate(fd, size_bytes)
+
+    def fsync(self, fd: int) -> None:
+        """Wait until an open file is on its medium."""
+        os.fsync(fd)
+
+    def utime(self, target: str | int, times_ns: tuple[int, int] | None = None) -> None:
+        """Set access and modification time of a path or descriptor, to now by default."""
+        os.utime(target, ns=times_ns) if times_ns is not None else os.utime(target)
+
+    def lock(self, fd: int) -> None:
+        """Take the exclusive `flock` of an open file without waiting, or raise `OSError`.
+
+        It goes with the last descriptor of the open file, so also with the process. A forked child shares it; unlocking
+        there would release the parent's, which is why there is no unlock but closing.
+
+        Raises:
+            OSError: Somebody else holds it, or the file system has no locks.
+        """
+        import portalocker  # costs asyncio's import where nothing else has paid it yet
+
+        try:
+            portalocker.lock(fd, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException as error:
+            cause = error.args[0] if error.args else None
+            raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
