@@ -167,13 +167,16 @@ class XrootdServer:
             os.chown(admin, account.pw_uid, account.pw_gid)
             command[1:1] = ["-R", account.pw_name]
         with self._log.open("ab") as log:
+            start = log.tell()
             self._process = subprocess.Popen(
                 command, cwd=admin, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-        self._wait_until_ready(port, startup_s)
+        self._wait_until_ready(port, startup_s, log_start=start)
         return port
 
-    def _wait_until_ready(self, port: int, startup_s: float) -> None:
+    def _wait_until_ready(self, port: int, startup_s: float, *, log_start: int) -> None:
+        # Where the port belongs to somebody else, that server might answer: the daemon's own word comes first.
+        completed = f":{port} initialization completed".encode()
         deadline = time.monotonic() + startup_s
         problem = "no answer"
         while time.monotonic() < deadline:
@@ -181,14 +184,15 @@ class XrootdServer:
             if self._process.poll() is not None:
                 self._process = None
                 raise XrootdUnavailableError(f"xrootd ended at start: {_last_line(self.log())}")
-            try:
-                problem = stat_problem("127.0.0.1", port, self._probe)
-            except OSError as error:
-                problem = str(error)
-            else:
-                if not problem:
-                    return
-                break
+            if completed in self._log.read_bytes()[log_start:]:
+                try:
+                    problem = stat_problem("127.0.0.1", port, self._probe)
+                except OSError as error:
+                    problem = str(error)
+                else:
+                    if not problem:
+                        return
+                    break
             time.sleep(_POLL_S)
         self.stop()
         raise XrootdUnavailableError(f"xrootd cannot serve {self._probe} of {self.directory}: {problem}")
