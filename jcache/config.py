@@ -1,0 +1,292 @@
+"""What a user can set, in the environment or in a TOML file, as one frozen value."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FILE_NAME = "jcache.toml"
+"""The file in a cache directory that sets what the environment does not."""
+
+REPORTS_NAME = ".reports"
+"""Where JSON reports go, below the cache directory, if nothing else is set."""
+
+_SHOWN_CHARACTERS = 80
+_NEVER_S = 1e9
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line that names it, its value and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings; see `SETTINGS` for what each means. Paths are absolute.
+
+    `Config()` is what an empty environment sets.
+    """
+
+    dir: str | None = None
+    validate: str | float = "open"
+    """`open`, `never`, or seconds."""
+    offline: bool = False
+    bypass: bool = False
+    summary: bool = True
+    json: str | None = None
+    stats: float = 0.0
+    """Seconds; 0 for no interim reports."""
+    appname: str | None = None
+    noapp: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    """In lower case; empty for all that are remote."""
+    basepath: str | None = None
+    flat: bool = False
+    size: int | None = None
+    """Bytes; None for no limit."""
+    log: str = "warning"
+
+    @property
+    def report_directory(self) -> str | None:
+        """Where JSON reports are written; None where there is neither a directory for them nor a cache."""
+        if self.json is not None:
+            return self.json
+        return None if self.dir is None else os.path.join(self.dir, REPORTS_NAME)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Config":
+        """Return the settings of an environment and of the file that it names, or that the cache directory holds.
+
+        Args:
+            environ: Environment variables. One that is empty is not set; names that mean nothing here are ignored.
+
+        Returns:
+            The settings; the environment's before the file's.
+
+        Raises:
+            ConfigError: A value is wrong, or a file cannot be read or sets something unknown.
+        """
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            text = environ.get(setting.variable, "").strip()
+            if text and setting.field is not None:
+                values[setting.field] = setting.parse(text, f"{setting.variable}={_shown(text)}", os.curdir)
+        named = environ.get(CONFIG_VARIABLE, "").strip()
+        if named:
+            path = _path(named)
+            return cls(**{**_read(path, required=True), **values})
+        if "dir" in values:
+            stored = _read(os.path.join(values["dir"], FILE_NAME), required=False)
+            if "dir" in stored:
+                raise ConfigError(f"{FILE_NAME} in {_shown(values['dir'])} must not set 'dir', by which it was found")
+            return cls(**{**stored, **values})
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as the documentation has it and as it is read."""
+
+    variable: str
+    """In the environment."""
+
+    type: str
+    """What is allowed, for people."""
+
+    default: str
+    help: str
+    """One line."""
+
+    read: Callable[[Any], Any]
+    """Makes the field's value of a text, or of a TOML value; raises ValueError where it is wrong."""
+
+    is_path: bool = False
+    """Whether a relative value is relative to the working directory, or to the directory of the file that sets it."""
+
+    @property
+    def key(self) -> str:
+        """Its name in a TOML file."""
+        return self.variable.removeprefix("JCACHE_").lower()
+
+    @property
+    def field(self) -> str | None:
+        """Its name in `Config`, None for the one that names the file."""
+        return self.key if self.variable != CONFIG_VARIABLE else None
+
+    def parse(self, value: object, where: str, base: str) -> Any:
+        """Return the field's value.
+
+        Args:
+            value: As it was given.
+            where: What the user wrote, for the message.
+            base: The directory that a relative path starts from.
+
+        Raises:
+            ConfigError: The value is wrong.
+        """
+        try:
+            read = self.read(value)
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{where} is wrong: give {self.type}") from None
+        return _path(read, base) if self.is_path else read
+
+
+def _read(path: str, *, required: bool) -> dict[str, Any]:
+    """Return what a TOML file sets, nothing where there is no file and none is required."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if required:
+            raise ConfigError(f"{CONFIG_VARIABLE}={_shown(path)} cannot be read: {error.strerror}") from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"the settings in {_shown(path)} cannot be read: {error.strerror}") from None
+    import tomllib
+
+    try:
+        table = tomllib.loads(content.decode())
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the settings in {_shown(path)} are not valid TOML: {reason}") from None
+    known = {setting.key: setting for setting in SETTINGS if setting.field is not None}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(
+                f"{_shown(path)} sets {_shown(key)}, which is no setting: give {', '.join(sorted(known))}"
+            )
+        values[key] = known[key].parse(value, f"{key} = {_shown(value)} in {_shown(path)}", os.path.dirname(path))
+    return values
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _path(text: str, base: str = os.curdir) -> str:
+    return os.path.abspath(os.path.join(base, os.path.expanduser(text)))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError
+    return value.strip()
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).lower()
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    seconds = float(value)
+    if not 0 <= seconds <= _NEVER_S:  # also refuses what is no number
+        raise ValueError
+    return seconds
+
+
+def _validate(value: object) -> str | float:
+    if isinstance(value, str) and value.lower() in {"open", "never"}:
+        return value.lower()
+    return _seconds(value)
+
+
+_UNITS = {
+    **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))},
+    **{unit: 1000**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))},
+    **{unit: 1024**power for power, unit in enumerate(("", "kib", "mib", "gib", "tib", "pib"))},
+}
+
+
+def parse_size(value: object) -> int:
+    """Return a number of bytes.
+
+    Args:
+        value: A number, or a text with a number and a unit, which is decimal (kB, MB, G, TB, ...) or binary (KiB, ...).
+
+    Raises:
+        ValueError: It is no size, or less than one byte.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    text = str(value).strip().replace(" ", "").lower()
+    number = text.rstrip("bkmgtpi")
+    size = int(float(number) * _UNITS.get(text[len(number) :], 0))
+    if not 0 < size < 1 << 63:
+        raise ValueError
+    return size
+
+
+def _names(value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else str(value).split(",")
+    return tuple(_text(item) for item in items if not isinstance(item, str) or item.strip())
+
+
+def _protocols(value: object) -> tuple[str, ...]:
+    found = tuple(name.lower() for name in _names(value))
+    if not all(name.replace("+", "").replace("-", "").replace(".", "").replace("_", "").isalnum() for name in found):
+        raise ValueError
+    return found
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if "/" in name or not name.isprintable() or len(name) > 100:
+        raise ValueError
+    return name
+
+
+def _basepath(value: object) -> str:
+    names = [name for name in _text(value).split("/") if name]
+    if not names or "://" in _text(value):
+        raise ValueError
+    return "/" + "/".join(names)
+
+
+def _level(value: object) -> str:
+    level = _text(value).lower()
+    if level not in {"debug", "info", "warning", "error", "critical"}:
+        raise ValueError
+    return level
+
+
+CONFIG_VARIABLE = "JCACHE_CONFIG"
+_ON = "1 or 0"
+_LEVELS = "debug, info, warning, error or critical"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("JCACHE_DIR", "a directory", "-",
+            "The cache, made where it is missing. Setting it turns JCache on.", _text, is_path=True),
+    Setting("JCACHE_VALIDATE", "open, never or a number of seconds", "open",
+            "When to ask whether a file has changed: at each open, never, or when the answer is that old.", _validate),
+    Setting("JCACHE_OFFLINE", _ON, "0", "Never contact an origin; what is not in the cache raises an error.", _boolean),
+    Setting("JCACHE_BYPASS", _ON, "0", "Only measure: write nothing to the cache and serve nothing from it.", _boolean),
+    Setting("JCACHE_SUMMARY", _ON, "1", "Print the report at the end of the job.", _boolean),
+    Setting("JCACHE_JSON", "a directory", "$JCACHE_DIR/.reports", "Where the JSON reports go.", _text, is_path=True),
+    Setting("JCACHE_STATS", "a number of seconds, 0 for never", "0", "Print an interim report this often.", _seconds),
+    Setting("JCACHE_APPNAME", "a name without slashes", "the program's", "What the reports call the job.", _name),
+    Setting("JCACHE_NOAPP", "program names, separated by commas", "-", "Programs that are to run uncached.", _names),
+    Setting("JCACHE_PROTOCOLS", "protocols, separated by commas", "all", "Cache these protocols only.", _protocols),
+    Setting("JCACHE_BASEPATH", "a path such as /store", "-",
+            "Ignore the host, and the path before this: for federations, where many hosts serve one tree.", _basepath),
+    Setting("JCACHE_FLAT", _ON, "0", "One directory for each file instead of a tree like the remote one.", _boolean),
+    Setting("JCACHE_SIZE", "a size such as 500GB or 1.5TiB", "no limit", "How much the cache may hold.", parse_size),
+    Setting("JCACHE_LOG", _LEVELS, "warning", "What is worth a line on stderr.", _level),
+    Setting(CONFIG_VARIABLE, "a TOML file", "jcache.toml in the cache directory",
+            "A file that sets what the environment does not: `validate = 300`.", _text, is_path=True),
+)  # fmt: skip
+
+
+def settings_table() -> str:
+    """Return all settings as a Markdown table, the one in the README."""
+    rows = [f"| `{setting.variable}` | {setting.type} | {setting.default} | {setting.help} |" for setting in SETTINGS]
+    return "\n".join(["| variable | value | default | meaning |", "|---|---|---|---|", *rows])
