@@ -1,0 +1,87 @@
+"""What a remote file system must offer to be cached: its version, and byte ranges of one proved version.
+
+An I/O stack implements `Origin` for one remote file. The reader above it knows no protocol; how a version is
+proved (a conditional request, a stat behind the bytes) is the origin's own business.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from jcache.cache.identity import Identity
+from jcache.journal import Version
+
+__all__ = ["Fetched", "Info", "Origin", "OriginRange"]
+
+# Half-open [start, stop) in bytes; a stop of None means the end of the file, for asking before the size is known.
+OriginRange = tuple[int, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A file's version, and what else its file system says of it.
+
+    Attributes:
+        version: Size in bytes and the strongest validators that the origin gave.
+        details: The file system's own `info` dictionary; what JSON cannot hold is dropped when it is stored.
+    """
+
+    version: Version
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The answer to one vectored request.
+
+    Attributes:
+        data: For each range asked, its bytes (short only at the end of the file) or the exception it met.
+        info: The one version that all the bytes are proved to be of; None where the origin cannot prove any.
+        recordable: False where a later change could not be told from this version (an mtime in whole seconds
+            that was still the current second when the bytes were read).
+        requests: Requests sent to the origin for the bytes.
+        retries: How many of them were sent again after a failure.
+    """
+
+    data: list[bytes | Exception]
+    info: Info | None
+    recordable: bool = True
+    requests: int = 1
+    retries: int = 0
+
+
+class Origin(Protocol):
+    """One remote file at its origin."""
+
+    @property
+    def identity(self) -> Identity:
+        """Which object this is, whoever asks for it."""
+        ...
+
+    async def stat(self) -> Info:
+        """Ask the origin for the file's version now.
+
+        Returns:
+            The version and the file system's `info`.
+
+        Raises:
+            Exception: Whatever the plain file system raises, FileNotFoundError first of all.
+        """
+        ...
+
+    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+        """Fetch byte ranges in one vectored request.
+
+        Args:
+            ranges: What to fetch, in bytes, in any order, disjoint.
+            known: The version that the caller has bytes of. Where the protocol has conditional requests the
+                bytes are asked for under that condition.
+
+        Returns:
+            The bytes and the version that they are proved to be of.
+
+        Raises:
+            OriginChangedError: The file is not of the known version, or changed while the ranges were read.
+            Exception: Whatever the plain file system raises for the whole request.
+        """
+        ...

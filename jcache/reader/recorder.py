@@ -1,0 +1,174 @@
+"""The thread that writes what was fetched into the journals, behind the application's back."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jcache.journal import Journal, JournalError
+from jcache.origin import Info
+from jcache.reader.snapshot import Extent
+
+__all__ = ["Recorder", "Recording"]
+
+# One frame holds what one vector brought; several small vectors that wait for the same journal share one.
+FRAME_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Bytes of one version of one file, to be written in this order.
+
+    Attributes:
+        journal: Where they go.
+        info: The version that they are proved to be of.
+        extents: Origin offset and bytes of each, disjoint.
+        settled: Called once they are in the journal, or are given up.
+    """
+
+    journal: Journal
+    info: Info
+    extents: Sequence[Extent]
+    settled: Callable[[Sequence[Extent]], None]
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes wait in memory."""
+        return sum(len(data) for _, data in self.extents)
+
+
+class Recorder:
+    """A queue of recordings with a bound in bytes and one writing thread.
+
+    The thread is a daemon and starts with the first recording; `close` writes what is left. Safe to use from
+    any thread. After a fork the child makes a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_bytes: int,
+        recorded: Callable[[int], None],
+        failed: Callable[[JournalError], None],
+        pause_s: float = 5.0,
+    ) -> None:
+        """Prepare the queue.
+
+        Args:
+            limit_bytes: How many bytes may wait.
+            recorded: Told how many bytes were written.
+            failed: Told of every write that failed.
+            pause_s: How long a journal directory that refused bytes is left alone.
+        """
+        self._limit_bytes = limit_bytes
+        self._recorded = recorded
+        self._failed = failed
+        self._pause_s = pause_s
+        self._paused_until = 0.0
+        self._queue: deque[Recording | Callable[[], None]] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting_bytes = 0
+        self._busy = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, recording: Recording, *, timeout_s: float) -> bool:
+        """Queue a recording, waiting for room at most `timeout_s` seconds.
+
+        Returns:
+            False where it was not taken: the queue stayed full, or the recorder is closed. The caller then
+            releases the bytes itself.
+        """
+        size_bytes = recording.size_bytes
+        with self._changed:
+            if self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes and timeout_s > 0:
+                self._changed.wait_for(
+                    lambda: self._closed or self._waiting_bytes + size_bytes <= self._limit_bytes, timeout_s
+                )
+            if self._closed or (self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes):
+                return False
+            self._waiting_bytes += size_bytes
+            self._put(recording)
+        return True
+
+    def call(self, task: Callable[[], None]) -> bool:
+        """Have the thread run a task (a journal's sealing, say) behind what is queued; False once closed."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._put(task)
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until nothing is queued or being written; return whether that was reached in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what is queued and stop the thread; return whether all was written in time."""
+        done = self.flush(timeout_s)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        thread = self._thread
+        if thread is not None and done and thread is not threading.current_thread():
+            thread.join(timeout_s)
+        return done
+
+    def _put(self, item: Recording | Callable[[], None]) -> None:
+        self._queue.append(item)
+        self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="jcache-recorder", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if not self._queue:
+                    return
+                first = self._queue.popleft()
+                batch = self._batch(first) if isinstance(first, Recording) else []
+                self._busy = True
+            try:
+                if isinstance(first, Recording):
+                    self._write(batch)
+                else:
+                    first()
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._waiting_bytes -= sum(recording.size_bytes for recording in batch)
+                    self._changed.notify_all()
+
+    def _batch(self, first: Recording) -> list[Recording]:
+        batch, size_bytes = [first], first.size_bytes
+        while self._queue:
+            following = self._queue[0]
+            if not isinstance(following, Recording) or following.journal is not first.journal:
+                break
+            size_bytes += following.size_bytes
+            if following.info.version != first.info.version or size_bytes > FRAME_BYTES:
+                break
+            batch.append(following)
+            self._queue.popleft()
+        return batch
+
+    def _write(self, batch: list[Recording]) -> None:
+        extents = [extent for recording in batch for extent in recording.extents]
+        try:
+            if time.monotonic() >= self._paused_until:
+                first = batch[0]
+                first.journal.append(first.info.version, dict(first.info.details), extents)
+                self._recorded(sum(len(data) for _, data in extents))
+        except JournalError as error:
+            self._paused_until = time.monotonic() + self._pause_s
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - this thread must outlive any defect: the readers wait for it
+            self._failed(JournalError(f"recording failed: {error!r}"))
+        finally:
+            # Only now: until here a second reader finds the bytes in memory, from here on in the journal.
+            for recording in batch:
+                recording.settled(recording.extents)

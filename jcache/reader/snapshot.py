@@ -1,0 +1,342 @@
+"""One version of a remote file as this process sees it: what the journal has, what is in flight, what is held.
+
+A vector is planned against a snapshot: each requested range is cut into parts that lie in the journal, in memory
+(held), in a request under way (a flight), or nowhere (gaps, which become a flight of the planner's own). All
+state changes happen under one lock with no I/O inside, so that tasks on several event loops and threads share it.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from jcache.errors import OriginChangedError, ShortReadError
+from jcache.journal import Version, View
+from jcache.journal.table import Run
+from jcache.origin import Fetched, Info, OriginRange
+from jcache.reader.intervals import IntervalMap
+
+__all__ = ["END", "REPLACED", "Flight", "FlightAbortedError", "Held", "Part", "Plan", "Snapshot"]
+
+# Where a range ends that is asked for before the size is known.
+END = 2**63 - 1
+REPLACED = "the remote file was replaced while it was being read; reading it again starts with the new version"
+
+Extent = tuple[int, bytes | memoryview]
+
+
+class FlightAbortedError(Exception):
+    """The task that was fetching these bytes was cancelled; whoever waited for them plans again."""
+
+
+class Flight:
+    """One vectored request to the origin that is under way."""
+
+    __slots__ = ("data", "done", "ranges", "wanted")
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int]] = []
+        # Where the part of each range ends that somebody asked for; what lies behind it is read ahead.
+        self.wanted: list[int] = []
+        self.data: list[bytes | Exception] = []
+        self.done: Future[None] = Future()
+        # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
+        self.done.set_running_or_notify_cancel()
+
+    def bytes_of(self, start: int, stop: int, index: int) -> bytes:
+        """Return [start, stop) out of range `index` (shorter at the end of the file); raise what that range met."""
+        data = self.data[index]
+        if isinstance(data, Exception):
+            raise data
+        first = self.ranges[index][0]
+        if start == first and stop - first >= len(data):
+            return data
+        return data[start - first : stop - first]
+
+
+class Held:
+    """Bytes in memory: on their way into the journal, or read ahead of the application and not yet asked for."""
+
+    __slots__ = ("ahead", "data", "record", "start")
+
+    def __init__(self, start: int, data: bytes | memoryview, *, ahead: bool, record: bool = True) -> None:
+        self.start = start
+        self.data = data
+        self.ahead = ahead
+        self.record = record
+
+    def bytes_of(self, start: int, stop: int) -> bytes:
+        """Return [start, stop), which lies inside."""
+        if isinstance(self.data, bytes) and start == self.start and stop - start == len(self.data):
+            return self.data
+        return bytes(self.data[start - self.start : stop - self.start])
+
+
+# start, stop, where the bytes are, and what that place wants to know: a run of the journal its first and last row,
+# a flight the index of the range.
+Part = tuple[int, int, Run | Held | Flight, int, int]
+
+
+@dataclass(slots=True)
+class Plan:
+    """Where the bytes of each range come from.
+
+    Attributes:
+        parts: For each range its parts, in order.
+        own: The flight that the planner must now carry out; None where nothing is missing.
+        others: Flights of other tasks that hold some of the bytes.
+        has_hits: Whether any part lies in the journal.
+    """
+
+    parts: list[list[Part]] = field(default_factory=list)
+    own: Flight | None = None
+    others: set[Flight] = field(default_factory=set)
+    has_hits: bool = False
+
+
+class Snapshot:
+    """One version of a remote file in this process.
+
+    Attributes:
+        info: The version, once it is known; None until the first fetch has proved it.
+        view: What the journal has of that version.
+        used_journal: Whether bytes out of the journal have been planned for.
+    """
+
+    def __init__(self, info: Info | None = None, view: View | None = None) -> None:
+        self.info = info
+        self.view = view
+        self.used_journal = False
+        self.lock = threading.Lock()
+        self._delivered = False
+        self._discarded = False
+        self._held: IntervalMap[Held] = IntervalMap()
+        self._flights: IntervalMap[tuple[Flight, int]] = IntervalMap()
+
+    @property
+    def version(self) -> Version | None:
+        """The version's validators."""
+        return None if self.info is None else self.info.version
+
+    def deliver(self) -> None:
+        """Note that bytes of this version go to the application; raise OriginChangedError if it was given up.
+
+        Together with `discard` this keeps one process from ever handing out bytes of two versions in silence.
+        """
+        if self._delivered and not self._discarded:
+            return
+        with self.lock:
+            if self._discarded:
+                raise OriginChangedError(REPLACED)
+            self._delivered = True
+
+    def discard(self) -> bool:
+        """Give this version up; return whether the application has been given bytes of it."""
+        with self.lock:
+            self._discarded = True
+            return self._delivered
+
+    # -- planning -------------------------------------------------------------------------------------------
+
+    def lookup(self, ranges: Sequence[tuple[int, int]]) -> list[list[Part]] | None:
+        """Return the parts of all ranges where journal and memory have every byte of them, else None."""
+        out: list[list[Part]] = []
+        with self.lock:
+            for start, stop in ranges:
+                parts = self._find(start, stop)
+                for part in parts:
+                    if part[2] is None:
+                        return None
+                out.append(parts)  # type: ignore[arg-type]  # no gap is left among them
+        return out
+
+    def plan(self, ranges: Sequence[tuple[int, int]], *, ahead_bytes: int = 0) -> Plan:
+        """Plan a vector and claim its gaps.
+
+        Args:
+            ranges: Half-open byte ranges, clamped to the file where its size is known.
+            ahead_bytes: How far to read ahead behind the last range if that range misses.
+
+        Returns:
+            The plan. Where `own` is set, the caller must call `land` or `abort` with it.
+        """
+        plan = Plan()
+        with self.lock:
+            for start, stop in ranges:
+                row: list[Part] = []
+                for part in self._find(start, stop):
+                    if part[2] is None:
+                        self._claim(part[0], part[1], plan, row)
+                    else:
+                        row.append(part)  # type: ignore[arg-type]  # not a gap
+                        plan.has_hits = plan.has_hits or isinstance(part[2], Run)
+                plan.parts.append(row)
+            self.used_journal = self.used_journal or plan.has_hits
+            if ahead_bytes and plan.own is not None and ranges:
+                self._extend(plan.own, ranges[-1][1], ahead_bytes)
+        return plan
+
+    def claim_ahead(self, start: int, stop: int) -> Flight | None:
+        """Claim the part of [start, stop) up to the first byte that is already there, to read it ahead."""
+        flight = Flight()
+        with self.lock:
+            stop = self._free_until(start, stop)
+            if stop <= start:
+                return None
+            flight.ranges.append((start, stop))
+            flight.wanted.append(start)
+            self._flights.add(start, stop, (flight, 0))
+        return flight
+
+    def _find(self, start: int, stop: int) -> list[tuple[int, int, Run | Held | None, int, int]]:
+        if start >= stop:
+            return []
+        view = self.view
+        if not self._held:
+            return [(start, stop, None, 0, 0)] if view is None else view.find(start, stop)  # type: ignore[return-value]
+        parts: list[tuple[int, int, Run | Held | None, int, int]] = []
+        for a, b, held in self._held.find(start, stop):
+            if held is not None:
+                parts.append((a, b, held, 0, 0))
+            elif view is None:
+                parts.append((a, b, None, 0, 0))
+            else:
+                parts.extend(view.find(a, b))
+        return parts
+
+    def _claim(self, start: int, stop: int, plan: Plan, row: list[Part]) -> None:
+        for a, b, flying in self._flights.find(start, stop) if self._flights else ((start, stop, None),):
+            if flying is not None:
+                flight, index = flying
+                if flight is not plan.own:
+                    plan.others.add(flight)
+            else:
+                if plan.own is None:
+                    plan.own = Flight()
+                flight, index = plan.own, len(plan.own.ranges)
+                flight.ranges.append((a, b))
+                flight.wanted.append(b)
+                self._flights.add(a, b, (flight, index))
+            row.append((a, b, flight, index, 0))
+
+    def _extend(self, flight: Flight, stop: int, ahead_bytes: int) -> None:
+        if flight.ranges[-1][1] != stop or self.info is None:
+            return
+        end = self._free_until(stop, stop + ahead_bytes)
+        if end > stop:
+            start = flight.ranges[-1][0]
+            self._flights.remove(start)
+            flight.ranges[-1] = (start, end)
+            self._flights.add(start, end, (flight, len(flight.ranges) - 1))
+
+    def _free_until(self, start: int, stop: int) -> int:
+        if self.info is None:
+            return start
+        stop = min(stop, self.info.version.size_bytes)
+        if stop <= start:
+            return start
+        first = self._find(start, stop)[0]
+        if first[2] is not None:
+            return start
+        first_flight = self._flights.find(start, first[1])[0]
+        return start if first_flight[2] is not None else first_flight[1]
+
+    # -- what comes back ------------------------------------------------------------------------------------
+
+    def pin(self, info: Info, view: View | None) -> None:
+        """Say which version this is, if that was not known; raise OriginChangedError where it is another."""
+        with self.lock:
+            if self.info is None:
+                self.info, self.view = info, view
+            elif not agrees(self.info.version, info.version):
+                raise OriginChangedError(REPLACED)
+
+    def land(self, flight: Flight, fetched: Fetched, *, record: bool) -> list[Extent]:
+        """Take in what a flight brought and wake those who wait for it.
+
+        Args:
+            flight: A flight of this snapshot's plan.
+            fetched: What the origin answered; of this snapshot's version, where any is proved.
+            record: Whether the bytes may enter the journal; they are held until `settle` says that they have.
+
+        Returns:
+            The extents to record, in the order in which they were asked for. Bytes read ahead are not among
+            them: they stay held until somebody asks for them.
+        """
+        size = None if self.info is None or fetched.info is None else self.info.version.size_bytes
+        extents: list[Extent] = []
+        with self.lock:
+            for (start, stop), wanted, data in zip(flight.ranges, flight.wanted, fetched.data, strict=True):
+                self._flights.remove(start)
+                if isinstance(data, Exception):
+                    flight.data.append(data)
+                    continue
+                if size is not None and len(data) != max(min(stop, size) - start, 0):
+                    msg = f"origin sent {len(data)} of {min(stop, size) - start} bytes at offset {start}"
+                    flight.data.append(ShortReadError(msg))
+                    continue
+                flight.data.append(data)
+                asked = wanted - start
+                body: bytes | memoryview = data
+                if asked < len(data):
+                    rest = memoryview(data)[asked:]
+                    self._held.add(wanted, start + len(data), Held(wanted, rest, ahead=True, record=record))
+                    body = memoryview(data)[:asked]
+                if record and body:
+                    self._held.add(start, start + len(body), Held(start, body, ahead=False))
+                    extents.append((start, body))
+        flight.done.set_result(None)
+        return extents
+
+    def abort(self, flight: Flight, error: Exception) -> None:
+        """Give up a flight: those who wait for it meet `error`, and its bytes are gaps again."""
+        with self.lock:
+            for start, _ in flight.ranges:
+                self._flights.remove(start)
+        flight.done.set_exception(error)
+
+    def settle(self, extents: Sequence[Extent]) -> None:
+        """Release held bytes: the journal has them now, or never will."""
+        with self.lock:
+            for start, _ in extents:
+                self._held.remove(start)
+
+    def use_ahead(self, used: Sequence[Part]) -> list[Extent]:
+        """Turn read-ahead bytes that the application has now asked for into extents to record."""
+        extents: list[Extent] = []
+        with self.lock:
+            for start, stop, _, _, _ in used:
+                for a, b, held in self._held.find(start, stop):
+                    if held is None or not held.ahead:
+                        continue
+                    end = held.start + len(held.data)
+                    self._held.remove(held.start)
+                    for c, d, ahead in ((held.start, a, True), (a, b, False), (b, end, True)):
+                        if c < d and (ahead or held.record):
+                            piece = memoryview(held.data)[c - held.start : d - held.start]
+                            self._held.add(c, d, Held(c, piece, ahead=ahead, record=held.record))
+                            if not ahead:
+                                extents.append((c, piece))
+        return extents
+
+    def drop_ahead(self) -> int:
+        """Forget what was read ahead and never asked for; return its bytes."""
+        unused = 0
+        with self.lock:
+            for start, stop, held in self._held:
+                if held.ahead:
+                    self._held.remove(start)
+                    unused += stop - start
+        return unused
+
+
+def agrees(known: Version, seen: Version) -> bool:
+    """Whether two versions are one: by their strongest validator, by size alone where neither has any."""
+    if known.is_provable or seen.is_provable:
+        return known.same_as(seen)
+    return known.size_bytes == seen.size_bytes
+
+
+def to_origin(ranges: Sequence[tuple[int, int]]) -> list[OriginRange]:
+    """Return ranges as an origin takes them: None for an end that is not known."""
+    return [(start, None if stop == END else stop) for start, stop in ranges]

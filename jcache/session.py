@@ -1,0 +1,226 @@
+"""One session per process: its settings, counters, recorder, cache directories and open remote files."""
+
+import sys
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from jcache.cache import Cache, CacheUnusable, Identity
+from jcache.config import Config
+from jcache.counters import Counters
+from jcache.journal import JournalError
+from jcache.reader.recorder import Recorder
+from jcache.reader.remote import RemoteFile
+
+__all__ = ["Session", "current", "ensure", "start", "stop"]
+
+# How many journals stay open while nobody reads them: reopening one costs a directory listing and two reads.
+IDLE_FILES = 256
+# Fetched bytes that wait to be recorded.
+PENDING_BYTES = 256 << 20
+POOL_THREADS = 4
+
+_current: "Session | None" = None
+
+
+def current() -> "Session | None":
+    """Return the session of this process, or None where JCache is not active."""
+    return _current
+
+
+def start(config: Config, *, run_id: str | None = None) -> "Session":
+    """Make a session with these settings the current one of this process."""
+    global _current  # noqa: PLW0603 - one per process is what a session is
+    _current = Session(config, run_id=run_id)
+    return _current
+
+
+def stop() -> None:
+    """Close the current session, if there is one."""
+    global _current
+    session, _current = _current, None
+    if session is not None:
+        session.close()
+
+
+def ensure() -> "Session":
+    """Return the current session; without one (no JCACHE_DIR), start one that caches only where it is told to."""
+    return _current or start(Config())
+
+
+class Session:
+    """What one process knows of its caching.
+
+    Safe to use from any thread. A forked child calls `forget` first.
+
+    Attributes:
+        config: The settings.
+        counters: What the report is made of.
+        run_id: Shared by all processes of one job.
+        started: Unix time at which the session began, in seconds.
+    """
+
+    def __init__(self, config: Config, *, run_id: str | None = None) -> None:
+        self.config = config
+        self.run_id = run_id or uuid.uuid4().hex[:16]
+        self.started = time.time()
+        self.validate: str | float = config.validate
+        self.offline = config.offline
+        self._warned = False
+        self._reset()
+        if config.bypass:
+            self.bypass("JCACHE_BYPASS is set")
+
+    def _reset(self) -> None:
+        self.counters = Counters()
+        self.recorder = Recorder(limit_bytes=PENDING_BYTES, recorded=self._recorded, failed=self._failed)
+        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[bytes, str], RemoteFile] = OrderedDict()
+        self._caches: dict[bytes, Cache | None] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+        self.bypassed: str | None = None
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> Executor:
+        """Threads for blocking reads of the cache directory."""
+        pool = self._pool
+        if pool is None:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="jcache-read")
+                pool = self._pool
+        return pool
+
+    def cache(self, directory: str | None = None) -> Cache | None:
+        """Return a cache directory, made and checked at its first use; None where it cannot be used.
+
+        Args:
+            directory: Which one; JCACHE_DIR by default.
+        """
+        path = directory or self.config.dir
+        if path is None or self.bypassed is not None:
+            return None
+        key = str(path).encode(errors="surrogateescape")
+        if key not in self._caches:
+            cache = Cache(path, flat=self.config.flat, basepath=self.config.basepath)
+            try:
+                cache.prepare()
+            except CacheUnusable as error:
+                self.trouble(f"{error}; nothing is cached")
+                self.counters.bypassed(str(error))
+                self._caches[key] = None
+            else:
+                self._caches[key] = cache
+                if not cache.writable:
+                    self.trouble(f"{cache.reason}; what is cached is used, nothing is added")
+        return self._caches[key]
+
+    def acquire(self, identity: Identity, *, directory: str | None = None) -> RemoteFile:
+        """Return the one instance for a remote file in this process, kept open until it is released.
+
+        Args:
+            identity: The file.
+            directory: The cache directory; JCACHE_DIR by default.
+        """
+        path = directory or self.config.dir or ""
+        key = (str(path).encode(errors="surrogateescape"), identity.key)
+        with self._lock:
+            remote = self._files.get(key)
+            if remote is not None:
+                remote.active += 1
+                return remote
+        cache = self.cache(directory)
+        with self._lock:
+            remote = self._files.get(key)
+            if remote is None:
+                journal = None if cache is None else cache.journal(identity)
+                writable = cache is not None and cache.writable
+                remote = self._files[key] = RemoteFile(self, journal, url=identity.url, writable=writable)
+            remote.active += 1
+            idle = self._idle_files()
+        for file in idle:
+            # Behind what is queued for it: its bytes are recorded first, then its segment is sealed.
+            if not self.recorder.call(file.close):
+                file.close()
+        return remote
+
+    def release(self, remote: RemoteFile) -> None:
+        """Allow a file that was acquired to be closed once it is the one not used for longest."""
+        with self._lock:
+            remote.active -= 1
+            remote.used_s = time.monotonic()
+
+    def known_files(self, *, prefix: str) -> list[RemoteFile]:
+        """Return the files in use whose display URL is `prefix` or lies below it."""
+        with self._lock:
+            below = prefix.rstrip("/") + "/"
+            return [file for file in self._files.values() if file.url == prefix or file.url.startswith(below)]
+
+    def _idle_files(self) -> list[RemoteFile]:
+        if len(self._files) <= IDLE_FILES:
+            return []
+        by_age = sorted((key for key, file in self._files.items() if not file.active), key=self._age)
+        return [self._files.pop(key) for key in by_age[: len(self._files) - IDLE_FILES * 7 // 8]]
+
+    def _age(self, key: tuple[bytes, str]) -> float:
+        return self._files[key].used_s
+
+    # -- trouble --------------------------------------------------------------------------------------------
+
+    def bypass(self, reason: str) -> None:
+        """Run uncached from now on: reads are measured and go to the origin."""
+        self.bypassed = reason
+        self.counters.bypassed(reason)
+
+    def trouble(self, what: str) -> None:
+        """Count a failure of the cache, and say the first one of this process on stderr."""
+        self.counters.failure()
+        if not self._warned and not self._closed:
+            self._warned = True
+            print(f"jcache: {what}", file=sys.stderr)  # noqa: T201 - the one warning that the user gets
+
+    def _recorded(self, nbytes: int) -> None:
+        self.counters.recorded(nbytes)
+
+    def _failed(self, error: JournalError) -> None:
+        self.trouble(f"{error}; reads go on without recording")
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Record what is waiting, seal the segments and stop the threads; more calls do nothing.
+
+        Args:
+            timeout_s: How long the cache directory may take.
+
+        Returns:
+            Whether all was recorded and sealed in time.
+        """
+        with self._lock:
+            if self._closed:
+                return True
+            self._closed = True
+            files = list(self._files.values())
+            self._files.clear()
+        for file in files:
+            self.recorder.call(file.close)
+        done = self.recorder.close(timeout_s)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
+        return done
+
+    def forget(self) -> None:
+        """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""
+        bypassed = self.bypassed
+        for file in self._files.values():
+            file.forget()
+        self._reset()
+        self.started = time.time()
+        if bypassed is not None:
+            self.bypass(bypassed)

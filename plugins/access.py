@@ -1,0 +1,213 @@
+"""One path of one file system, read through the session."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from fsspec.asyn import get_loop, sync
+
+from jcache.cache import Identity, Unidentifiable, identify
+from jcache.origin import Info
+from jcache.reader.remote import Span
+from jcache.session import Session, current
+from jcache_plugins.origins import FileSystemOrigin
+
+__all__ = ["Access", "access", "on_loop_of", "run"]
+
+T = TypeVar("T")
+
+# How many paths of one file system instance keep what was worked out for them.
+PATHS = 8192
+_ORIGINS = {
+    "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.http", "HttpOrigin"),
+    "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.xrootd", "XRootDOrigin"),
+}
+_lock = threading.Lock()
+
+
+class Access:
+    """One path of one file system: its origin, and its reads through whichever session is current."""
+
+    __slots__ = ("directory", "origin")
+
+    def __init__(self, origin: FileSystemOrigin, directory: str | None) -> None:
+        self.origin = origin
+        self.directory = directory
+
+    @property
+    def identity(self) -> Identity:
+        """Which object the path means."""
+        return self.origin.identity
+
+    def try_read(self, spans: Sequence[Span], *, vector: bool) -> list[bytes] | None:
+        """Read from the journal on the caller's thread; None where the origin is needed."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            return remote.try_read(spans, vector=vector)
+        finally:
+            session.release(remote)
+
+    async def read(self, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0) -> list[bytes | Exception]:
+        """Read from journal and origin; each range's bytes or the exception that it met."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            return await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes)
+        finally:
+            session.release(remote)
+
+    def peek(self, start: int, stop: int) -> bytes:
+        """Return what the journal has from `start` on, uncounted."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            return remote.peek(start, stop)
+        finally:
+            session.release(remote)
+
+    def count_read(self, nbytes: int) -> None:
+        """Count a read that was served from what `peek` returned."""
+        require().counters.read(nbytes, nbytes, 0, 0, url=self.identity.url)
+
+    async def prefetch(self, start: int, stop: int) -> None:
+        """Read [start, stop) ahead of the application."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            await remote.prefetch(self.origin, start, stop)
+        finally:
+            session.release(remote)
+
+    def drop_ahead(self) -> None:
+        """Forget what was read ahead."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            remote.drop_ahead()
+        finally:
+            session.release(remote)
+
+    async def stat(self) -> Info:
+        """Return the file's version and info as this process holds them."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            return await remote.stat(self.origin)
+        finally:
+            session.release(remote)
+
+    async def stored(self) -> Info | None:
+        """Return the file's version and info where they may be had without asking the origin, else None."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            return await remote.stored(self.origin)
+        finally:
+            session.release(remote)
+
+    async def open(self) -> Info:
+        """Return the file's version and info, and count an open of it by the application."""
+        started_s = time.perf_counter()
+        info = await self.stat()
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            remote.opened(time.perf_counter() - started_s)
+        finally:
+            session.release(remote)
+        return info
+
+    def invalidate(self) -> None:
+        """Forget and drop what is cached of the path, because it is being written."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            remote.invalidate()
+        finally:
+            session.release(remote)
+
+
+def require() -> Session:
+    """Return the current session."""
+    session = current()
+    assert session is not None, "hooks work only while a session is current"
+    return session
+
+
+def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None:
+    """Return the access to a path, worked out once per path and file system instance.
+
+    Returns:
+        None where it cannot be told which object the path means.
+    """
+    known: dict[tuple[Any, str | None], Access | None] | None = fs.__dict__.get("_jcache_access")
+    if known is None:
+        known = fs.__dict__.setdefault("_jcache_access", {})
+    key = (path, directory)
+    try:
+        return known[key]
+    except KeyError:
+        pass
+    except TypeError:
+        return None  # not a path at all: the file system says so better
+    found = _work_out(fs, path, directory)
+    if len(known) >= PATHS:
+        known.clear()
+    known[key] = found
+    return found
+
+
+def _work_out(fs: Any, path: str, directory: str | None) -> Access | None:
+    session = require()
+    options = dict(fs.storage_options or {})
+    for name in ("hostid", "host", "port", "endpoint_url"):
+        value = fs.__dict__.get(name)
+        if value is not None:
+            options.setdefault(name, value)
+    config = session.config
+    try:
+        identity = identify(fs.protocol, path, options, basepath=config.basepath, flat=config.flat)
+    except Unidentifiable as error:
+        session.trouble(f"{error}; such files are not cached")
+        return None
+    return Access(_origin_class(type(fs))(fs, path, identity), directory)
+
+
+def _origin_class(cls: type) -> type[FileSystemOrigin]:
+    for base in cls.__mro__:
+        known = _ORIGINS.get(f"{base.__module__}.{base.__qualname__}")
+        if known is not None:
+            module = __import__(known[0], fromlist=[known[1]])
+            found: type[FileSystemOrigin] = getattr(module, known[1])
+            return found
+    return FileSystemOrigin
+
+
+def loop_of(fs: Any) -> Any:
+    """Return the event loop on which a file system is asked."""
+    return fs.loop if fs.async_impl else get_loop()
+
+
+def on_loop_of(fs: Any) -> bool:
+    """Whether the caller runs on the very loop that would have to do the work: it must not wait for it."""
+    try:
+        return asyncio.get_running_loop() is loop_of(fs)
+    except RuntimeError:
+        return False
+
+
+def run(fs: Any, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a file system's loop from synchronous code, and wait for it."""
+
+    async def awaited() -> T:
+        return await coroutine
+
+    try:
+        result: T = sync(loop_of(fs), awaited)
+    except BaseException:
+        coroutine.close()
+        raise
+    return result

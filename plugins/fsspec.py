@@ -1,0 +1,131 @@
+"""Hooks in fsspec's remote file systems: their reads go through the journal, the classes stay what they were.
+
+The first instance of a class, however it comes about, has the class hooked: methods are replaced in place on the
+class that defines them, so that `isinstance`, pickling, `fs.protocol` and the mirrored synchronous methods keep
+working. `uninstall` puts everything back.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.asyn import AsyncFileSystem, mirror_sync_methods
+from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem, _Cached
+
+from jcache.session import current
+from jcache_plugins import reads, writes
+
+__all__ = ["install", "is_remote", "uninstall"]
+
+ABSTRACT = (AbstractFileSystem, AsyncFileSystem, object)
+# File systems that are local, that keep what they read themselves, or that read through another one, which is hooked.
+NOT_REMOTE = (LocalFileSystem, MemoryFileSystem, ChainedFileSystem, AbstractArchiveFileSystem)
+NOT_REMOTE_PROTOCOLS = frozenset(
+    {"file", "local", "memory", "data", "reference", "generic", "dir", "jcache", "zip", "tar", "libarchive", "git"}
+)
+
+_undo: list[Callable[[], None]] = []
+_hooked: set[type] = set()
+
+
+def install() -> None:
+    """Hook file-system classes as they are instantiated, and those that were."""
+    if _undo:
+        return
+    instantiate = _Cached.__call__
+
+    @functools.wraps(instantiate)
+    def instantiate_hooked(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if cls not in _hooked:
+            hook(cls)
+        return instantiate(cls, *args, **kwargs)
+
+    _Cached.__call__ = instantiate_hooked
+    _undo.append(lambda: setattr(_Cached, "__call__", instantiate))
+    for cls in _subclasses(AbstractFileSystem):
+        if cls._cache:
+            hook(cls)
+            _mirror_again(cls)
+
+
+def uninstall() -> None:
+    """Put every method back."""
+    while _undo:
+        _undo.pop()()
+    for cls in list(_hooked):
+        _mirror_again(cls)
+    _hooked.clear()
+
+
+def is_remote(cls: type) -> bool:
+    """Whether a file-system class reads from somewhere that is worth caching, and is not itself a cache."""
+    if not issubclass(cls, AbstractFileSystem) or cls in ABSTRACT or issubclass(cls, NOT_REMOTE):
+        return False
+    names = protocols(cls)
+    if not names or names & NOT_REMOTE_PROTOCOLS or "abstract" in names:
+        return False
+    session = current()
+    chosen = None if session is None else session.config.protocols
+    return not chosen or bool(names & set(chosen))
+
+
+def protocols(cls: Any) -> set[str]:
+    """Return the protocol names of a file-system class."""
+    names = cls.protocol
+    return {names} if isinstance(names, str) else set(names)
+
+
+def hook(cls: Any) -> None:
+    """Replace the read and write methods of a remote file-system class, wherever it inherits them from."""
+    _hooked.add(cls)
+    if not is_remote(cls):
+        return
+    makers = reads.ASYNC | writes.ASYNC if cls.async_impl else reads.SYNC | writes.SYNC
+    for name, make in makers.items():
+        owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+        if owner is None:
+            continue
+        original = vars(owner)[name]
+        if isinstance(original, staticmethod | classmethod) or getattr(original, "_jcache", False):
+            continue
+        target = cls if owner in ABSTRACT else owner
+        _replace(target, name, _marked(make(original), original))
+
+
+def _marked(hooked: Any, original: Any) -> Any:
+    functools.update_wrapper(hooked, original)
+    hooked._jcache = True  # noqa: SLF001 - our own mark
+    if inspect.iscoroutinefunction(hooked) != inspect.iscoroutinefunction(original):
+        msg = f"{original.__qualname__} must stay what it is, asynchronous or not"
+        raise TypeError(msg)
+    return hooked
+
+
+def _replace(cls: Any, name: str, hooked: Any) -> None:
+    if name in vars(cls):
+        original = vars(cls)[name]
+        _undo.append(lambda: setattr(cls, name, original))
+    else:
+        _undo.append(lambda: delattr(cls, name))
+    setattr(cls, name, hooked)
+
+
+def _mirror_again(cls: Any) -> None:
+    """Renew the synchronous methods that fsspec bound to instances when it made them."""
+    for instance in list(cls._cache.values()):
+        if not (instance.async_impl and instance.mirror_sync_methods):
+            continue
+        for name in list(vars(instance)):
+            if getattr(vars(instance)[name], "__wrapped__", None) is not None and hasattr(type(instance), f"_{name}"):
+                delattr(instance, name)
+        mirror_sync_methods(instance)
+
+
+def _subclasses(cls: type) -> list[Any]:
+    direct: list[type] = cls.__subclasses__()
+    return [found for subclass in direct for found in (subclass, *_subclasses(subclass))]

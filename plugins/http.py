@@ -1,0 +1,182 @@
+"""HTTP over fsspec's `HTTPFileSystem`: every response names its version, and ranges are asked for under it."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jcache.errors import OriginChangedError, ShortReadError
+from jcache.journal import Version
+from jcache.origin import Fetched, Info, OriginRange
+from jcache.reader.snapshot import REPLACED, agrees
+from jcache_plugins.origins import FileSystemOrigin, is_settled, nanoseconds, parsed, reaching, strong
+
+__all__ = ["HttpOrigin"]
+
+OK, PARTIAL, PRECONDITION_FAILED, OUT_OF_RANGE, NOT_FOUND = 200, 206, 412, 416, 404
+CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+CHUNK_BYTES = 1 << 20
+RETRIES = 2
+
+
+class HttpOrigin(FileSystemOrigin):
+    """One file of an HTTP server (RFC 9110).
+
+    Bytes are asked for with `If-Match` where the server has strong entity tags, and each response's own `ETag`,
+    `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof.
+    """
+
+    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+        """Fetch ranges side by side, each in a request of its own, as fsspec does."""
+        with reaching():
+            session = await self.fs.set_session()
+            limit = asyncio.Semaphore(self.fs.batch_size or 64)
+
+            async def one(part: OriginRange) -> "_Answer | Exception":
+                async with limit:
+                    return await self._get(session, part, known)
+
+            answers = [await one(ranges[0])] if len(ranges) == 1 else await asyncio.gather(*map(one, ranges))
+        for answer in answers:
+            if isinstance(answer, OriginChangedError):
+                raise answer
+        good = [answer for answer in answers if isinstance(answer, _Answer)]
+        info = good[0].info if good else None
+        for answer in good:
+            if answer.info is None or info is None:
+                info = None
+            elif not agrees(info.version, answer.info.version):
+                raise OriginChangedError(REPLACED)
+        if info is not None and known is not None:
+            if not agrees(known.version, info.version):
+                raise OriginChangedError(REPLACED)
+            info = known
+        return Fetched(
+            [answer.body if isinstance(answer, _Answer) else answer for answer in answers],
+            info,
+            recordable=all(answer.settled for answer in good),
+            requests=len(ranges),
+            retries=sum(answer.retries for answer in good),
+        )
+
+    async def _get(self, session: Any, part: OriginRange, known: Info | None) -> "_Answer | Exception":
+        retries = 0
+        while True:
+            try:
+                answer = await self._get_once(session, part, known)
+            except Exception as error:  # noqa: BLE001 - the result of this range; the others have theirs
+                # A connection that the server closed between two requests is no failure of this one.
+                if type(error).__name__ != "ServerDisconnectedError" or retries == RETRIES:
+                    return error
+                retries += 1
+            else:
+                answer.retries = retries
+                return answer
+
+    async def _get_once(self, session: Any, part: OriginRange, known: Info | None) -> "_Answer":
+        start, stop = part
+        options = dict(self.fs.kwargs)
+        headers = dict(options.pop("headers", None) or {})
+        # Offsets count the bytes of the file itself, not those of a compressed transfer of it.
+        headers["Accept-Encoding"] = "identity"
+        whole = start == 0 and stop is None
+        if not whole:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if known is not None and known.version.etag is not None:
+            headers["If-Match"] = known.version.etag
+        async with session.get(self.fs.encode_url(self.path), headers=headers, **options) as response:
+            if response.status == PRECONDITION_FAILED and "If-Match" in headers:
+                raise OriginChangedError(REPLACED)
+            if response.status == OUT_OF_RANGE:
+                return self._beyond(response.headers, known)
+            if response.status == NOT_FOUND:
+                raise FileNotFoundError(self.path)
+            response.raise_for_status()
+            if response.status == PARTIAL and not whole:
+                body = await response.read()
+                size = self._check_range(response.headers, start, stop, len(body))
+            else:
+                body, size = await self._cut(response, start, stop)
+            return _Answer(body, response.headers, self._info(response, size))
+
+    def _check_range(self, headers: Mapping[str, str], start: int, stop: int | None, length: int) -> int | None:
+        """Check that a partial response holds the range asked for, whole; return the file's size if it is told."""
+        match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+        if match is None or match[1] is None:
+            if stop is None or length != stop - start:
+                msg = f"{self.path}: partial response without a usable Content-Range"
+                raise ShortReadError(msg)
+            return None
+        size = None if match[3] == "*" else int(match[3])
+        last = int(match[2]) + 1
+        ends = {stop, size} if stop is None or size is None else {min(stop, size)}
+        if int(match[1]) != start or last not in ends or length != last - start:
+            msg = f"{self.path}: asked for bytes {start}-{stop}, got {match[0]} with {length} bytes"
+            raise ShortReadError(msg)
+        return size
+
+    async def _cut(self, response: Any, start: int, stop: int | None) -> tuple[bytes, int | None]:
+        """Cut the range out of a response that has the whole file, reading no further than its end."""
+        length = response.headers.get("Content-Length")
+        size = int(length) if length is not None and not response.headers.get("Content-Encoding") else None
+        if start == 0 and (stop is None or (size is not None and stop >= size)):
+            body = await response.read()
+            if size is not None and len(body) != size:
+                msg = f"{self.path}: got {len(body)} of {size} bytes"
+                raise ShortReadError(msg)
+            return body, size
+        pieces: list[bytes] = []
+        at = 0
+        while stop is None or at < stop:
+            piece = await response.content.read(CHUNK_BYTES)
+            if not piece:
+                break
+            end = len(piece) if stop is None else min(len(piece), stop - at)
+            pieces.append(piece[max(start - at, 0) : end])
+            at += len(piece)
+        else:
+            response.close()  # the rest of the body is of no use
+        return b"".join(pieces), size
+
+    def _beyond(self, headers: Mapping[str, str], known: Info | None) -> "_Answer":
+        """Return nothing for a range behind the end, unless the file is known to have reached there."""
+        match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+        if known is not None:
+            raise OriginChangedError(REPLACED)  # ranges are clamped to a known size: the file has shrunk
+        size = None if match is None or match[3] == "*" else int(match[3])
+        version = None if size is None else self._version(headers, size)
+        return _Answer(b"", headers, None if version is None else Info(version, self._details(size, headers)))
+
+    def _info(self, response: Any, size: int | None) -> Info | None:
+        if size is None or response.headers.get("Content-Encoding", "identity") != "identity":
+            return None
+        return Info(self._version(response.headers, size), self._details(size, response.headers))
+
+    def _details(self, size: int | None, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return what `info` would have said, without asking."""
+        details: dict[str, Any] = {"name": self.path, "size": size, "type": "file"}
+        if "Content-Type" in headers:
+            details["mimetype"] = headers["Content-Type"].partition(";")[0]
+        details |= {
+            name: headers[name] for name in ("ETag", "Content-MD5", "Digest", "Last-Modified") if name in headers
+        }
+        return details
+
+    def _version(self, headers: Mapping[str, str], size: int) -> Version:
+        return Version(size, mtime_ns=nanoseconds(headers.get("Last-Modified")), etag=strong(headers.get("ETag")))
+
+
+class _Answer:
+    """The bytes of one range and what the response said of them."""
+
+    __slots__ = ("body", "info", "retries", "settled")
+
+    def __init__(self, body: bytes, headers: Mapping[str, str], info: Info | None) -> None:
+        self.body = body
+        self.info = info
+        self.retries = 0
+        date = parsed(headers.get("Date", ""))
+        # By the server's own clock where it tells the time.
+        read_s = time.time() if date is None else date.timestamp()
+        self.settled = info is None or is_settled(info.version, read_s)

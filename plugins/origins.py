@@ -1,0 +1,197 @@
+"""Origins over fsspec file systems: what is common to all, and the one for a file system nothing else is known of."""
+
+import asyncio
+import contextvars
+import functools
+import numbers
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from jcache.cache import Identity
+from jcache.errors import OriginChangedError
+from jcache.journal import Version
+from jcache.origin import Fetched, Info, OriginRange
+from jcache.reader.snapshot import REPLACED, agrees
+
+__all__ = ["FileSystemOrigin", "is_settled", "reaching", "version_of", "within_origin"]
+
+# True while a file system is asked on JCache's own behalf: the hooks then let it through.
+_reaching: contextvars.ContextVar[bool] = contextvars.ContextVar("jcache_reaching", default=False)
+
+
+def within_origin() -> bool:
+    """Whether the running code is asking an origin on JCache's behalf."""
+    return _reaching.get()
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Mark the code inside as asking an origin on JCache's behalf."""
+    token = _reaching.set(True)
+    try:
+        yield
+    finally:
+        _reaching.reset(token)
+
+
+class FileSystemOrigin:
+    """One file of any fsspec file system, asynchronous or not.
+
+    Nothing is known of its protocol, so the version is proved by one `info` before and one behind the bytes. The one
+    behind a request counts as the one before the next.
+    """
+
+    def __init__(self, fs: Any, path: str, identity: Identity) -> None:
+        """Name a file.
+
+        Args:
+            fs: The file system instance whose credentials and event loop are to be used.
+            path: As that file system takes it.
+            identity: Which object the path means.
+        """
+        self.fs = fs
+        self.path = path
+        self._identity = identity
+
+    @property
+    def identity(self) -> Identity:
+        """Which object this is."""
+        return self._identity
+
+    async def stat(self) -> Info:
+        """Ask for the file's `info` now, past any listing cache that the file system keeps."""
+        with reaching():
+            self._forget_listing()
+            details = await self._call("info", self.path)
+            version = version_of(details)
+            if version.mtime_ns is None and not version.is_provable:
+                modified = await self._modified()
+                version = Version(version.size_bytes, mtime_ns=modified)
+        return Info(version, details)
+
+    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+        """Fetch ranges and prove their version by a stat on either side of them."""
+        before = known or await self.stat()
+        started_s = time.time()
+        with reaching():
+            data = await self._read(ranges)
+        after = await self.stat()
+        if not agrees(before.version, after.version):
+            raise OriginChangedError(REPLACED)
+        return Fetched(data, after, recordable=is_settled(after.version, started_s), requests=1)
+
+    async def _read(self, ranges: Sequence[OriginRange]) -> list[bytes | Exception]:
+        if len(ranges) == 1:
+            start, stop = ranges[0]
+            return [await self._call("cat_file", self.path, start=start, end=stop)]
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+        return list(await self._call("cat_ranges", [self.path] * len(ranges), starts, stops))
+
+    async def _modified(self) -> int | None:
+        try:
+            return nanoseconds(await self._call("modified", self.path))
+        except (NotImplementedError, AttributeError, OSError):
+            return None
+
+    def _forget_listing(self) -> None:
+        """Drop a cached listing that `info` would answer from."""
+        cache = getattr(self.fs, "dircache", None)
+        if cache is not None:
+            parent = self.fs._parent(self.path)  # noqa: SLF001 - fsspec's own name for what subclasses override
+            for name in (parent, self.path):
+                try:
+                    del cache[name]
+                except KeyError:
+                    continue
+
+    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the file system by its synchronous name, without blocking the event loop."""
+        asynchronous: Callable[..., Awaitable[Any]] | None = getattr(self.fs, f"_{name}", None)
+        if self.fs.async_impl and asynchronous is not None and asyncio.iscoroutinefunction(asynchronous):
+            return await asynchronous(*args, **kwargs)
+        return await asyncio.to_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
+
+
+def version_of(details: Mapping[str, Any]) -> Version:
+    """Return the version that an `info` dictionary tells, in the words of the file systems in use.
+
+    Args:
+        details: What `info` returned.
+
+    Raises:
+        FileNotFoundError: It is not a file with a size.
+    """
+    size = details.get("size")
+    if not isinstance(size, numbers.Integral):
+        msg = f"{details.get('name')}: the origin gives no size"
+        raise UnsizedError(msg)
+    etag = first(details, ("ETag", "etag"))
+    checksum = None
+    for field in ("md5Hash", "crc32c", "Content-MD5", "content_md5", "sha256", "sha", "checksum", "generation"):
+        value = details.get(field)
+        if isinstance(value, str | int) and value:
+            checksum = f"{field}:{value}"
+            break
+    modified = first(details, ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified"))
+    return Version(int(size), mtime_ns=nanoseconds(modified), etag=strong(etag), checksum=checksum)
+
+
+class UnsizedError(OSError):
+    """The origin does not say how long the file is, so it is read past the cache."""
+
+
+def first(details: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return the first of these entries that is there."""
+    return next((details[name] for name in names if details.get(name) is not None), None)
+
+
+def strong(etag: Any) -> str | None:
+    """Return an entity tag that stands for bytes; a weak one (RFC 9110, 8.8.1) stands only for their meaning."""
+    if not isinstance(etag, str) or not etag or etag.startswith("W/"):
+        return None
+    return etag
+
+
+def nanoseconds(moment: Any) -> int | None:
+    """Return a modification time as nanoseconds since the epoch: out of a number of seconds, a date or its text."""
+    if isinstance(moment, bool) or moment is None:
+        return None
+    if isinstance(moment, numbers.Integral):
+        return int(moment) * 10**9
+    if isinstance(moment, numbers.Real):
+        return round(float(moment) * 1e6) * 1000
+    if isinstance(moment, str):
+        moment = parsed(moment)
+    if isinstance(moment, datetime):
+        whole = int(moment.replace(microsecond=0).timestamp())
+        return whole * 10**9 + moment.microsecond * 1000
+    return None
+
+
+def parsed(text: str) -> datetime | None:
+    """Return a date out of HTTP's or ISO's text, None if it is neither."""
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            return parse(text)
+        except (ValueError, TypeError):
+            continue
+    return None
+
+
+def is_settled(version: Version, read_s: float) -> bool:
+    """Whether a change after the read would show in the version.
+
+    A modification time in whole seconds does not show a change within the second in which it was read
+    (RFC 9110, 8.8.2.2). Stronger validators always do.
+
+    Args:
+        version: What the origin said.
+        read_s: Unix time at which the read began, in seconds.
+    """
+    if version.etag is not None or version.checksum is not None or version.mtime_ns is None:
+        return True
+    return version.mtime_ns % 10**9 != 0 or read_s >= version.mtime_ns / 1e9 + 1

@@ -1,0 +1,397 @@
+"""What a hooked file system's read methods do instead, one maker per method: `maker(original) -> replacement`."""
+
+import asyncio
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import aiofiles
+from fsspec.asyn import sync
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.utils import isfilelike
+
+from jcache.session import current
+from jcache_plugins.access import Access, access, on_loop_of, run
+from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
+from jcache_plugins.origins import UnsizedError, within_origin
+
+__all__ = ["ASYNC", "SYNC", "cat_many", "download", "measured"]
+
+Method = Callable[..., Any]
+
+# Options of `open` that say how to read, not what.
+OPEN_OPTIONS = frozenset({"autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs"})
+# One piece of a whole-file download.
+DOWNLOAD_BYTES = 16 << 20
+UNSET: Any = object()
+
+
+def find(fs: Any, path: Any, options: Any = None) -> Access | None:
+    """Return the way to the journal for a call on a hooked file system, None where it goes past the cache."""
+    if within_origin():
+        return None
+    session = current()
+    if session is None or session.bypassed is not None or options:
+        return None
+    if session.cache() is None:
+        return None
+    return access(fs, path)
+
+
+def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
+    """Count bytes that the file system read itself, past the cache; `ranges` of them in one vector read."""
+    session = current()
+    if session is None or within_origin():
+        return data
+    total = len(data) if isinstance(data, bytes) else sum(len(part) for part in data if isinstance(part, bytes))
+    counters, named = session.counters, access(fs, path)
+    url = None if named is None else named.identity.url
+    if ranges:
+        counters.readv(ranges, total, 0, 0, total, url=url)
+    else:
+        counters.read(total, 0, 0, total, url=url)
+    counters.origin(requests=1, nbytes=total)
+    return data
+
+
+# -- cat_file ---------------------------------------------------------------------------------------------------
+
+
+def plain_order(original: Method) -> bool:
+    """Whether a `cat_file` takes path, start and end by position, in this order."""
+    return list(inspect.signature(original).parameters)[2:4] == ["start", "end"]
+
+
+def async_cat_file(original: Method) -> Method:
+    """Make `_cat_file`."""
+    ordered = plain_order(original)
+
+    async def _cat_file(self: Any, path: Any, *args: Any, **kwargs: Any) -> bytes:
+        start, end, rest = span_of(args, kwargs, ordered=ordered)
+        found = find(self, path, rest)
+        if found is None:
+            return measured(self, path, await original(self, path, *args, **kwargs))  # type: ignore[no-any-return]
+        return unwrapped((await found.read([(start, end)], vector=False))[0])
+
+    return _cat_file
+
+
+def sync_cat_file(original: Method) -> Method:
+    """Make `cat_file` of a synchronous file system."""
+    ordered = plain_order(original)
+
+    def cat_file(self: Any, path: Any, *args: Any, **kwargs: Any) -> bytes:
+        start, end, rest = span_of(args, kwargs, ordered=ordered)
+        found = None if on_loop_of(self) else find(self, path, rest)
+        if found is None:
+            return measured(self, path, original(self, path, *args, **kwargs))  # type: ignore[no-any-return]
+        rows = found.try_read([(start, end)], vector=False) or run(self, found.read([(start, end)], vector=False))
+        return unwrapped(rows[0])
+
+    return cat_file
+
+
+def mirrored_cat_file(original: Method) -> Method:
+    """Make `cat_file` of an asynchronous file system: what the journal has never crosses to the event loop."""
+    inherited = original.__module__ == "fsspec.spec"
+
+    def cat_file(self: Any, path: Any, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+        if not inherited:
+            return original(self, path, start=start, end=end, **kwargs)  # type: ignore[no-any-return]
+        found = find(self, path, kwargs)
+        if found is not None:
+            rows = found.try_read([(start, end)], vector=False)
+            if rows is not None:
+                return rows[0]
+        return sync(self.loop, self._cat_file, path, start=start, end=end, **kwargs)  # type: ignore[no-any-return]
+
+    return cat_file
+
+
+def span_of(args: Any, kwargs: Any, *, ordered: bool) -> tuple[int | None, int | None, Any]:
+    """Return start and end out of a `cat_file` call, and what else it was given."""
+    if ordered:
+        start = args[0] if args else kwargs.get("start")
+        end = args[1] if len(args) > 1 else kwargs.get("end")
+        more: Any = args[2:]
+    else:
+        start, end, more = kwargs.get("start"), kwargs.get("end"), [arg for arg in args if arg is not None]
+    rest = more or {name: value for name, value in kwargs.items() if name not in ("start", "end") and value is not None}
+    return start, end, rest
+
+
+# -- cat_ranges -------------------------------------------------------------------------------------------------
+
+
+async def cat_many(
+    find_one: Callable[[Any], Access], paths: list[Any], starts: Any, ends: Any, *, on_error: Any
+) -> list[Any]:
+    """Read ranges of one or more files, those of one file as one vector, different files side by side.
+
+    Args:
+        find_one: Gives the way to a path's journal.
+        paths: For each range its file.
+        starts: For each range its first byte, or one number for all.
+        ends: For each range one past its last byte, or one number for all.
+        on_error: "return" puts exceptions into the list; anything else raises the first one.
+
+    Returns:
+        Bytes, in the caller's order, and exceptions.
+    """
+    starts, ends = spread(starts, paths), spread(ends, paths)
+    rows: dict[Any, list[int]] = {}
+    for i, path in enumerate(paths):
+        rows.setdefault(path, []).append(i)
+    out: list[Any] = [None] * len(paths)
+
+    async def one(path: Any, places: list[int]) -> None:
+        try:
+            results = await find_one(path).read([(starts[i], ends[i]) for i in places], vector=True)
+        except Exception as error:
+            if len(rows) == 1 and (on_error is UNSET or on_error != "return"):
+                raise  # what concerns the whole call is clearer raised than put into a list
+            results = [error] * len(places)
+        for i, result in zip(places, results, strict=True):
+            out[i] = result
+
+    if len(rows) == 1:
+        await one(paths[0], rows[paths[0]])
+    else:
+        limit = asyncio.Semaphore(128)
+
+        async def limited(path: Any, places: list[int]) -> None:
+            async with limit:
+                await one(path, places)
+
+        await asyncio.gather(*(limited(path, places) for path, places in rows.items()))
+    if on_error is not UNSET and on_error != "return":
+        for result in out:
+            if isinstance(result, Exception):
+                raise result
+    return out
+
+
+def spread(value: Any, paths: list[Any]) -> list[Any]:
+    """Return one bound for each path."""
+    values = list(value) if isinstance(value, Iterable) else [value] * len(paths)
+    if len(values) != len(paths):
+        msg = f"{len(paths)} paths, but {len(values)} bounds"
+        raise ValueError(msg)
+    return values
+
+
+def async_cat_ranges(original: Method) -> Method:
+    """Make `_cat_ranges`."""
+    returns_errors = "on_error" in inspect.signature(original).parameters
+
+    async def _cat_ranges(  # noqa: PLR0917 - fsspec's own signature
+        self: Any,
+        paths: Any,
+        starts: Any,
+        ends: Any,
+        max_gap: Any = None,
+        batch_size: Any = None,
+        on_error: Any = UNSET,
+        **kwargs: Any,
+    ) -> list[Any]:
+        found = {path: find(self, path, kwargs) for path in set(paths)} if isinstance(paths, list) else {}
+        if not found or max_gap is not None or None in found.values():
+            if on_error is not UNSET:
+                kwargs["on_error"] = on_error
+            out: list[Any] = await original(self, paths, starts, ends, max_gap=max_gap, batch_size=batch_size, **kwargs)
+            return measured(self, paths[0], out, ranges=len(out)) if out else out
+        if on_error is UNSET and not returns_errors:
+            on_error = "raise"
+        return await cat_many(found.__getitem__, paths, starts, ends, on_error=on_error)  # type: ignore[arg-type]  # no None is left
+
+    return _cat_ranges
+
+
+def sync_cat_ranges(original: Method) -> Method:
+    """Make `cat_ranges`, of synchronous and asynchronous file systems."""
+
+    def cat_ranges(  # noqa: PLR0917 - fsspec's own signature
+        self: Any, paths: Any, starts: Any, ends: Any, max_gap: Any = None, on_error: Any = UNSET, **kwargs: Any
+    ) -> list[Any]:
+        usable = isinstance(paths, list) and paths and max_gap is None and not kwargs
+        found = {path: find(self, path) for path in set(paths)} if usable else {}
+        if found and None not in found.values() and not on_loop_of(self):
+            only = found[paths[0]] if len(found) == 1 else None
+            if only is not None:
+                rows = only.try_read(list(zip(spread(starts, paths), spread(ends, paths), strict=True)), vector=True)
+                if rows is not None:
+                    return rows
+            if not self.async_impl:
+                return run(self, cat_many(found.__getitem__, paths, starts, ends, on_error=on_error))  # type: ignore[arg-type]
+        if on_error is not UNSET:
+            kwargs["on_error"] = on_error
+        if self.async_impl and original.__module__ == "fsspec.spec":
+            return sync(self.loop, self._cat_ranges, paths, starts, ends, max_gap=max_gap, **kwargs)  # type: ignore[no-any-return]
+        out = original(self, paths, starts, ends, max_gap=max_gap, **kwargs)
+        if self.async_impl or not out:
+            return out  # type: ignore[no-any-return]
+        return measured(self, paths[0], out, ranges=len(out))  # type: ignore[no-any-return]
+
+    return cat_ranges
+
+
+# -- open -------------------------------------------------------------------------------------------------------
+
+
+def open_file(original: Method) -> Method:
+    """Make `_open`."""
+
+    def _open(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if mode != "rb":
+            from jcache_plugins.writes import opened_for_writing
+
+            return opened_for_writing(self, path, original(self, path, mode, *args, **kwargs))
+        found = None if on_loop_of(self) else find(self, path, kwargs.keys() - OPEN_OPTIONS)
+        if found is not None:
+            try:
+                info = run(self, found.open())
+            except UnsizedError:
+                found = None  # read as a stream, as the file system does it
+        if found is None:
+            return watched(self, path, original(self, path, mode, *args, **kwargs))
+        block_size = args[0] if args else kwargs.get("block_size")
+        return CachedFile(self, path, found, info, block_size=block_size)
+
+    return _open
+
+
+def watched(fs: Any, path: Any, file: Any) -> Any:
+    """Count what is read from a file object that goes past the cache."""
+    session = current()
+    if session is None or within_origin() or not hasattr(file, "__dict__"):
+        return file
+    named = access(fs, path)
+    if named is not None:
+        session.counters.file_opened(named.identity.url, getattr(file, "size", None), 0.0)
+    read = file.read
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        data = read(*args, **kwargs)
+        return measured(fs, path, data) if isinstance(data, bytes) else data
+
+    file.read = counted
+    return file
+
+
+def open_async(original: Method) -> Method:
+    """Make `open_async`."""
+
+    async def open_async(self: Any, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
+        found = find(self, path, kwargs.keys() - OPEN_OPTIONS) if mode == "rb" else None
+        if found is not None:
+            try:
+                return AsyncCachedFile(self, path, found, await found.open())
+            except UnsizedError:
+                found = None
+        return await original(self, path, mode, **kwargs)
+
+    return open_async
+
+
+# -- get --------------------------------------------------------------------------------------------------------
+
+
+async def download(found: Access, target: Any, callback: Any) -> None:
+    """Copy a whole file through the journal to a local path or file object, piece by piece."""
+    size = (await found.open()).version.size_bytes
+    callback.set_size(size)
+    own = not isfilelike(target)
+    file = await aiofiles.open(target, "wb") if own else None
+    try:
+        for start in range(0, size, DOWNLOAD_BYTES):
+            rows = await found.read([(start, min(start + DOWNLOAD_BYTES, size))], vector=False)
+            data = unwrapped(rows[0])
+            if file is not None:
+                await file.write(data)
+            else:
+                target.write(data)
+            callback.relative_update(len(data))
+    finally:
+        if file is not None:
+            await file.close()
+
+
+def async_get_file(original: Method) -> Method:
+    """Make `_get_file`."""
+
+    async def _get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
+        callback = kwargs.get("callback", DEFAULT_CALLBACK)
+        found = None if args else find(self, rpath, kwargs.keys() - {"callback", "chunk_size"})
+        if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):  # noqa: ASYNC240 - as fsspec does it
+            return await original(self, rpath, lpath, *args, **kwargs)
+        try:
+            await found.stat()
+        except (UnsizedError, IsADirectoryError):
+            return await original(self, rpath, lpath, **kwargs)
+        return await download(found, lpath, callback)
+
+    return _get_file
+
+
+# -- info, exists: answered from the journal where the origin is not to be asked ------------------------------------
+
+
+def async_info(original: Method) -> Method:
+    """Make `_info`."""
+
+    async def _info(self: Any, path: Any, **kwargs: Any) -> Any:
+        found = find(self, path, kwargs)
+        if found is not None:
+            stored = await found.stored()
+            if stored is not None:
+                return {"name": path, "type": "file", **stored.details, "size": stored.version.size_bytes}
+        return await original(self, path, **kwargs)
+
+    return _info
+
+
+def sync_info(original: Method) -> Method:
+    """Make `info` of a synchronous file system."""
+
+    def info(self: Any, path: Any, **kwargs: Any) -> Any:
+        found = None if on_loop_of(self) else find(self, path, kwargs)
+        if found is not None:
+            stored = run(self, found.stored())
+            if stored is not None:
+                return {"name": path, "type": "file", **stored.details, "size": stored.version.size_bytes}
+        return original(self, path, **kwargs)
+
+    return info
+
+
+def async_exists(original: Method) -> Method:
+    """Make `_exists` and `_isfile`."""
+
+    async def _exists(self: Any, path: Any, **kwargs: Any) -> Any:
+        found = find(self, path, kwargs)
+        if found is not None and await found.stored() is not None:
+            return True
+        return await original(self, path, **kwargs)
+
+    return _exists
+
+
+ASYNC: dict[str, Callable[[Method], Method]] = {
+    "_cat_file": async_cat_file,
+    "cat_file": mirrored_cat_file,
+    "_cat_ranges": async_cat_ranges,
+    "cat_ranges": sync_cat_ranges,
+    "_open": open_file,
+    "open_async": open_async,
+    "_get_file": async_get_file,
+    "_info": async_info,
+    "_exists": async_exists,
+    "_isfile": async_exists,
+}
+SYNC: dict[str, Callable[[Method], Method]] = {
+    "cat_file": sync_cat_file,
+    "cat_ranges": sync_cat_ranges,
+    "_open": open_file,
+    "info": sync_info,
+}

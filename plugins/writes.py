@@ -1,0 +1,105 @@
+"""What a hooked file system's write methods do besides: what is cached of the paths is dropped, before and behind."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jcache.session import current
+from jcache_plugins.access import access
+from jcache_plugins.origins import within_origin
+
+__all__ = ["ASYNC", "SYNC", "invalidate", "opened_for_writing"]
+
+Method = Callable[..., Any]
+
+
+def invalidate(fs: Any, *paths: Any, directory: str | None = None) -> None:
+    """Forget what this process holds of paths that are being written, and drop it from the cache directory."""
+    session = current()
+    if session is None or session.bypassed is not None or within_origin() or session.cache(directory) is None:
+        return
+    for path in named(paths):
+        found = access(fs, path, directory=directory)
+        if found is not None:
+            found.invalidate()
+            for below in session.known_files(prefix=found.identity.url):
+                below.invalidate()
+
+
+def named(paths: Any) -> Iterator[str]:
+    """Yield the paths in arguments that are a path, a list of paths or a dictionary by path."""
+    for item in paths:
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict | list | tuple | set):
+            yield from named(item)
+
+
+def asynchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
+    """Make an asynchronous write method that has `count` remote paths from argument `place` on."""
+
+    def make(original: Method) -> Method:
+        async def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+            invalidate(self, *args[place : place + count])
+            try:
+                return await original(self, *args, **kwargs)
+            finally:
+                invalidate(self, *args[place : place + count])
+
+        return write
+
+    return make
+
+
+def synchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
+    """Make a synchronous write method that has `count` remote paths from argument `place` on."""
+
+    def make(original: Method) -> Method:
+        def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+            invalidate(self, *args[place : place + count])
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                invalidate(self, *args[place : place + count])
+
+        return write
+
+    return make
+
+
+def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
+    """Invalidate now, and once more when the file object that writes is closed."""
+    invalidate(fs, path)
+    close = getattr(file, "close", None)
+    if close is None or not hasattr(file, "__dict__"):
+        return file
+
+    @functools.wraps(close)
+    def close_and_invalidate(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return close(*args, **kwargs)
+        finally:
+            invalidate(fs, path)
+
+    file.close = close_and_invalidate
+    return file
+
+
+ASYNC: dict[str, Callable[[Method], Method]] = {
+    "_pipe_file": asynchronous(1),
+    "_put_file": asynchronous(1, 1),
+    "_rm_file": asynchronous(1),
+    "_rm": asynchronous(1),
+    "_cp_file": asynchronous(1, 1),
+    "_mv_file": asynchronous(2),
+    "_touch": asynchronous(1),
+}
+SYNC: dict[str, Callable[[Method], Method]] = {
+    "pipe_file": synchronous(1),
+    "put_file": synchronous(1, 1),
+    "rm_file": synchronous(1),
+    "rm": synchronous(1),
+    "cp_file": synchronous(1, 1),
+    "mv": synchronous(2),
+    "touch": synchronous(1),
+}
