@@ -1,0 +1,228 @@
+"""One cache directory: made, tagged, probed, and cut into one directory for each journal."""
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from jcache.cache import identity as identities
+from jcache.cache.identity import Identity
+from jcache.storage import Storage
+
+if TYPE_CHECKING:
+    from jcache.journal import Journal
+
+TAG_NAME = "CACHEDIR.TAG"
+TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# This file marks a directory that JCache fills: what is in it can be had again from where it came.\n"
+    b"# Backup programs skip such directories, see https://bford.info/cachedir/\n"
+)
+"""What the convention asks of a cache directory; the first line is its signature, byte by byte."""
+
+_PROBE_PREFIX = ".probe-"
+_OURS = frozenset({"jcache.toml", ".reports"})
+_PRIVATE_DIR = 0o700
+_REASONS = {
+    errno.ENOTDIR: "it, or something on the way to it, is a file",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "the quota is exhausted",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its symbolic links go round in a circle",
+    errno.ESTALE: "the server of its file system has forgotten it",
+    errno.ENOTCONN: "its file system is not connected",
+    errno.EIO: "its file system fails",
+}
+
+
+class CacheUnusable(Exception):  # noqa: N818 (a verdict: the job runs without a cache; no failure of what was asked)
+    """The directory is of no use as a cache; the message is one sentence that says why."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(f"the cache directory {directory!r} cannot be used: {reason}")
+        self.directory = directory
+        self.reason = reason
+
+
+class Cache:
+    """A directory of journals, one for each remote object.
+
+    Whoever may write to the directory is trusted with the bytes that all its users get, and whoever may read it may
+    read those bytes. So it is private: what is made in it is open to its owner alone, unless the root existed already
+    and lets a group write or has the set-group-id bit, which is how sharing is asked for: then its own permissions are
+    followed. (The mode that `mkdir` leaves by itself, 0755, asks for nothing.)
+
+    Nothing changes after `prepare`, so threads need no lock, and a forked child can go on with it.
+
+    Attributes:
+        directory: Absolute path of the root.
+        writable: Whether journals can be written; if not, what is there can still be read.
+        reason: Why not, as one sentence, else None.
+        dir_mode: Permissions of directories below the root.
+        file_mode: Permissions of files below the root.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        storage: Storage | None = None,
+        flat: bool = False,
+        basepath: str | None = None,
+    ) -> None:
+        """Name a cache directory; nothing is touched before `prepare`.
+
+        Args:
+            directory: Its root.
+            storage: The file system that it is on; the operating system's by default.
+            flat: One directory for each journal right below the root, instead of a tree like the remote one.
+            basepath: Where paths contain these directories, what lies before them does not matter (see `identify`).
+        """
+        self.directory = os.path.abspath(directory)
+        self.writable = False
+        self.reason: str | None = None
+        self.dir_mode = _PRIVATE_DIR
+        self.file_mode = _PRIVATE_DIR & 0o666
+        self._storage = Storage() if storage is None else storage
+        self._flat = flat
+        self._basepath = basepath
+
+    def prepare(self) -> None:
+        """Make the root where there is none, mark it as a cache, and find out whether it can be written.
+
+        A directory that held other things before is used, but not marked: backup programs skip what is marked.
+
+        Raises:
+            CacheUnusable: It can be neither written nor, being no cache yet, read with any use.
+        """
+        try:
+            made = self._make(self.directory)
+            mode = self._storage.stat(self.directory).st_mode
+        except OSError as error:
+            raise CacheUnusable(self.directory, f"it cannot be made: {_why(error)}") from error
+        if not stat.S_ISDIR(mode):
+            raise CacheUnusable(self.directory, "it is a file")
+        if not made and mode & (stat.S_ISGID | stat.S_IWGRP):
+            # Other bits need no place here: set-group-id is inherited, and sticky is for the root alone.
+            self.dir_mode = _PRIVATE_DIR | (mode & 0o077)
+            self.file_mode = self.dir_mode & 0o666
+        try:
+            tagged = self._has_tag()
+        except OSError as error:
+            raise CacheUnusable(self.directory, f"it cannot be read: {_why(error)}") from error
+        try:
+            self._probe(mark=not tagged and self._is_ours())
+        except OSError as error:
+            self.reason = f"nothing can be written to {self.directory!r}: {_why(error)}"
+            if not tagged:
+                raise CacheUnusable(self.directory, f"nothing can be written to it: {_why(error)}") from error
+        else:
+            self.writable = True
+
+    def identify(
+        self, protocol: str | tuple[str, ...] | list[str], path: str, options: Mapping[str, object]
+    ) -> Identity:
+        """Return the identity of a remote object, with its place in this cache.
+
+        Raises:
+            Unidentifiable: It cannot be told safely which object this is, so it must not be cached.
+        """
+        return identities.identify(protocol, path, options, basepath=self._basepath, flat=self._flat)
+
+    def path(self, identity: Identity) -> str:
+        """Return the directory of an object's journal, whether or not it exists."""
+        return os.path.join(self.directory, *map(os.fsdecode, identity.parts))
+
+    def journal(self, identity: Identity) -> "Journal":
+        """Return the journal of an object; nothing is read or made yet."""
+        from jcache.journal import Journal
+
+        return Journal(
+            self._storage, self.path(identity), identity.key, dir_mode=self.dir_mode, file_mode=self.file_mode
+        )
+
+    def _make(self, path: str) -> bool:
+        """Make a directory and those above it, private ones; False if it, or anything else, is there already."""
+        try:
+            self._storage.mkdir(path, _PRIVATE_DIR)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            parent = os.path.dirname(path)
+            if parent == path:
+                raise
+            self._make(parent)
+            try:
+                self._storage.mkdir(path, _PRIVATE_DIR)
+            except FileExistsError:  # another process was faster
+                return False
+        except OSError:
+            # A read-only file system, an automounter or a parent that may not be written to says so first, even where
+            # the directory is there.
+            if self._is_directory(path):
+                return False
+            raise
+        return True
+
+    def _is_directory(self, path: str) -> bool:
+        try:
+            return stat.S_ISDIR(self._storage.stat(path).st_mode)
+        except OSError:  # the error that led here says more
+            return False
+
+    def _has_tag(self) -> bool:
+        try:
+            fd = self._storage.open(os.path.join(self.directory, TAG_NAME), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            signature = TAG.partition(b"\n")[0]
+            return self._storage.pread(fd, len(signature), 0) == signature
+        finally:
+            self._storage.close(fd)
+
+    def _is_ours(self) -> bool:
+        """Tell whether the root holds nothing but what a cache that is not marked yet may hold."""
+        try:
+            names = self._storage.listdir(self.directory)
+        except (
+            OSError
+        ):  # a directory that can be entered but not listed serves as a cache; that it is ours, nobody knows
+            return False
+        return all(name in _OURS or name.startswith(_PROBE_PREFIX) for name in names)
+
+    def _probe(self, *, mark: bool) -> None:
+        """Write a file as every journal has to, and leave it as the tag if asked, or remove it.
+
+        Permission bits do not tell: not on NFS with squashed users, nor on a full disk.
+        """
+        name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
+        fd = self._storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
+        try:
+            try:
+                if self._storage.pwritev(fd, [TAG], 0) != len(TAG):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+            finally:
+                self._storage.close(fd)
+            if mark:
+                # The tag appears whole; two processes that do this at once write the same.
+                self._storage.rename(name, os.path.join(self.directory, TAG_NAME))
+                return
+        except OSError:
+            self._remove(name)
+            raise
+        self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._storage.unlink(name)
+        except OSError:  # what is left is one small file, which says nothing about the use of the directory
+            return
+
+
+def _why(error: OSError) -> str:
+    return _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
