@@ -193,26 +193,30 @@ def pack_header(salt: int, metadata: bytes) -> bytes:
     return head + checksum(head + metadata, salt).to_bytes(8, "little") + metadata
 
 
-def parse_header(start: bytes, salt: int) -> tuple[Metadata, int] | str:
+def parse_header(start: bytes, salt: int) -> tuple[Metadata, int] | str | None:
     """Read the start of a segment.
 
     Args:
-        start: The file's first bytes, at least `HEADER.size`, up to `HEADER.size + MAX_METADATA_BYTES`.
+        start: The file's first bytes; what lies beyond `HEADER.size + MAX_METADATA_BYTES` is not looked at.
         salt: The salt of the file's name.
 
     Returns:
-        The metadata and the position of the first frame, or what is wrong.
+        The metadata and the position of the first frame; None if the header is not all there yet; or what is wrong.
     """
+    if len(start) < HEADER.size or not any(start[: len(HEADER_MAGIC)]):
+        return None  # zeros are what a write on its way looks like to other clients of some file systems
     magic, version, _reserved, length, found, expected = HEADER.unpack_from(start)
     if magic != HEADER_MAGIC:
         return "no segment: its magic is another"
     if version != FORMAT_VERSION:
         return f"format version {version}, this program reads {FORMAT_VERSION}"
     end = HEADER.size + length
-    if length > MAX_METADATA_BYTES or end > len(start):
-        return "header damaged: its metadata does not fit"
     if found != salt:
         return "salt differs from the file name's"
+    if length > MAX_METADATA_BYTES:
+        return "header damaged: metadata longer than allowed"
+    if end > len(start):
+        return None
     body = memoryview(start)[HEADER.size : end]
     if checksum(start[: HEADER.size - 8] + body, salt) != expected:
         return "header damaged: wrong checksum"

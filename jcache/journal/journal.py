@@ -100,7 +100,8 @@ class Journal:
         segments of this journal, or cannot be opened, are ignored: see `problems`.
         """
         with self._lock:
-            self._list()
+            if not self._closed:
+                self._list()
 
     def refresh(self) -> bool:
         """Look for what others have published: one stat of the directory and one of each segment still being written.

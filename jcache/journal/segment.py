@@ -151,13 +151,12 @@ class Segment:
 
     def _scan_header(self, reader: _Window) -> bool:
         start = reader.read(0, HEADER.size)
-        if len(start) < HEADER.size:
+        if len(start) == HEADER.size:
+            start = reader.read(0, HEADER.size + min(HEADER.unpack(start)[3], MAX_METADATA_BYTES))
+        parsed = parse_header(bytes(start), self.source.salt)
+        if parsed is None:
             return False
-        length = min(HEADER.unpack(start)[3], MAX_METADATA_BYTES)
-        parsed = parse_header(bytes(reader.read(0, HEADER.size + length)), self.source.salt)
         if isinstance(parsed, str):
-            if self.source.size_bytes < HEADER.size + length:
-                return False
             raise UnusableSegment(parsed)
         self.metadata, self._end = parsed
         return True

@@ -83,8 +83,8 @@ class Run:
         """Whether sorted rows can be appended to this run in place."""
         last = len(self.starts) - 1
         start, length = self.starts[last], self.lengths[last]
-        first: int = columns.starts[0]
-        return first > start and first + columns.lengths[0] > start + length
+        first = columns.starts[0]
+        return bool(first > start and first + columns.lengths[0] > start + length)
 
     def extend(self, columns: Columns) -> None:
         """Append rows that follow. Readers see a row only when it is complete: starts, where they search, grow last."""

@@ -25,9 +25,6 @@ The rows of a hit are adjacent in the remote file and in the segment, so one `pr
 members mean anything outside this package.
 """
 
-_SPAN_BYTES = 256 * 1024  # most that `read_parts` reads at once
-_SMALL_BYTES = 32 * 1024  # parts up to this size are cheaper to cut from a shared read than to read alone
-
 
 class View:
     """One version's bytes, over all segments that the journal knows; it follows what the journal learns.
@@ -143,18 +140,20 @@ class View:
             data = read_all(self._storage, source.fd, size, position) if 0 < size <= source.size_bytes else b""
         except OSError as error:
             self._fail(run, rows, error)
-        damaged, offset = [], 0
+        damaged, forgotten = [], 0
         view = memoryview(data)
         for row in rows:
-            length = run.lengths[row]
-            if not length or checksum(view[offset : offset + length], source.salt) != run.checksums[row]:
+            offset, length = run.positions[row] - position, run.lengths[row]
+            if not length:
+                forgotten += 1  # by another thread, or since this part was found
+            elif checksum(view[offset : offset + length], source.salt) != run.checksums[row]:
                 damaged.append(row)
-            offset += length
-        if not damaged:
+        if not damaged and not forgotten:
             return data
         self._forget(run, damaged, "wrong checksum")
-        starts = ", ".join(str(run.starts[row]) for row in damaged[:3])
-        raise DamagedExtent(f"{len(damaged)} extents damaged, the first at {starts}; they count as gaps from now on")
+        raise DamagedExtent(
+            f"{len(damaged) + forgotten} of {len(rows)} extents from {run.starts[first]} on are damaged"
+        )
 
     def _fail(self, run: Run, rows: range, error: OSError) -> NoReturn:
         # Forgotten, lest each later read of these bytes fails first.

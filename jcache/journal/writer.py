@@ -127,8 +127,8 @@ class SegmentWriter:
         size = self._write([self._header + head, *buffers])
         self._header = b""
         self._end += size
-        source = self.segment.source
-        source.size_bytes = self._end
+        self.segment.source.size_bytes = self._end
+        self.segment.mtime_ns = time.time_ns()
         positions = array("Q", itertools.accumulate(lengths, initial=position + len(head)))
         positions.pop()
         return size, self.segment.table.add(Columns(starts, lengths, sums, positions))
@@ -154,6 +154,7 @@ class SegmentWriter:
             self._storage.ftruncate(segment.source.fd, self._end + size)
         self._end += size
         segment.source.size_bytes = self._end
+        segment.table.adopt(columns)
 
     def is_unlinked(self) -> bool:
         """Whether somebody has removed the file, so that what is appended reaches nobody."""
