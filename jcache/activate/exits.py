@@ -1,0 +1,295 @@
+"""The end of a process, on every way out of it that Python lets us see.
+
+Normal end, `sys.exit` and exceptions come through `atexit`. The ends that pass it by are taken at their name:
+`os._exit` (all children of `multiprocessing` end so), the `exec` family, and SIGTERM where it would kill. What is
+left, SIGKILL, a crash of the interpreter, `os.abort`, loses the report and what was not recorded yet, never a right
+byte.
+"""
+
+import _thread
+import os
+import sys
+
+from jcache.activate.notice import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from jcache.activate.job import Job
+    from jcache.session import Session
+
+EXIT_LIMIT_S = 30.0
+"""A process's own end is held up no longer than this, by a cache directory that does not answer, say."""
+
+URGENT_LIMIT_S = 10.0
+"""The same after SIGTERM and in `os._exit`: batch systems kill a process 30 s after they asked it to end."""
+
+_HANDLER_WAIT_S = 0.25
+_CLOSE_SHARE = 0.8  # of a limit goes to closing the session; the rest is for the reports
+
+# What is called when a process forks cannot be taken back, so it is put in place once and asks for whom it works.
+_forks: "list[Ending]" = []
+_forks_hooked = False
+
+
+class Ending:
+    """Ends this process's part of a job, once: closes the session, saves its report, prints the job's.
+
+    Whichever of the ways out are taken, in whichever order and in whichever threads, the work is done once in each
+    process. It is done in a thread of its own, so that a lock which the interrupted main thread holds, or a cache
+    directory that hangs, delays the process by a bounded time and cannot stop it. The exit code stays what it was.
+
+    A forked child starts over, with its counters at zero.
+
+    Args:
+        job: What this process belongs to.
+    """
+
+    def __init__(self, job: "Job") -> None:
+        self.job = job
+        self._session: Session | None = None
+        self._times = (0.0, 0.0)
+        self._restore: list[Callable[[], None]] = []
+        self._reset()
+
+    def begin(self, session: "Session") -> None:
+        """Take care of a session from now on. In a thread that is not the main one, SIGTERM cannot be caught."""
+        global _forks_hooked
+        if self._session is session:
+            return
+        if self._pid != os.getpid():  # forked before there was a session, so nobody told
+            self._reset()
+        self._session = session
+        times = os.times()
+        self._times = (times.user, times.system)
+        self._patch_exits()
+        self._catch_sigterm()
+        _forks.append(self)
+        if not _forks_hooked:
+            _forks_hooked = True
+            os.register_at_fork(after_in_child=_after_in_child)
+        if sys.version_info >= (3, 12):
+            # From 3.12 on no thread can be started in an exit handler: it has to wait there already.
+            self._start_worker()
+
+    def uninstall(self) -> None:
+        """Take back what `begin` put in place."""
+        if self in _forks:
+            _forks.remove(self)
+        while self._restore:
+            self._restore.pop()()
+
+    def at_exit(self) -> None:
+        """End this process's part at its normal end."""
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()  # or the last unfinished line of the application would follow the report
+        except (OSError, ValueError):
+            pass  # closed, or nobody reads it
+        self.finish(EXIT_LIMIT_S)
+        if getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1"):
+            _keep_status_of_interrupt()
+        if self._dying:
+            # SIGTERM came first, and its thread is about to kill: the exit status has to be the signal's.
+            self._never.acquire(timeout=URGENT_LIMIT_S)
+
+    def finish(self, limit_s: float = EXIT_LIMIT_S, *, text: bool = True) -> None:
+        """Do the work, or wait for the thread that does it; never raises.
+
+        Args:
+            limit_s: Return after this time at the latest.
+            text: Whether to print the job's report, if this is its root.
+        """
+        try:
+            if not self._claim_work(limit_s, text):
+                return
+            self._wait(limit_s)
+        except BaseException:  # noqa: BLE001, S110 - a second Ctrl-C: the user will not wait
+            pass
+
+    def forked(self) -> None:
+        """Start over, in a forked child."""
+        self._reset()
+        self._times = (0.0, 0.0)
+        if self._session is not None:
+            self._session.forget()
+
+    def _reset(self) -> None:
+        # Raw locks: a signal handler may come while its own thread is inside the wait of a `threading.Event`, for whose
+        # inner lock it would then wait without a limit.
+        self._pid = os.getpid()
+        self._claim = _thread.allocate_lock()
+        self._go = _thread.allocate_lock()
+        self._done = _thread.allocate_lock()
+        self._never = _thread.allocate_lock()
+        for lock in (self._go, self._done, self._never):
+            lock.acquire()
+        self._has_worker = False
+        self._dying = False
+        self._limit_s = EXIT_LIMIT_S
+        self._text = True
+
+    def _claim_work(self, limit_s: float, text: bool) -> bool:
+        """Get the work going if nobody has; False where there is none. Takes no lock that other code might hold."""
+        if self._pid != os.getpid():
+            return False  # forked before there was a session: nothing of this process is ours
+        if self._session is None:
+            # CPU time of children that were waited for: without any, there is no report of a child to look for.
+            times = os.times()
+            if not self.job.is_root or times.children_user + times.children_system == 0:
+                return False
+        if not self._claim.acquire(blocking=False):
+            return True
+        self._limit_s = limit_s
+        self._text = text
+        if not self._has_worker:
+            self._start_worker()
+        if self._has_worker:
+            self._go.release()
+        else:
+            self._work()
+        return True
+
+    def _wait(self, limit_s: float) -> None:
+        # The worker releases it once; whoever gets it hands it on to the next.
+        if self._done.acquire(timeout=limit_s):
+            self._done.release()
+        else:
+            say(f"gave up after {limit_s:g} s: the end of the recording and the report may be missing")
+
+    def _start_worker(self) -> None:
+        go = self._go
+
+        def run() -> None:
+            go.acquire()
+            self._work()
+
+        try:
+            _thread.start_new_thread(run, ())
+            self._has_worker = True
+        except RuntimeError:
+            pass  # none to be had, at the interpreter's end or at a limit: the caller does the work itself
+
+    def _work(self) -> None:
+        done = self._done
+        try:
+            self._close_and_report()
+        except BaseException as error:  # noqa: BLE001 - the process is ending; one line is all there is to do
+            say(f"no report: {type(error).__name__}: {error}")
+        finally:
+            done.release()
+
+    def _close_and_report(self) -> None:
+        from jcache.activate.reports import print_job, save_own
+
+        session = self._session
+        if session is None:
+            from jcache.config import Config, ConfigError
+
+            try:
+                config, own = Config.from_environ(os.environ), None
+            except ConfigError:
+                return  # with these settings no process of the job had anything to report, and who read has said so
+        else:
+            session.close(timeout_s=self._limit_s * _CLOSE_SHARE)
+            config, own = session.config, save_own(session, self.job, times_before=self._times)
+        if self._text and self.job.is_root:
+            print_job(config, self.job, own)
+
+    def _patch_exits(self) -> None:
+        leave: Callable[[int], Any] = os._exit
+        execv: Callable[..., Any] = os.execv
+        execve: Callable[..., Any] = os.execve
+
+        def _exit(status: int) -> None:
+            self.finish(URGENT_LIMIT_S)
+            leave(status)
+
+        # The report's text is left to the program that follows under this pid, if it is a Python one: it is the root
+        # then.
+        def _execv(path: "Any", argv: "Any", /) -> None:
+            if os.access(path, os.X_OK):  # a search along PATH tries what does not exist, and goes on
+                self.finish(URGENT_LIMIT_S, text=False)
+            execv(path, argv)
+
+        def _execve(path: "Any", argv: "Any", env: "Any") -> None:
+            if isinstance(path, int) or os.access(path, os.X_OK):
+                self.finish(URGENT_LIMIT_S, text=False)
+            execve(path, argv, env)
+
+        for name, patch in (("_exit", _exit), ("execv", _execv), ("execve", _execve)):
+            self._patch(name, patch)
+
+    def _patch(self, name: str, patch: "Callable[..., None]") -> None:
+        original = getattr(os, name)
+        patch.__name__ = patch.__qualname__ = name
+        patch.__doc__ = original.__doc__
+        setattr(os, name, patch)
+
+        def restore() -> None:
+            if getattr(os, name) is patch:  # else somebody has wrapped ours; it does nothing any more
+                setattr(os, name, original)
+
+        self._restore.append(restore)
+
+    def _catch_sigterm(self) -> None:
+        import signal
+
+        def on_sigterm(number: int, _frame: "FrameType | None") -> None:
+            signal.signal(number, signal.SIG_DFL)  # a second one kills at once
+            self._die(number)
+
+        def restore() -> None:
+            try:
+                if signal.getsignal(signal.SIGTERM) is on_sigterm:
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            except ValueError:
+                pass  # not in the main thread; the handler kills all the same
+
+        try:
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, on_sigterm)
+                self._restore.append(restore)
+        except ValueError:
+            pass  # not in the main thread: SIGTERM kills without a report
+
+    def _die(self, number: int) -> None:
+        """Finish and be killed by the signal; runs in the signal's handler.
+
+        The code that the handler interrupted may hold a lock which the worker needs, and goes on only when the handler
+        returns. So the handler waits for a moment, which nearly always does, and then leaves the killing to a thread.
+        """
+        pid = os.getpid()
+        self._dying = True
+        if not self._claim_work(URGENT_LIMIT_S, text=True) or self._done.acquire(timeout=_HANDLER_WAIT_S):
+            os.kill(pid, number)
+            return
+
+        def kill() -> None:
+            self._wait(URGENT_LIMIT_S)
+            os.kill(pid, number)
+
+        try:
+            _thread.start_new_thread(kill, ())
+        except RuntimeError:
+            kill()
+
+
+def _keep_status_of_interrupt() -> None:
+    """Let the interpreter end as it was about to, by SIGINT, after an interrupt that nobody caught.
+
+    It keeps that intention in a flag which the next string of code that is executed clears, and importing dataclasses
+    executes such strings (CPython's `run_eval_code_obj`, which also sets the flag).
+    """
+    try:
+        exec("raise KeyboardInterrupt")  # noqa: S102 - a constant; what sets the flag is executing a string
+    except KeyboardInterrupt:
+        pass
+
+
+def _after_in_child() -> None:
+    for ending in _forks:
+        ending.forked()

@@ -1,0 +1,106 @@
+"""The reports at a process's end: its own as JSON, the whole job's as text."""
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jcache.activate.job import program_name
+from jcache.activate.notice import say
+from jcache.report.merge import merge
+from jcache.report.model import Report, ReportError, from_counters
+from jcache.report.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcache.activate.job import Job
+    from jcache.config import Config
+    from jcache.session import Session
+
+
+def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float]) -> Report | None:
+    """Save this process's report and mark it as part of the job; one line on stderr where it cannot be saved.
+
+    Args:
+        session: Closed, so that its numbers are final.
+        job: What this process belongs to.
+        times_before: User and system CPU seconds that this process had used when the session began.
+
+    Returns:
+        The report, saved or not; `None` where nothing was read.
+    """
+    if not session.counters.any_activity():
+        return None
+    times = os.times()
+    report = from_counters(
+        session.counters,
+        appname=session.config.appname or _program(job),
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        command=getattr(sys, "orig_argv", sys.argv),
+        user_s=max(0.0, times.user - times_before[0]),
+        sys_s=max(0.0, times.system - times_before[1]),
+        run=job.run,
+    )
+    if session.config.report_directory is None:
+        return report
+    directory = str(session.config.report_directory)
+    try:
+        job.mark(report.save(directory))
+    except OSError as error:
+        say(f"no JSON report in {directory}: {error.strerror or error}")
+    return report
+
+
+def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Sequence[str]" = ()) -> int:
+    """Print one text report of all processes of a job on stderr, and forget which they were.
+
+    Args:
+        config: Where the reports are, and whether the user wants to see the text.
+        job: The job.
+        own: This process's report, if it has one.
+        command: What the job is called in the text; by default what its first process is.
+
+    Returns:
+        The number of processes that the text is about; nothing is printed where that is 0.
+    """
+    if config.report_directory is None:
+        return 0
+    directory = str(config.report_directory)
+    reports = [] if own is None else [own]
+    try:
+        paths = job.reports(directory)
+    except OSError as error:
+        say(f"the reports of other processes cannot be read: {error}")
+        paths = []
+    for path in paths:
+        if own is None or os.path.basename(path) != own.filename:
+            try:
+                reports.append(Report.load(path))
+            except ReportError as error:
+                say(f"a process is missing from the report: {error}")
+    if paths:
+        job.clear(directory)
+    if reports and config.summary and sys.__stderr__ is not None:
+        from jcache.report.text import render
+
+        merged = merge(reports)
+        if command:
+            merged = replace(merged, appname=job.program, pid=os.getpid(), command=redact(command))
+        note = f"{len(reports)} processes" if len(reports) > 1 else ""
+        # Past `sys.stderr`: it may be closed or replaced by now, or its buffer locked by the code that a signal
+        # interrupted.
+        encoding = getattr(sys.__stderr__, "encoding", None) or "utf-8"
+        try:
+            with open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False) as stderr:
+                render(merged, stderr, note=note)
+        except OSError:
+            pass  # stderr is closed or its reader is gone; the JSON reports are saved
+    return len(reports)
+
+
+def _program(job: "Job") -> str:
+    name = program_name()
+    # Workers of multiprocessing run `python -c ...`; what the user knows is the program that started them.
+    return job.program if name == "python" else name
