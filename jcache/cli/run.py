@@ -1,0 +1,135 @@
+"""`jcache run`: a command with its reads cached, and one report of all its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from jcache.activate.job import Job
+from jcache.activate.notice import say
+from jcache.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
+"""Exit codes for a command that did not run, as shells and `env` have them."""
+
+# What others send to the process that they started and mean for the work it does.
+_FORWARDED = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCONT", "SIGWINCH")
+    if hasattr(signal, name)
+)
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--dir", "directory", metavar="DIR", help="The cache directory, instead of $JCACHE_DIR.")
+@click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
+@click.option("--offline", is_flag=True, help="Never contact an origin; a read that the cache does not hold fails.")
+@click.option("--bypass", is_flag=True, help="Measure only: nothing is served from the cache or recorded.")
+@click.option("--no-summary", is_flag=True, help="Print no report at the end; the JSON reports are saved as ever.")
+@click.option("--json", "json_directory", metavar="DIR", help="Where the JSON reports go; by default DIR/.reports.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
+def run(
+    *,
+    directory: str | None,
+    validate: str | None,
+    offline: bool,
+    bypass: bool,
+    no_summary: bool,
+    json_directory: str | None,
+    command: tuple[str, ...],
+) -> None:
+    """Run CMD with its remote reads cached, and print one report of all its processes when it ends.
+
+    Options stand for the environment variables of the same names and go before them. The exit code is CMD's, 128+n
+    where signal n ended it, 127 where it was not found, 126 where it cannot be run, 2 where a setting is wrong.
+
+    It works through the jcache.pth file that an installed JCache puts into its Python: each Python that CMD runs
+    needs JCache installed in its own environment. A Python that was started with -S, or that has no JCache, runs as
+    without it.
+    """
+    environ = dict(os.environ)
+    options = {
+        "JCACHE_DIR": directory,
+        "JCACHE_VALIDATE": validate,
+        "JCACHE_OFFLINE": "1" if offline else None,
+        "JCACHE_BYPASS": "1" if bypass else None,
+        "JCACHE_SUMMARY": "0" if no_summary else None,
+        "JCACHE_JSON": None if json_directory is None else os.path.abspath(json_directory),
+    }
+    environ.update({name: value for name, value in options.items() if value is not None})
+    if not environ.get("JCACHE_DIR"):
+        raise click.UsageError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+    # The command's processes may run in other directories.
+    environ["JCACHE_DIR"] = os.path.abspath(os.path.expanduser(environ["JCACHE_DIR"]))
+    try:
+        config = Config.from_environ(environ)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    job = Job.begin(environ, command=os.path.basename(command[0]))
+    try:
+        code = _run(command, environ)
+    except OSError as error:
+        say(f"cannot run {command[0]}: {error.strerror or error}")
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    else:
+        _report(config, job, command)
+    sys.exit(code)
+
+
+def _run(command: Sequence[str], environ: dict[str, str]) -> int:
+    """Run a command to its end, handing on signals; return its exit code as a shell would.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    early: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)  # looks first whether the child is still there to be signalled
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # From the terminal the command has got it as well, being in the same process group; one is enough.
+        if not _in_foreground():
+            forward(number, frame)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGQUIT, interrupt)
+    child = subprocess.Popen(command, env=environ)  # noqa: S603 - running the user's command is what this is for
+    for number in early:
+        child.send_signal(number)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def _in_foreground() -> bool:
+    """Tell whether the terminal sends its interrupts to this process's group."""
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False  # there is no terminal: somebody sent the signal to this process alone
+
+
+def _report(config: Config, job: Job, command: Sequence[str]) -> None:
+    from jcache.activate.reports import print_job
+
+    if print_job(config, job, None, command=command) == 0 and config.summary:
+        say(
+            "no process of the command read remote data through JCache, so there is no report; "
+            "if one should have, is JCache installed in the Python that ran it?"
+        )

@@ -1,0 +1,107 @@
+"""`jcache run`: settings, exit codes, signals and the one report of all processes."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from activation import Ended, Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = ("-c", "from jcache.cli.run import run; run()")
+READ = "import faraway; faraway.read(10)"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def jcache_run(site: Site, *args: str, **variables: str | None) -> Ended:
+    return site.run(*RUN, *args, **variables)
+
+
+def test_one_report_of_all_processes(site: Site) -> None:
+    program = site.script(READ)
+    python = shlex.quote(sys.executable)
+    shell = f"{python} {program} & {python} {program}; {python} -c 'import os; os.system(\"{python} {program}\")'; wait"
+    run = jcache_run(site, "--dir", str(site.cache), "--", "sh", "-c", shell, JCACHE_DIR=None)
+    assert run.code == 0, run.err
+    assert run.panels == 1
+    assert "3 processes" in run.err
+    assert "total bytes read          :              30" in run.err
+    assert len(run.reports) == 3
+    assert not list(site.cache.joinpath(".reports", ".runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["false"], 1),
+        (["sh", "-c", "exit 77"], 77),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["sh", "-c", "kill -TERM $$"], 143),
+        (["/nowhere/at/all"], 127),
+        (["/"], 126),
+    ],
+)
+def test_exit_code_is_the_commands(site: Site, command: list[str], code: int) -> None:
+    run = jcache_run(site, "--no-summary", "--", *command)
+    assert run.code == code
+    assert run.err.count("\n") == (code in (126, 127))
+
+
+def test_no_directory_is_an_error(site: Site) -> None:
+    run = jcache_run(site, "--", "true", JCACHE_DIR=None)
+    assert run.code == 2
+    assert "--dir" in run.err
+    assert "JCACHE_DIR" in run.err
+
+
+def test_wrong_setting_is_an_error(site: Site) -> None:
+    run = jcache_run(site, "--validate", "sometimes", "--", "echo", "ran")
+    assert (run.code, run.out) == (2, "")
+    assert "JCACHE_VALIDATE" in run.err
+
+
+def test_options_reach_the_command(site: Site, tmp_path: Path) -> None:
+    show = "import os; print(*sorted(f'{k}={v}' for k, v in os.environ.items() if k.startswith('JCACHE_')))"
+    args = ["--dir", "x", "--validate", "never", "--offline", "--bypass", "--no-summary", "--json", "y"]
+    run = jcache_run(
+        site, *args, "--", sys.executable, "-c", show, "--dir", "not ours", JCACHE_DIR="z", JCACHE_SUMMARY="1"
+    )
+    assert run.out.split() == [
+        "JCACHE_BYPASS=1",
+        f"JCACHE_DIR={site.path / 'x'}",
+        f"JCACHE_JSON={site.path / 'y'}",
+        "JCACHE_OFFLINE=1",
+        "JCACHE_SUMMARY=0",
+        "JCACHE_VALIDATE=never",
+    ]
+    assert run.err == ""
+
+
+def test_no_report_is_explained(site: Site) -> None:
+    run = jcache_run(site, "true")
+    assert run.code == 0
+    assert run.err.count("\n") == 1
+    assert "is JCache installed in the Python" in run.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_command(site: Site, number: signal.Signals) -> None:
+    program = site.script(f"{READ}\nimport time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    process = site.start(*RUN, "--", sys.executable, program)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    run = site.end(process)
+    assert run.code == 128 + number
+    assert run.panels == 1
+    assert len(run.reports) == 1
