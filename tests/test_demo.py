@@ -168,6 +168,15 @@ def test_xrootd_that_cannot_serve_says_why(xrootd_server):
         XrootdServer(xrootd_server.directory, port=xrootd_server.port)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another account matters only to root")
+def test_xrootd_under_a_closed_directory_says_which(xrootd_server, export_dir):
+    closed = export_dir / "closed"
+    (closed / "below").mkdir(parents=True)
+    closed.chmod(0o700)
+    with pytest.raises(XrootdUnavailableError, match=f"{closed} is closed to others"):
+        XrootdServer(closed / "below")
+
+
 def test_outcome_names_every_problem():
     good = Run("no cache"), Run("cold", equal=True, origin_bytes=5), Run("warm", equal=True)
     outcome = Outcome("http", "the server", "", 1, good)

@@ -105,7 +105,7 @@ def _show(outcome: Outcome, content: str) -> None:
     console.print(_table(outcome.runs))
     console.print()
     if outcome.warm.stderr:
-        console.print("The warm run's report:\n")
+        console.print("The warm run's report:\n" if outcome.warm.report else "The warm run printed:\n")
         console.print(outcome.warm.stderr.rstrip(), markup=False)
     for problem in outcome.problems:
         console.print(f"FAILED  {problem}", style="bold red", markup=False)

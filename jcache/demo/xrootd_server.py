@@ -17,10 +17,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 # The daemon refuses to run as root; these accounts exist wherever it was packaged.
 _ACCOUNTS = ("xrootd", "daemon", "nobody")
@@ -164,6 +161,11 @@ class XrootdServer:
         command = [self._program, "-c", os.fspath(config)]
         if os.geteuid() == 0:
             account = _unprivileged_account()
+            closed = [path for path in (self.directory, *self.directory.parents) if not path.stat().st_mode & 0o001]
+            if closed:
+                raise XrootdUnavailableError(
+                    f"xrootd runs as {account.pw_name} and cannot reach {self.directory}: {closed[-1]} is closed to others"
+                )
             os.chown(admin, account.pw_uid, account.pw_gid)
             command[1:1] = ["-R", account.pw_name]
         with self._log.open("ab") as log:
@@ -183,7 +185,7 @@ class XrootdServer:
             assert self._process is not None
             if self._process.poll() is not None:
                 self._process = None
-                raise XrootdUnavailableError(f"xrootd ended at start: {_last_line(self.log())}")
+                raise XrootdUnavailableError(f"xrootd ended at start: {_reason(self.log())}")
             if completed in self._log.read_bytes()[log_start:]:
                 try:
                     problem = stat_problem("127.0.0.1", port, self._probe)
@@ -263,6 +265,8 @@ def _unprivileged_account() -> pwd.struct_passwd:
     raise XrootdUnavailableError(f"xrootd does not run as root and there is no account {' or '.join(_ACCOUNTS)}")
 
 
-def _last_line(log: str) -> str:
-    lines: Iterator[str] = (line for line in reversed(log.splitlines()) if line.strip())
-    return next(lines, "no log")
+def _reason(log: str) -> str:
+    """Return the line of a failed start's log that says most: its last complaint, since the end only says "failed"."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    complaints = [line for line in lines if re.search(r"unable|denied|cannot|invalid", line, re.IGNORECASE)]
+    return (complaints or lines or ["no log"])[-1]
