@@ -194,7 +194,7 @@ def test_outcome_names_every_problem():
 def demo(*arguments, **environment):
     command = [sys.executable, "-c", "from jcache.cli import main; main()", "demo", *arguments]
     environment = {**os.environ, "COLUMNS": "80", **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ class XrootdServer:
             closed = [path for path in (self.directory, *self.directory.parents) if not path.stat().st_mode & 0o001]
             if closed:
                 raise XrootdUnavailableError(
-                    f"xrootd runs as {account.pw_name} and cannot reach {self.directory}: {closed[-1]} is closed to others"
+                    f"xrootd, as {account.pw_name}, cannot reach {self.directory}: {closed[-1]} is closed to others"
                 )
             os.chown(admin, account.pw_uid, account.pw_gid)
             command[1:1] = ["-R", account.pw_name]
