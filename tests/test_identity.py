@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -208,6 +209,8 @@ def test_different_objects_have_different_keys_and_directories() -> None:
         ("root", "/a", {}),
         (S3, "b/k", {"endpoint_url": "http://a", "client_kwargs": {"endpoint_url": "http://b"}}),
         (ABFS, "c/k", {}),
+        (ABFS, "c/k", {"account_name": "a", "connection_string": "AccountName=b;AccountKey=x"}),
+        ("newfs", "a", {"conf": {1: 2}}),
         ("hdfs", "/a", {"host": "default"}),
         ("sftp", "/a", {"host": "h", "sock": object()}),
         ("gdrive", "a", {}),
@@ -312,6 +315,38 @@ def test_readable_tree() -> None:
     assert identity.url == "https://opendata.cern.ch/eos/Run2012B_DoubleMuParked.root"
     assert identify("root", "/eos/f", {"hostid": "h"}, environ={}).url == "root://h//eos/f"
     assert identify(S3, "b/k", {}, environ={"HOME": "/nonexistent"}).url == "s3://b/k"
+
+
+@given(
+    st.sampled_from(["X-Amz-Signature", "authz", "access_token", "my-api-key", "client_secret", "xrd.gsiusrpxy"]),
+    st.text(max_size=30),
+    st.lists(st.sampled_from(["a=1", "b=2", "c"]), max_size=3),
+    st.integers(0, 3),
+)
+def test_any_credential_is_cut_wherever_it_stands(name: str, secret: str, others: list[str], place: int) -> None:
+    signed = [*others[:place], f"{name}={quote(secret, errors='surrogatepass')}", *others[place:]]
+    assert key(HTTP, f"https://h/f?{'&'.join(signed)}") == key(HTTP, f"https://h/f?{'&'.join(others)}")
+
+
+PLAIN = st.one_of(st.integers(), st.booleans(), st.text(max_size=5), st.binary(max_size=5))
+OPTIONS = st.dictionaries(
+    st.text("abcd.", min_size=1, max_size=3),
+    st.recursive(
+        PLAIN, lambda inner: st.dictionaries(st.text("abcd", min_size=1, max_size=2), inner, min_size=1), max_leaves=4
+    ),
+    max_size=3,
+)
+
+
+@given(OPTIONS, OPTIONS)
+def test_options_of_an_unknown_protocol_decide(first: dict[str, object], second: dict[str, object]) -> None:
+    assert (key("newfs", "f", first) == key("newfs", "f", second)) == (repr_sorted(first) == repr_sorted(second))
+
+
+def repr_sorted(value: object) -> str:
+    if isinstance(value, dict):
+        return repr(sorted((name, repr_sorted(item)) for name, item in value.items()))
+    return repr(value)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

@@ -121,28 +121,28 @@ def _escape(text: str, also: str = "") -> str:
 
 def _variant(address: Address, options: Mapping[str, object]) -> str:
     """Return the hash of all that tells objects of one path apart, empty where nothing does."""
-    deciding = (*address.extra, *_deciding(options, address.used, "", 0))
+    deciding = (*address.extra, *_deciding(options, address.used, ()))
     return layout.digest(repr(deciding), _HASH_DIGITS) if deciding else ""
 
 
 def _deciding(
-    options: Mapping[str, object], used: frozenset[str], prefix: str, depth: int
-) -> Iterator[tuple[str, object]]:
-    """Yield the options that may decide which bytes are meant, with their values, in the order of their names."""
-    for key, value in sorted(options.items(), key=lambda item: str(item[0])):
-        name = str(key)
+    options: Mapping[str, object], used: frozenset[str], outer: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Yield the options that may decide which bytes are meant, by the names that lead to them, in a fixed order."""
+    for name, value in sorted(options.items(), key=lambda item: str(item[0])):
+        where = (*outer, name)
+        if not isinstance(name, str):
+            raise Unidentifiable(f"option {where!r} has a name that is no text")
         if value is None or name in used or name in credentials.TUNING or credentials.is_secret(name):
             continue
-        whole = prefix + name
-        if name in _TARGETS or depth > _NESTING:
-            raise Unidentifiable(f"option {whole!r} names another source of bytes")
+        if name in _TARGETS or len(outer) > _NESTING:
+            raise Unidentifiable(f"option {'.'.join(where)!r} names another source of bytes")
         if isinstance(value, Mapping):
             inner = _deciding_headers(value) if name == "headers" else value
             # These go where the options themselves go; any other mapping has names of its own.
-            known = used if name == "client_kwargs" else frozenset()
-            yield from _deciding(inner, known, f"{whole}.", depth + 1)
+            yield from _deciding(inner, used if name == "client_kwargs" else frozenset(), where)
         else:
-            yield whole, _plain(whole, value, depth)
+            yield where, _plain(".".join(where), value, len(outer))
 
 
 def _deciding_headers(headers: Mapping[object, object]) -> dict[str, object]:

@@ -233,36 +233,44 @@ def _gcs(request: Request) -> Address:
 
 
 def _azure(request: Request) -> Address:
-    rest = request.rest
-    account = request.text("account_name")
-    host = request.text("account_host")
+    rest, named = request.rest, None
     if request.is_url and "@" in rest.partition("/")[0]:  # container@account.dfs.core.windows.net/path
         authority, path = _split_url(rest)
         container, _, where = authority.rpartition("@")
-        account, rest = account or where.partition(".")[0], container + path
+        rest, named = container + path, where.partition(".")[0]
     connection = request.text("connection_string") or request.environment("AZURE_STORAGE_CONNECTION_STRING")
-    if connection and not host and not account:
-        host, account = _connection(connection)
-    account = account or request.environment("AZURE_STORAGE_ACCOUNT_NAME")
-    if not host and not account:
+    account, host = request.text("account_name"), request.text("account_host")
+    # Which of them wins has changed between versions of the client.
+    given = {endpoint(host)} if host else {_blob_host(account)} if account else set()
+    if connection and (connected := _connection(connection)):
+        given.add(connected)
+    if len(given) > 1:
+        raise Unidentifiable("the Azure account and the connection string name different accounts")
+    fallback = named or request.environment("AZURE_STORAGE_ACCOUNT_NAME")
+    if not given and fallback:
+        given.add(_blob_host(fallback))
+    if not given:
         raise Unidentifiable("an Azure path comes without its storage account")
     used = credentials.names(
         "account_host account_key account_name assume_container_exists client_id connection_string location_mode"
         " request_session tenant_id version_aware"
     )
-    where = endpoint(host) if host else f"{account}.blob.core.windows.net".translate(_LOWER)
-    return Address("abfs", (where,), "/" + rest, (), used)
+    return Address("abfs", (given.pop(),), "/" + rest, (), used)
 
 
-def _connection(text: str) -> tuple[str | None, str | None]:
-    """Return the endpoint and the account of an Azure connection string, without its keys."""
+def _blob_host(account: str) -> str:
+    return f"{account}.blob.core.windows.net".translate(_LOWER)
+
+
+def _connection(text: str) -> str | None:
+    """Return the endpoint that an Azure connection string names, without its keys."""
     fields = {name.strip().lower(): value for name, _, value in (item.partition("=") for item in text.split(";"))}
     if fields.get("usedevelopmentstorage", "").lower() == "true":
-        return "http://127.0.0.1:10000/devstoreaccount1", None
+        return "127.0.0.1:10000/devstoreaccount1"
     if blob := fields.get("blobendpoint"):
-        return blob, None
-    account, suffix = fields.get("accountname"), fields.get("endpointsuffix")
-    return (f"{account}.blob.{suffix}", None) if account and suffix else (None, account)
+        return endpoint(blob)
+    account, suffix = fields.get("accountname"), fields.get("endpointsuffix") or "core.windows.net"
+    return f"{account}.blob.{suffix}".translate(_LOWER) if account else None
 
 
 def _host(scheme: str, default_port: int, *, user_matters: bool) -> Rule:
@@ -394,11 +402,6 @@ _RULES: dict[str, Rule] = {
         _refuse("is a view of another file system, which is the one to cache"),
     ),
 }  # fmt: skip
-
-
-def rule_for(scheme: str) -> Rule | None:
-    """Return the rule of a protocol, None for one that is not in the table."""
-    return _RULES.get(scheme)
 
 
 def locate(protocols: tuple[str, ...], path: str, options: Mapping[str, object], environ: Mapping[str, str]) -> Address:
