@@ -97,6 +97,7 @@ SAME = [
     [
         ("sftp", "/f", {"host": "h", "password": "x"}),
         ("ssh", "/f", {"host": "H", "port": 22, "pkey": object()}),
+        ("sftp", "sftp://H:22/f", {"host": "h", "port": 22}),
         ("sftp", "sftp://h/f"),
     ],
     [("github", "d/f", {"org": "o", "repo": "r", "sha": "s", "token": "t"}), ("github", "github://o:r@s/d/f")],
@@ -168,6 +169,8 @@ DIFFERENT = [
     ("sftp", "/f", {"host": "a", "username": "u"}),
     ("sftp", "//f", {"host": "a"}),
     ("ftp", "/f", {"host": "a"}),
+    ("ftp", "/f", {"host": "::1"}),
+    ("ftp", "/f", {"host": "::1", "port": 2121}),
     ("hdfs", "/f", {"host": "a"}),
     ("webhdfs", "/f", {"host": "a"}),
     ("github", "f", {"org": "o", "repo": "r"}),
@@ -204,6 +207,7 @@ def test_different_objects_have_different_keys_and_directories() -> None:
     ("protocol", "path", "options"),
     [
         (HTTP, "a/b", {}),
+        (HTTP, "https:///a", {}),
         (HTTP, "https://h/a", {"client_kwargs": {"connector": object()}}),
         (HTTP, "https://h/a", {"get_client": lambda **_: None}),
         ("root", "/a", {}),

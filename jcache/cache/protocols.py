@@ -142,6 +142,8 @@ def _http(request: Request) -> Address:
     where, _, query = request.rest.partition("#")[0].partition("?")
     # aiohttp takes the authority to end at the first slash or question mark; a backslash is no separator to it.
     authority, path = _split_url(where)
+    if not authority.rpartition("@")[2]:
+        raise Unidentifiable("an HTTP URL comes without its host")
     extra = credentials.strip_query("&".join([query, *_parameters(request.options.get("params"))]))
     return Address(request.scheme, (host_port(authority, ports[request.scheme]),), path or "/", tuple(extra), used)
 
@@ -288,12 +290,15 @@ def _host(scheme: str, default_port: int, *, user_matters: bool) -> Rule:
         path = request.rest
         if request.is_url:
             authority, path = _split_url(path)
-            user = user or authority.rpartition("@")[0].partition(":")[0]
-            host = host or authority
+            own, _, where = authority.rpartition("@")
+            user = user or own.partition(":")[0]
+            host = host or where
         # Hadoop's "default" is whatever the configuration of this machine says.
         if not host or (scheme == "hdfs" and host == "default"):
             raise Unidentifiable(f"a path of {scheme} comes without its host")
-        if port and not re.search(r":[0-9]+\Z", host):
+        if host.count(":") > 1 and not host.startswith("["):
+            host = f"[{host}]"  # an IPv6 address as options spell it
+        if port and not (request.is_url and re.search(r":[0-9]+\Z", host)):
             host = f"{host}:{port}"
         used = credentials.names(
             "host port username user acct tls kerberos kerb_kwargs kerb_ticket kerb_keytab proxy_to use_https"
