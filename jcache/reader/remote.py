@@ -90,6 +90,8 @@ class RemoteFile:
         # Whether what the journal has may no longer be trusted without asking the origin.
         self._must_stat = False
         self._opened = False
+        # What attaching and validating took, for an application that reads without opening.
+        self._open_s = 0.0
         self._lock = threading.Lock()
         # The session's: how many read just now, and when the last one did.
         self.active = 0
@@ -434,8 +436,10 @@ class RemoteFile:
                 except FlightAbortedError:
                     continue
                 continue
+            started_s = time.perf_counter()
             try:
                 await self._open(origin)
+                self._open_s += time.perf_counter() - started_s
             except BaseException as error:
                 self._opening = None
                 mine.set_exception(error if isinstance(error, Exception) else FlightAbortedError())
@@ -553,7 +557,7 @@ class RemoteFile:
     def _count(self, vector: bool, ranges: int, total: int, miss: int) -> None:
         counters = self._host.counters
         if not self._opened:
-            self.opened(0.0)
+            self.opened(self._open_s)
         if self._journal is None:
             hit, missed_bytes, bypass = 0, 0, total
         else:
