@@ -1,6 +1,7 @@
 """One path of one file system, read through the session."""
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -162,7 +163,7 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
 
 def _work_out(fs: Any, path: str, directory: str | None) -> Access | None:
     session = require()
-    options = dict(fs.storage_options or {})
+    options = positional(fs) | dict(fs.storage_options or {})
     for name in ("hostid", "host", "port", "endpoint_url"):
         value = fs.__dict__.get(name)
         if value is not None:
@@ -174,6 +175,18 @@ def _work_out(fs: Any, path: str, directory: str | None) -> Access | None:
         session.trouble(f"{error}; such files are not cached")
         return None
     return Access(_origin_class(type(fs))(fs, path, identity), directory)
+
+
+def positional(fs: Any) -> dict[str, Any]:
+    """Return by name the options that a file system was given by position: they may decide which bytes a path means."""
+    args = getattr(fs, "storage_args", ())
+    if not args:
+        return {}
+    try:
+        bound = inspect.signature(type(fs)).bind_partial(*args)
+    except (TypeError, ValueError):
+        return {"args": args}
+    return dict(bound.arguments)
 
 
 def _origin_class(cls: type) -> type[FileSystemOrigin]:
