@@ -10,13 +10,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 LIMIT_S = 60
+
+PTH = Path(__file__).parent.parent / "jcache" / "activate" / "jcache.pth"
+"""As it is installed into site-packages."""
 
 TRIGGER = """
 def read(n, url="far://host/file"):
@@ -77,8 +77,7 @@ class Site:
         self.path = path / "site"
         self.cache = path / "cache"
         self.path.mkdir()
-        pth = resources.files("jcache.activate").joinpath("jcache.pth").read_text()
-        self.write("jcache.pth", pth)
+        self.write("jcache.pth", PTH.read_text())
         # As `site` does for site-packages; where JCache is installed its own file has run before, which must do no
         # harm.
         self.write("sitecustomize.py", f"import site\nsite.addsitedir({str(self.path)!r})\n")

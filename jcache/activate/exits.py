@@ -136,11 +136,8 @@ class Ending:
         """Get the work going if nobody has; False where there is none. Takes no lock that other code might hold."""
         if self._pid != os.getpid():
             return False  # forked before there was a session: nothing of this process is ours
-        if self._session is None:
-            # CPU time of children that were waited for: without any, there is no report of a child to look for.
-            times = os.times()
-            if not self.job.is_root or times.children_user + times.children_system == 0:
-                return False
+        if self._session is None and not self._may_have_to_print():
+            return False
         if not self._claim.acquire(blocking=False):
             return True
         self._limit_s = limit_s
@@ -152,6 +149,11 @@ class Ending:
         else:
             self._work()
         return True
+
+    def _may_have_to_print(self) -> bool:
+        """Tell whether there may be reports of children: not where none that was waited for has used any CPU time."""
+        times = os.times()
+        return self.job.is_root and times.children_user + times.children_system > 0
 
     def _wait(self, limit_s: float) -> None:
         # The worker releases it once; whoever gets it hands it on to the next.
@@ -183,9 +185,12 @@ class Ending:
             done.release()
 
     def _close_and_report(self) -> None:
+        session = self._session
+        if session is not None and not session.counters.any_activity() and not self._may_have_to_print():
+            session.close(timeout_s=self._limit_s * _CLOSE_SHARE)
+            return
         from jcache.activate.reports import print_job, save_own
 
-        session = self._session
         if session is None:
             from jcache.config import Config, ConfigError
 

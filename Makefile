@@ -1,0 +1,80 @@
+# Everything that a developer runs. Stamps in .venv make each step happen once, and again when what it depends on changes.
+#
+#   make demo    show on generated data what the cache does to an analysis
+#   make test    all checks: lint, types, tests; the same as in CI
+#   make lint    only ruff and mypy
+#   make bench   the benchmarks
+#   make clean   remove what was built, the environment too
+
+MIN_PYTHON := (3, 11)
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < $(MIN_PYTHON))' 2>/dev/null && echo $$python && break; done)
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := $(shell find jcache plugins -type f ! -path '*/__pycache__/*')
+
+# What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls.
+DEBIAN_COMMANDS := xrootd nginx strace
+DEBIAN_PACKAGES := xrootd-server nginx-light strace
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.NOTPARALLEL:
+.PHONY: help demo test lint bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+	$(BIN)/jcache demo $(DEMO_ARGS)
+
+test: lint $(VENV)/debian.stamp
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+	@set -e; for script in bench/*.py; do test -e "$$script" || { echo "there are no benchmarks yet"; break; }; \
+		echo "$$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/python.stamp:
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or later; say where it is: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) 'hatchling>=1.24'
+	@touch $@
+
+# The dependencies. XRootD's client has no wheel for every platform and takes long to build: without it, the rest works.
+$(VENV)/demo.stamp: EXTRAS := demo
+$(VENV)/test.stamp: EXTRAS := test
+$(VENV)/demo.stamp $(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
+	$(PIP) --only-binary=xrootd '.[$(EXTRAS),xrootd]' || { \
+		echo "make: going on without XRootD: its client cannot be installed here" >&2; $(PIP) '.[$(EXTRAS)]'; }
+	@touch $@
+
+# JCache itself, installed as a user has it: an editable installation would have no .pth file that activates it.
+$(VENV)/jcache.stamp: $(SOURCES) pyproject.toml $(wildcard README.md) $(VENV)/python.stamp
+	$(PIP) --no-build-isolation --force-reinstall --no-deps .
+	@touch $@
+
+# Tried once: where it may not be installed, the demo and the tests say what they do without.
+$(VENV)/debian.stamp: $(VENV)/python.stamp
+	@missing=; for command in $(DEBIAN_COMMANDS); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	if test -n "$$missing" && command -v apt-get >/dev/null; then \
+		if test "$$(id -u)" = 0; then root=; elif sudo -n true 2>/dev/null; then root="sudo -n"; else root=false; fi; \
+		echo "installing $(DEBIAN_PACKAGES) (missing:$$missing)"; \
+		{ $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			$$root apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES); } >/dev/null 2>&1 \
+			|| echo "not installed:$$missing; what needs it is skipped"; \
+	fi
+	@touch $@
