@@ -178,9 +178,11 @@ class Session:
         self.counters.bypassed(reason)
 
     def trouble(self, what: str) -> None:
-        """Count a failure of the cache, and say the first one of this process on stderr."""
+        """Count a failure of the cache, and say it on stderr: the first one of this process, with JCACHE_LOG=info all."""
         self.counters.failure()
-        if not self._warned and not self._closed:
+        talkative = self.config.log in ("debug", "info")
+        silent = self.config.log in ("error", "critical")
+        if (talkative or not self._warned) and not silent and not self._closed:
             self._warned = True
             print(f"jcache: {what}", file=sys.stderr)  # noqa: T201 - the one warning that the user gets
 
