@@ -1,0 +1,200 @@
+"""The command line: quick help, commands that fail alone, and `jcache report`."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import click
+import pytest
+from click.testing import CliRunner
+from report_samples import ttbar_report
+
+import jcache
+from jcache.cli import group, main
+from jcache.report.merge import merge
+from jcache.report.model import Report
+from jcache.report.text import render
+
+
+@pytest.fixture
+def call(monkeypatch):
+    for name in ("JCACHE_DIR", "JCACHE_JSON"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments, **environ):
+        return CliRunner().invoke(main, [str(a) for a in arguments], env=environ, prog_name="jcache")
+
+    return run
+
+
+@pytest.fixture
+def reports(tmp_path):
+    """Two jobs: an old one of three processes on two hosts, and a newer one of two."""
+    directory = tmp_path / "reports"
+    paths = {}
+    for number, (run, pid, host) in enumerate(
+        [("old", 1, "a"), ("old", 2, "a"), ("old", 1, "b"), ("new", 5, "a"), ("new", 6, "a")]
+    ):
+        report = ttbar_report(seed=number, events=50, real_s=5.0, run=run, pid=pid, host=host)
+        path = report.save(directory)
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
+        paths[run, pid, host] = path
+    return directory, paths
+
+
+def text_of(report: Report, note: str = "") -> str:
+    file = io.StringIO()
+    render(report, file, note=note)
+    return file.getvalue()
+
+
+def test_help_names_every_command_and_imports_none(call):
+    result = call("--help")
+    assert result.exit_code == 0
+    for name, (_, line) in group.COMMANDS.items():
+        assert f"  {name} " in result.output
+        assert line in result.output
+    script = (
+        "import sys; from jcache.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print([m for m in sys.modules if m.startswith('jcache.cli.') or m in ('rich', 'asyncio', 'fsspec')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['jcache.cli.errors', 'jcache.cli.group']"
+
+
+def test_version(call):
+    assert call("--version").output == f"jcache {jcache.__version__}\n"
+
+
+def test_a_command_that_is_not_there_fails_alone(call, monkeypatch):
+    monkeypatch.setitem(group.COMMANDS, "ghost", ("jcache.cli.ghost:ghost", "Not there."))
+    assert call("--help").exit_code == 0
+    assert call("report", "--help").exit_code == 0
+    result = call("ghost")
+    assert result.exit_code == 1
+    assert result.stderr == "jcache: this installation has no command 'ghost'\n"
+    assert call("nonsense").exit_code == 2
+
+
+def test_a_command_whose_package_is_missing_says_which(call, monkeypatch, tmp_path):
+    (tmp_path / "needy_command.py").write_text("import a_package_that_nobody_has\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(group.COMMANDS, "needy", ("needy_command:needy", "Needs more."))
+    result = call("needy")
+    assert result.exit_code == 1
+    assert "'a_package_that_nobody_has'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_every_command_that_is_there_is_a_command(call):
+    for name in group.COMMANDS:
+        result = call(name, "--help")
+        if "has no command" not in result.output:
+            assert result.exit_code == 0, result.output
+            assert isinstance(main.get_command(click.Context(main), name), click.Command)
+
+
+def test_one_report_is_printed_as_it_was(call, reports):
+    _, paths = reports
+    path = paths["new", 5, "a"]
+    result = call("report", path)
+    assert result.exit_code == 0
+    assert result.stdout == text_of(Report.load(path))
+    assert call("report", path, path).stdout == result.stdout
+
+
+def test_last_is_the_newest_job_with_all_its_processes(call, reports):
+    directory, paths = reports
+    job = merge([Report.load(path) for key, path in paths.items() if key[0] == "new"])
+    for arguments, environ in (
+        (["--last"], {"JCACHE_JSON": str(directory)}),
+        ([], {"JCACHE_JSON": str(directory), "JCACHE_DIR": "/nonexistent"}),
+    ):
+        result = call("report", *arguments, **environ)
+        assert result.exit_code == 0
+        assert result.stdout == text_of(job, "sum of 2 processes")
+    for path in paths.values():
+        os.utime(path, (1_800_000_000, 1_800_000_000) if "old" in Report.load(path).run else None)
+    result = call("report", "--last", "--json", JCACHE_JSON=str(directory))
+    assert json.loads(result.stdout)["run"] == "old"
+
+
+def test_last_looks_below_the_cache_directory(call, tmp_path):
+    report = ttbar_report(events=20)
+    report.save(tmp_path / ".reports")
+    assert call("report", JCACHE_DIR=str(tmp_path)).stdout == text_of(report)
+
+
+def test_a_directory_is_merged_and_json_is_the_same_report(call, reports):
+    directory, paths = reports
+    total = merge([Report.load(path) for path in paths.values()])
+    assert call("report", directory).stdout == text_of(total, "sum of 5 processes on 2 hosts")
+    result = call("report", directory, "--json")
+    assert Report.loads(result.stdout) == total
+    assert call("report", "--json", *paths.values(), directory).stdout == result.stdout
+
+
+def test_unreadable_reports_are_named_and_the_rest_is_printed(call, reports):
+    directory, _ = reports
+    torn = directory / "jcache.torn.a.1.1.json"
+    torn.write_text(ttbar_report(run="new").dumps()[:700])
+    (directory / ".jcache.x.json.1234.tmp").write_text("being written")
+    result = call("report", directory)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"jcache: cannot read {torn}: not JSON")
+    assert result.stderr.count("\n") == 1
+    assert "sum of 5 processes" in result.stdout
+    os.utime(torn, (1_600_000_000, 1_600_000_000))
+    result = call("report", "--last", JCACHE_JSON=str(directory))
+    assert (result.exit_code, str(torn) in result.stderr) == (1, True)  # a report of that very job
+    assert "sum of 2 processes" in result.stdout
+    result = call("report", torn)
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "words"),
+    [
+        (["/no/such/file.json"], {}, "no such file or directory: /no/such/file.json"),
+        ([], {}, "JCACHE_DIR"),
+        (["--last"], {"JCACHE_DIR": "/no/such/dir"}, "/no/such/dir/.reports"),
+        (["--last", "."], {}, "not both"),
+        (["EMPTY"], {}, "no reports (jcache.*.json) in"),
+        (["--last"], {"JCACHE_JSON": "EMPTY"}, "no reports (jcache.*.json) in"),
+    ],
+)
+def test_wrong_paths_are_one_clear_line(call, tmp_path, arguments, environ, words):
+    def place(text):
+        return str(tmp_path) if text == "EMPTY" else text
+
+    result = call("report", *map(place, arguments), **{key: place(value) for key, value in environ.items()})
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.startswith("jcache: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_thousand_reports_are_merged_within_a_second_or_two(call, tmp_path):
+    one = ttbar_report(events=200)
+    for pid in range(1000):
+        replace(one, pid=pid).save(tmp_path)
+    begin = time.perf_counter()
+    result = call("report", tmp_path, "--json")
+    assert time.perf_counter() - begin < 5  # measured: 0.7 s
+    assert Report.loads(result.stdout).read.bytes == 1000 * one.read.bytes
+
+
+def test_the_installed_command_runs(reports):
+    directory, _ = reports
+    script = "import sys; from jcache.cli import main; sys.exit(main(prog_name='jcache'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "report", str(directory)], capture_output=True, text=True, check=True
+    )
+    assert "cache combined hit rate" in done.stdout
+    assert done.stderr == ""
