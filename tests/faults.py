@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jcache.storage import Storage
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # What an operation is told to do: nothing; raise this; or, if it writes, write so many bytes and then raise or return
 # short.
-Fault = OSError | tuple[int, OSError | None] | None
+Fault = BaseException | tuple[int, BaseException | None] | None
 
 
 def error(number: int) -> OSError:
@@ -47,9 +50,13 @@ class FaultyStorage(Storage):
             raise Crashed
         self.calls.append(name)
         fault = self.plan(name, len(self.calls) - 1)
-        if isinstance(fault, OSError):
-            raise fault
+        if isinstance(fault, BaseException):
+            self._raise(fault)
         return fault
+
+    def _raise(self, fault: BaseException) -> None:
+        self.crashed = isinstance(fault, Crashed)
+        raise fault
 
     def open(self, path, flags, mode=0o600):
         self._step("open")
@@ -76,7 +83,7 @@ class FaultyStorage(Storage):
         size, after = fault
         written = os.pwrite(fd, b"".join(buffers)[:size], position)
         if after is not None:
-            raise after
+            self._raise(after)
         return written
 
     def fstat(self, fd):

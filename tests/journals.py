@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from jcache.journal import DamagedExtent, Journal, JournalError, Version, View
 from jcache.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 IDENTITY = "https://example.org/f"
 REMOTE = random.Random(7).randbytes(1 << 20)

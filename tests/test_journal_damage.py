@@ -1,4 +1,4 @@
-"""Whatever a segment's bytes have become: right bytes or a gap, damage counted, nothing allocated beyond the file's size."""
+"""Whatever has become of a segment: right bytes or a gap, damage counted, nothing allocated beyond the file's size."""
 
 import os
 import random

@@ -31,6 +31,7 @@ __all__ = ["Segment", "read_all"]
 
 TAIL_BYTES = 64 * 1024
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 4 * 1024, 1024 * 1024
+_WORTH_SKIPPING_BYTES = 32 * 1024
 _SEARCH_BYTES = 1024 * 1024
 
 
@@ -190,7 +191,7 @@ class Segment:
             found.checksums.extend(columns.checksums)
             found.positions.extend(columns.positions)
         self._end = data_position + head.data_bytes
-        reader.skipped(head.data_bytes)
+        reader.skipped(table_bytes, head.data_bytes)
         return head
 
     def _search(self, storage: Storage) -> int | None:
@@ -230,12 +231,16 @@ class _Window:
             self._position, offset = position, 0
         return self._block[offset : offset + size]
 
-    def skipped(self, size: int) -> None:
-        """Adapt to the distance from one table to the next: what lies between is read for nothing."""
-        if size < self._window:
+    def skipped(self, table_bytes: int, data_bytes: int) -> None:
+        """Adapt to what lies ahead, taking the next frame to be like the last one.
+
+        Little data is read through, many frames at a time; much data is skipped, and the next read is to have just a
+        header and its table.
+        """
+        if data_bytes < _WORTH_SKIPPING_BYTES:
             self._window = min(2 * self._window, _LARGEST_WINDOW)
         else:
-            self._window = max(self._window // 2, _SMALLEST_WINDOW)
+            self._window = min(max(FRAME.size + table_bytes, _SMALLEST_WINDOW), _LARGEST_WINDOW)
 
 
 def read_all(storage: Storage, fd: int, size: int, position: int) -> bytes:
