@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from array import array
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,17 @@ from faults import FaultyStorage
 from journals import IDENTITY, REMOTE, VERSION, attached, hits, journal, read, readable, record
 
 from jcache.journal import DamagedExtent, Journal, Version
-from jcache.journal.format import FRAME_MAGIC, HEADER, HEADER_MAGIC, INDEX_MAGIC, Metadata, pack_header, segment_name
+from jcache.journal.format import (
+    FRAME_MAGIC,
+    HEADER,
+    HEADER_MAGIC,
+    INDEX_MAGIC,
+    Columns,
+    Metadata,
+    pack_header,
+    pack_seal,
+    segment_name,
+)
 from jcache.storage import Storage
 
 # Three frames; the second holds two extents out of order, the third touches the first.
@@ -394,3 +405,15 @@ def test_pieces_read_through_a_storage_that_reads_short(tmp_path):
     reader = attached(tmp_path, Short())
     assert readable(reader.view(VERSION)) == 600_001
     assert (reader.damaged, reader.problems()) == (0, [])
+
+
+@pytest.mark.parametrize("length", [(1 << 32) - 1, 5000])
+def test_an_index_that_promises_more_than_the_file_holds(tmp_path, length):
+    """Its checksums are right, so only its writer can have been wrong: still nothing is allocated for it."""
+    packed = Metadata(IDENTITY, VERSION, {}, "h", 1, 1).pack()
+    header = pack_header(5, packed)
+    columns = Columns(array("Q", [0]), array("I", [length]), array("Q", [1]), array("Q", [len(header)]))
+    path = tmp_path / segment_name("h", 1, 5)
+    path.write_bytes(header + pack_seal(5, len(header), columns, packed))
+    reader, found = checked(path)
+    assert (found, reader.damaged) == (0, 1)

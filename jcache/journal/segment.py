@@ -119,7 +119,8 @@ class Segment:
             return False
         position = trailer.index_position
         if position >= tail_position:
-            block = memoryview(tail)[position - tail_position :]
+            # Copied, so that the index alone stays in memory, not all of the tail.
+            block = memoryview(tail[position - tail_position :])
         else:
             block = memoryview(read_all(storage, source.fd, size - position, position))
         columns = parse_index(block, trailer, salt)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jcache.journal.format import Column
     from jcache.storage import Storage
 
-__all__ = ["Run", "Source", "Table"]
+__all__ = ["Run", "Source", "Table", "is_disjoint", "open_source"]
 
 
 class Source:
@@ -186,16 +186,17 @@ def _ordered(columns: Columns) -> Columns:
     """Sort rows; drop those that are forgotten or lie inside another one."""
     starts, lengths = columns.starts, columns.lengths
     if 0 not in lengths:
-        if _is_disjoint(starts, lengths):
+        if is_disjoint(starts, lengths):
             return columns
         order = sorted(range(len(starts)), key=starts.__getitem__)
         columns = _picked(columns, order)
-        if _is_disjoint(columns.starts, columns.lengths):
+        if is_disjoint(columns.starts, columns.lengths):
             return columns
     return _picked(columns, _outermost(columns.starts, columns.lengths))
 
 
-def _is_disjoint(starts: Column, lengths: Column) -> bool:
+def is_disjoint(starts: Column, lengths: Column) -> bool:
+    """Whether each extent ends before the next one begins."""
     # Loops in C: this runs over each row of a scanned segment.
     following = iter(starts)
     next(following, None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jcache.journal.errors import DamagedExtent, JournalError
 from jcache.journal.format import checksum
 from jcache.journal.segment import read_all
+from jcache.journal.table import is_disjoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,6 +164,8 @@ class View:
     def covered(self) -> int:
         """Return how many distinct bytes of the file the journal holds."""
         runs = [(run.starts, run.lengths, len(run.starts)) for run in self.runs]
+        if len(runs) == 1 and is_disjoint(*runs[0][:2]):
+            return sum(runs[0][1])
         total = reach = 0
         for start, length in sorted(
             row for starts, lengths, n in runs for row in zip(starts[:n], lengths[:n], strict=True)

@@ -172,7 +172,7 @@ class SegmentWriter:
                     raise OSError(errno.EIO, "nothing was written")
                 position += written
                 buffers = _rest(buffers, written)
-        except OSError:
+        except BaseException:  # an interrupted write leaves remains just like a failed one
             self._dirty = True
             # Where this fails too, the remains are no valid frame, or one that the next frame overwrites, so that its
             # extents fail their checksums.
