@@ -151,9 +151,16 @@ class Ending:
         return True
 
     def _may_have_to_print(self) -> bool:
-        """Tell whether there may be reports of children: not where none that was waited for has used any CPU time."""
-        times = os.times()
-        return self.job.is_root and times.children_user + times.children_system > 0
+        """Tell whether there may be reports of children: not where this process has waited for none."""
+        if not self.job.is_root:
+            return False
+        if self._session is None:
+            # Most processes: no import, but only children that used 10 ms of CPU, as each that starts Python does.
+            times = os.times()
+            return times.children_user + times.children_system > 0
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
     def _wait(self, limit_s: float) -> None:
         # The worker releases it once; whoever gets it hands it on to the next.
