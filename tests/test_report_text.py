@@ -15,7 +15,8 @@ from report_samples import Clock, empty_report, ttbar_report
 from jcache.counters import Counters
 from jcache.report import plot
 from jcache.report.model import Report, from_counters
-from jcache.report.text import human, percent, render
+from jcache.report.text import render
+from jcache.report.units import human, percent
 
 GOLDEN = Path(__file__).parent / "golden" / "report.txt"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from jcache.cli.errors import WrongInputError
+from jcache.config import Config, ConfigError
 from jcache.report.merge import describe, merge
 from jcache.report.model import Report, ReportError
 
@@ -48,11 +49,13 @@ def report(ctx: click.Context, files: tuple[Path, ...], *, last: bool, as_json: 
 
 
 def _reports_directory() -> Path:
-    if directory := os.environ.get("JCACHE_JSON"):
-        return Path(directory)
-    if directory := os.environ.get("JCACHE_DIR"):
-        return Path(directory) / ".reports"
-    raise WrongInputError("where are the reports? Name them, or set JCACHE_DIR (or JCACHE_JSON)")
+    try:
+        directory = Config.from_environ(os.environ).report_directory
+    except ConfigError as error:
+        raise WrongInputError(str(error)) from None
+    if directory is None:
+        raise WrongInputError("where are the reports? Name them, or set JCACHE_DIR (or JCACHE_JSON)")
+    return Path(directory)
 
 
 def _in_directory(directory: Path) -> list[Path]:
