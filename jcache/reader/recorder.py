@@ -1,5 +1,7 @@
 """The thread that writes what was fetched into the journals, behind the application's back."""
 
+import contextlib
+import functools
 import threading
 import time
 from collections import deque
@@ -71,14 +73,15 @@ class Recorder:
         self._waiting_bytes = 0
         self._busy = False
         self._closed = False
+        self._abandoned = False
         self._thread: threading.Thread | None = None
 
     def submit(self, recording: Recording, *, timeout_s: float) -> bool:
         """Queue a recording, waiting for room at most `timeout_s` seconds.
 
         Returns:
-            False where it was not taken: the queue stayed full, or the recorder is closed. The caller then
-            releases the bytes itself.
+            False where it was not taken: the queue stayed full, the recorder is closed, or no thread can be had. The
+            caller then releases the bytes itself.
         """
         size_bytes = recording.size_bytes
         with self._changed:
@@ -88,8 +91,9 @@ class Recorder:
                 )
             if self._closed or (self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes):
                 return False
+            if not self._put(recording):
+                return False
             self._waiting_bytes += size_bytes
-            self._put(recording)
         return True
 
     def call(self, task: Callable[[], None]) -> bool:
@@ -97,13 +101,23 @@ class Recorder:
         with self._changed:
             if self._closed:
                 return False
-            self._put(task)
-        return True
+            return self._put(task)
+
+    def give_up(self) -> None:
+        """Take nothing more and wait for nothing: the cache directory hangs, and the thread with it."""
+        with self._changed:
+            self._closed = self._abandoned = True
+            waiting = [item for item in self._queue if isinstance(item, Recording)]
+            self._queue.clear()
+            self._changed.notify_all()
+        for recording in waiting:
+            recording.settled(recording.extents)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is queued or being written; return whether that was reached in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
+            self._changed.wait_for(lambda: self._abandoned or (not self._queue and not self._busy), timeout_s)
+            return not self._queue and not self._busy
 
     def close(self, timeout_s: float) -> bool:
         """Write what is queued and stop the thread; return whether all was written in time."""
@@ -116,12 +130,17 @@ class Recorder:
             thread.join(timeout_s)
         return done
 
-    def _put(self, item: Recording | Callable[[], None]) -> None:
+    def _put(self, item: Recording | Callable[[], None]) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="jcache-recorder", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False  # the process has all the threads it may have, or is about to end
+            self._thread = thread
         self._queue.append(item)
         self._changed.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="jcache-recorder", daemon=True)
-            self._thread.start()
+        return True
 
     def _run(self) -> None:
         while True:
@@ -136,12 +155,27 @@ class Recorder:
                 if isinstance(first, Recording):
                     self._write(batch)
                 else:
-                    first()
+                    self._attempt(first)
             finally:
                 with self._changed:
                     self._busy = False
                     self._waiting_bytes -= sum(recording.size_bytes for recording in batch)
                     self._changed.notify_all()
+
+    def _attempt(self, task: Callable[[], None]) -> bool:
+        """Run a task; tell of its failure. This thread must outlive any of them: nobody would start another."""
+        try:
+            task()
+        except JournalError as error:
+            problem = error
+        except Exception as error:  # noqa: BLE001 - see above
+            problem = JournalError(f"recording failed: {error!r}")
+        else:
+            return True
+        # To tell may fail as well, where stderr is closed.
+        with contextlib.suppress(Exception):
+            self._failed(problem)
+        return False
 
     def _batch(self, first: Recording) -> list[Recording]:
         batch, size_bytes = [first], first.size_bytes
@@ -157,18 +191,15 @@ class Recorder:
         return batch
 
     def _write(self, batch: list[Recording]) -> None:
+        first = batch[0]
         extents = [extent for recording in batch for extent in recording.extents]
-        try:
-            if time.monotonic() >= self._paused_until:
-                first = batch[0]
-                first.journal.append(first.info.version, dict(first.info.details), extents)
-                self._recorded(sum(len(data) for _, data in extents))
-        except JournalError as error:
+
+        def append() -> None:
+            first.journal.append(first.info.version, first.info.details, extents)
+            self._recorded(sum(len(data) for _, data in extents))
+
+        if time.monotonic() >= self._paused_until and not self._attempt(append):
             self._paused_until = time.monotonic() + self._pause_s
-            self._failed(error)
-        except Exception as error:  # noqa: BLE001 - this thread must outlive any defect: the readers wait for it
-            self._failed(JournalError(f"recording failed: {error!r}"))
-        finally:
-            # Only now: until here a second reader finds the bytes in memory, from here on in the journal.
-            for recording in batch:
-                recording.settled(recording.extents)
+        # Only now: until here a second reader finds the bytes in memory, from here on in the journal.
+        for recording in batch:
+            self._attempt(functools.partial(recording.settled, recording.extents))
