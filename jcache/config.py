@@ -43,6 +43,8 @@ class Config:
     flat: bool = False
     size: int | None = None
     """Bytes; None for no limit."""
+    timeout: float = 10.0
+    """Seconds."""
     log: str = "warning"
 
     @property
@@ -272,14 +274,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_BYPASS", _ON, "0", "Only measure: write nothing to the cache and serve nothing from it.", _boolean),
     Setting("JCACHE_SUMMARY", _ON, "1", "Print the report at the end of the job.", _boolean),
     Setting("JCACHE_JSON", "a directory", "$JCACHE_DIR/.reports", "Where the JSON reports go.", _text, is_path=True),
-    Setting("JCACHE_STATS", "a number of seconds, 0 for never", "0", "Write an interim report this often. (Not done yet.)", _seconds),
+    Setting("JCACHE_STATS", "a number of seconds, 0 for never", "0",
+            "Write an interim report this often; not done yet.", _seconds),
     Setting("JCACHE_APPNAME", "a name without slashes", "the program's", "What the reports call the job.", _name),
     Setting("JCACHE_NOAPP", "program names, separated by commas", "-", "Programs that are to run uncached.", _names),
     Setting("JCACHE_PROTOCOLS", "protocols, separated by commas", "all", "Cache these protocols only.", _protocols),
     Setting("JCACHE_BASEPATH", "a path such as /store", "-",
             "Ignore the host, and the path before this: for federations, where many hosts serve one tree.", _basepath),
     Setting("JCACHE_FLAT", _ON, "0", "One directory for each file instead of a tree like the remote one.", _boolean),
-    Setting("JCACHE_SIZE", "a size such as 500GB or 1.5TiB", "no limit", "How much the cache may hold. (Not enforced yet.)", parse_size),
+    Setting("JCACHE_SIZE", "a size such as 500GB or 1.5TiB", "no limit",
+            "How much the cache may hold; not enforced yet.", parse_size),
+    Setting("JCACHE_TIMEOUT", "a number of seconds", "10",
+            "How long a call on the cache directory may take before it counts as hung and is used no more.", _seconds),
     Setting("JCACHE_LOG", _LEVELS, "warning", "What is worth a line on stderr.", _level),
     Setting(CONFIG_VARIABLE, "a TOML file", "jcache.toml in the cache directory",
             "A file that sets what the environment does not: `validate = 300`.", _text, is_path=True),

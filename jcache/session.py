@@ -5,7 +5,6 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from concurrent.futures import Executor, ThreadPoolExecutor
 
 from jcache.cache import Cache, CacheUnusable, Identity
 from jcache.config import Config
@@ -13,6 +12,7 @@ from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
+from jcache.reader.workers import CacheHungError, Workers
 
 __all__ = ["Session", "current", "ensure", "start", "stop"]
 
@@ -79,22 +79,11 @@ class Session:
         self._lock = threading.Lock()
         self._files: OrderedDict[tuple[bytes, str], RemoteFile] = OrderedDict()
         self._caches: dict[bytes, Cache | None] = {}
-        self._pool: ThreadPoolExecutor | None = None
+        self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         self._closed = False
         self.bypassed: str | None = None
 
     # -- files ----------------------------------------------------------------------------------------------
-
-    @property
-    def pool(self) -> Executor:
-        """Threads for blocking reads of the cache directory."""
-        pool = self._pool
-        if pool is None:
-            with self._lock:
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="jcache-read")
-                pool = self._pool
-        return pool
 
     def cache(self, directory: str | None = None) -> Cache | None:
         """Return a cache directory, made and checked at its first use; None where it cannot be used.
@@ -109,8 +98,8 @@ class Session:
         if key not in self._caches:
             cache = Cache(path, flat=self.config.flat, basepath=self.config.basepath)
             try:
-                cache.prepare()
-            except CacheUnusable as error:
+                self.workers.call(cache.prepare)
+            except (CacheUnusable, CacheHungError) as error:
                 self.trouble(f"{error}; nothing is cached")
                 self.counters.bypassed(str(error))
                 self._caches[key] = None
@@ -178,7 +167,7 @@ class Session:
         self.counters.bypassed(reason)
 
     def trouble(self, what: str) -> None:
-        """Count a failure of the cache, and say it on stderr: the first one of this process, with JCACHE_LOG=info all."""
+        """Count a failure of the cache; say the first one of this process on stderr, with JCACHE_LOG=info all."""
         self.counters.failure()
         talkative = self.config.log in ("debug", "info")
         silent = self.config.log in ("error", "critical")
@@ -188,6 +177,10 @@ class Session:
 
     def _recorded(self, nbytes: int) -> None:
         self.counters.recorded(nbytes)
+
+    def _hung(self, limit_s: float) -> None:
+        self.recorder.give_up()
+        self.trouble(f"the cache directory did not answer within {limit_s:.0f} s; reads go to the origin from now on")
 
     def _failed(self, error: JournalError) -> None:
         self.trouble(f"{error}; reads go on without recording")
@@ -211,11 +204,7 @@ class Session:
             self._files.clear()
         for file in files:
             self.recorder.call(file.close)
-        done = self.recorder.close(timeout_s)
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
-        return done
+        return self.recorder.close(timeout_s)
 
     def forget(self) -> None:
         """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""

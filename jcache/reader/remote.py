@@ -5,9 +5,9 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
 
 from jcache.counters import Counters
 from jcache.errors import OfflineMissError, OriginChangedError
@@ -29,12 +29,12 @@ from jcache.reader.snapshot import (
     agrees,
     to_origin,
 )
+from jcache.reader.workers import CacheHungError, Workers
 
 __all__ = ["Host", "RemoteFile", "Span"]
 
 # A byte range as fsspec's callers give it: Python's slice rules, None for "from the start" and "to the end".
 Span = tuple[int | None, int | None]
-T = TypeVar("T")
 
 # How often a file that nobody has read yet may be found replaced before that is the reader's problem.
 RESTARTS = 4
@@ -49,13 +49,9 @@ class Host(Protocol):
 
     counters: Counters
     recorder: Recorder
+    workers: Workers
     validate: str | float
     offline: bool
-
-    @property
-    def pool(self) -> Executor:
-        """Threads for blocking reads of the cache directory."""
-        ...
 
     def trouble(self, what: str) -> None:
         """Say once that the cache is in trouble, and count it."""
@@ -251,11 +247,11 @@ class RemoteFile:
         served: dict[Part, bytes] = {}
         if plan.own is None:
             if plan.has_hits:
-                served = await self._in_thread(lambda: self._serve(snapshot.view, plan))
+                served = await self._serve(snapshot, plan)
         elif plan.has_hits:
             fetch = asyncio.ensure_future(self._fetch(snapshot, origin, plan.own))
             try:
-                served = await self._in_thread(lambda: self._serve(snapshot.view, plan))
+                served = await self._serve(snapshot, plan)
             except BaseException:
                 fetch.cancel()
                 raise
@@ -270,17 +266,26 @@ class RemoteFile:
             await self._record_in_time(snapshot, snapshot.use_ahead(ahead), room_s=ROOM_S)
         return [assemble(row, served) for row in plan.parts]
 
-    def _serve(self, view: View | None, plan: Plan) -> dict[Part, bytes]:
-        """Read the parts that lie in the journal; damaged ones are left out, to be planned again."""
+    async def _serve(self, snapshot: Snapshot, plan: Plan) -> dict[Part, bytes]:
+        """Read the parts that lie in the journal; what cannot be read is left out, to be planned again."""
+        view, counters = snapshot.view, self._host.counters
+        hits = [part for row in plan.parts for part in row if isinstance(part[2], Run)]
         served: dict[Part, bytes] = {}
-        for row in plan.parts:
-            for part in row:
-                if isinstance(part[2], Run):
-                    try:
-                        assert view is not None
-                        served[part] = view.read(part)  # type: ignore[arg-type]  # its place is a run
-                    except JournalError:
-                        self._host.counters.damaged(1)
+
+        def read_all() -> None:
+            for part in hits:
+                try:
+                    assert view is not None
+                    served[part] = view.read(part)  # type: ignore[arg-type]  # its place is a run
+                except JournalError:
+                    counters.damaged(1)
+
+        try:
+            await self._host.workers.run(read_all, size_bytes=sum(stop - start for start, stop, *_ in hits))
+        except CacheHungError:
+            # From here on the origin serves this version; what was read so far stays good.
+            snapshot.view = None
+            return dict(served)
         return served
 
     # -- fetching and recording -----------------------------------------------------------------------------
@@ -349,7 +354,7 @@ class RemoteFile:
         if self._record(snapshot, extents, timeout_s=0):
             return
         try:
-            taken = await self._in_thread(lambda: self._record(snapshot, extents, timeout_s=room_s))
+            taken = await asyncio.to_thread(self._record, snapshot, extents, timeout_s=room_s)
         except BaseException:
             snapshot.settle(extents)
             raise
@@ -365,7 +370,7 @@ class RemoteFile:
         self._refreshed_s = now_s
         found = False
         try:
-            found = await self._in_thread(self._journal.refresh)
+            found = await self._host.workers.run(self._journal.refresh)
         except (JournalError, OSError):
             found = False
         except BaseException:
@@ -454,7 +459,7 @@ class RemoteFile:
         if self._journal is not None:
             self._refreshed_s = time.monotonic()
             try:
-                await self._in_thread(self._journal.attach)
+                await self._host.workers.run(self._journal.attach)
             except (JournalError, OSError) as error:
                 self._host.trouble(f"{self.url}: its journal cannot be read ({error})")
                 self._journal = None
@@ -469,7 +474,8 @@ class RemoteFile:
         if info is None and (before is not None or self._has_stored()) and not self._host.offline:
             info = self._trusted(await origin.stat())
             if isinstance(self._host.validate, float) and self._journal is not None:
-                await self._in_thread(functools.partial(self._journal.touch, info.version))
+                with contextlib.suppress(JournalError):
+                    await self._host.workers.run(functools.partial(self._journal.touch, info.version))
         if before is not None and before.info is not None and info is not None:
             if agrees(before.info.version, info.version):
                 return self._keep(before)
@@ -550,9 +556,6 @@ class RemoteFile:
             self._journal.forget()
 
     # -- helpers --------------------------------------------------------------------------------------------
-
-    def _in_thread(self, task: Callable[[], T]) -> "asyncio.Future[T]":
-        return asyncio.get_running_loop().run_in_executor(self._host.pool, task)
 
     def _count(self, vector: bool, ranges: int, total: int, miss: int) -> None:
         counters = self._host.counters
