@@ -1,6 +1,7 @@
 """What a hooked file system's read methods do instead, one maker per method: `maker(original) -> replacement`."""
 
 import asyncio
+import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from fsspec.utils import isfilelike
 from jcache.session import current
 from jcache_plugins.access import Access, access, on_loop_of, run
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
-from jcache_plugins.origins import UnsizedError, within_origin
+from jcache_plugins.origins import UnsizedError, reaching, within_origin
 
 __all__ = ["ASYNC", "SYNC", "cat_many", "download", "measured"]
 
@@ -71,7 +72,9 @@ def async_cat_file(original: Method) -> Method:
         start, end, rest = span_of(args, kwargs, ordered=ordered)
         found = find(self, path, rest)
         if found is None:
-            return measured(self, path, await original(self, path, *args, **kwargs))  # type: ignore[no-any-return]
+            with reaching():  # what it calls in turn is this same read
+                data = await original(self, path, *args, **kwargs)
+            return measured(self, path, data)  # type: ignore[no-any-return]
         return unwrapped((await found.read([(start, end)], vector=False))[0])
 
     return _cat_file
@@ -85,7 +88,9 @@ def sync_cat_file(original: Method) -> Method:
         start, end, rest = span_of(args, kwargs, ordered=ordered)
         found = None if on_loop_of(self) else find(self, path, rest)
         if found is None:
-            return measured(self, path, original(self, path, *args, **kwargs))  # type: ignore[no-any-return]
+            with reaching():  # what it calls in turn is this same read
+                data = original(self, path, *args, **kwargs)
+            return measured(self, path, data)  # type: ignore[no-any-return]
         rows = found.try_read([(start, end)], vector=False) or run(self, found.read([(start, end)], vector=False))
         return unwrapped(rows[0])
 
@@ -184,6 +189,7 @@ def spread(value: Any, paths: list[Any]) -> list[Any]:
 def async_cat_ranges(original: Method) -> Method:
     """Make `_cat_ranges`."""
     returns_errors = "on_error" in inspect.signature(original).parameters
+    merges = original.__module__ == "fsspec.asyn"  # what is left of a vector goes through `_cat_file`
 
     async def _cat_ranges(  # noqa: PLR0917 - fsspec's own signature
         self: Any,
@@ -199,7 +205,13 @@ def async_cat_ranges(original: Method) -> Method:
         if not found or max_gap is not None or None in found.values():
             if on_error is not UNSET:
                 kwargs["on_error"] = on_error
-            out: list[Any] = await original(self, paths, starts, ends, max_gap=max_gap, batch_size=batch_size, **kwargs)
+            read = functools.partial(
+                original, self, paths, starts, ends, max_gap=max_gap, batch_size=batch_size, **kwargs
+            )
+            if merges and found and None not in found.values():
+                return await read()  # type: ignore[no-any-return]  # through the journal, merged as asked
+            with reaching():
+                out: list[Any] = await read()
             return measured(self, paths[0], out, ranges=len(out)) if out else out
         if on_error is UNSET and not returns_errors:
             on_error = "raise"
@@ -228,8 +240,11 @@ def sync_cat_ranges(original: Method) -> Method:
             kwargs["on_error"] = on_error
         if self.async_impl and original.__module__ == "fsspec.spec":
             return sync(self.loop, self._cat_ranges, paths, starts, ends, max_gap=max_gap, **kwargs)  # type: ignore[no-any-return]
-        out = original(self, paths, starts, ends, max_gap=max_gap, **kwargs)
-        if self.async_impl or not out:
+        if self.async_impl:
+            return original(self, paths, starts, ends, max_gap=max_gap, **kwargs)  # type: ignore[no-any-return]
+        with reaching():
+            out = original(self, paths, starts, ends, max_gap=max_gap, **kwargs)
+        if not out:
             return out  # type: ignore[no-any-return]
         return measured(self, paths[0], out, ranges=len(out))  # type: ignore[no-any-return]
 
@@ -272,7 +287,8 @@ def watched(fs: Any, path: Any, file: Any) -> Any:
     read = file.read
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        data = read(*args, **kwargs)
+        with reaching():
+            data = read(*args, **kwargs)
         return measured(fs, path, data) if isinstance(data, bytes) else data
 
     file.read = counted
