@@ -163,6 +163,25 @@ def test_a_driver_that_reads_nothing_prints_for_its_children(site: Site) -> None
     assert not list(site.cache.joinpath(".reports", ".runs").iterdir())
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("first", ["import faraway", "pass"])
+def test_a_driver_that_reads_nothing_prints_for_its_pool(site: Site, method: str, first: str) -> None:
+    program = site.script(f"""
+import multiprocessing as mp
+{first}
+
+def work(n):
+    import faraway
+    return faraway.read(n)
+
+if __name__ == "__main__":
+    with mp.get_context({method!r}).Pool(1) as pool:
+        print(sum(pool.map(work, [10, 20])))
+""")
+    run = site.run(program)
+    assert (run.code, run.out, read_bytes(run), run.panels) == (0, "30\n", [30], 1), run.err
+
+
 def test_a_grandchild_belongs_to_the_job(site: Site) -> None:
     grandchild = site.script("import faraway; faraway.read(10)", "grandchild.py")
     child = site.script(f"import os, sys; os.system(sys.executable + ' ' + {grandchild!r})", "child.py")

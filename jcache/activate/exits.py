@@ -151,16 +151,13 @@ class Ending:
         return True
 
     def _may_have_to_print(self) -> bool:
-        """Tell whether there may be reports of children: not where this process has waited for none."""
+        """Tell, without loading or asking anything, whether a process that reads nothing can have children that did."""
         if not self.job.is_root:
             return False
-        if self._session is None:
-            # Most processes: no import, but only children that used 10 ms of CPU, as each that starts Python does.
-            times = os.times()
-            return times.children_user + times.children_system > 0
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
+        # Of the children that were waited for, each that starts Python uses more than the 10 ms that are counted at
+        # least. Those of a fork server are not waited for here.
+        times = os.times()
+        return times.children_user + times.children_system > 0 or "multiprocessing.forkserver" in sys.modules
 
     def _wait(self, limit_s: float) -> None:
         # The worker releases it once; whoever gets it hands it on to the next.
@@ -193,22 +190,24 @@ class Ending:
 
     def _close_and_report(self) -> None:
         session = self._session
-        if session is not None and not session.counters.any_activity() and not self._may_have_to_print():
-            session.close(timeout_s=self._limit_s * _CLOSE_SHARE)
-            return
-        from jcache.activate.reports import print_job, save_own
-
+        own = None
         if session is None:
             from jcache.config import Config, ConfigError
 
             try:
-                config, own = Config.from_environ(os.environ), None
+                config = Config.from_environ(os.environ)
             except ConfigError:
                 return  # with these settings no process of the job had anything to report, and who read has said so
         else:
+            config = session.config
             session.close(timeout_s=self._limit_s * _CLOSE_SHARE)
-            config, own = session.config, save_own(session, self.job, times_before=self._times)
-        if self._text and self.job.is_root:
+            if session.counters.any_activity():
+                from jcache.activate.reports import save_own
+
+                own = save_own(session, self.job, times_before=self._times)
+        if self._text and self.job.is_root and (own is not None or self.job.has_reports(config.report_directory)):
+            from jcache.activate.reports import print_job
+
             print_job(config, self.job, own)
 
     def _patch_exits(self) -> None:

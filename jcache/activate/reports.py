@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jcache.session import Session
 
 
-def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float]) -> Report | None:
+def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float]) -> Report:
     """Save this process's report and mark it as part of the job; one line on stderr where it cannot be saved.
 
     Args:
@@ -28,10 +28,8 @@ def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float
         times_before: User and system CPU seconds that this process had used when the session began.
 
     Returns:
-        The report, saved or not; `None` where nothing was read.
+        The report, saved or not.
     """
-    if not session.counters.any_activity():
-        return None
     times = os.times()
     report = from_counters(
         session.counters,
