@@ -102,19 +102,44 @@ class Storage:
         """Set access and modification time of a path or descriptor, to now by default."""
         os.utime(target, ns=times_ns) if times_ns is not None else os.utime(target)
 
-    def lock(self, fd: int) -> None:
-        """Take the exclusive `flock` of an open file without waiting, or raise `OSError`.
+    def lstat(self, path: str) -> os.stat_result:
+        """Return what the file system knows of a path itself, symbolic links not followed."""
+        return os.lstat(path)
+
+    def statvfs(self, path: str) -> os.statvfs_result:
+        """Return space and inodes of the file system that a path is on."""
+        return os.statvfs(path)
+
+    def lock(self, fd: int, *, shared: bool = False) -> None:
+        """Take the `flock` of an open file without waiting, or raise `OSError`; `jcache.locks` makes sense of that.
 
         It goes with the last descriptor of the open file, so also with the process. A forked child shares it; unlocking
-        there would release the parent's, which is why there is no unlock but closing.
+        there releases the parent's.
 
         Raises:
             OSError: Somebody else holds it, or the file system has no locks.
         """
         import portalocker  # costs asyncio's import where nothing else has paid it yet
 
+        kind = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
         try:
-            portalocker.lock(fd, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            portalocker.lock(fd, kind | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.LockException as error:
             cause = error.args[0] if error.args else None
             raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
+
+    def unlock(self, fd: int) -> None:
+        """Release the `flock` of an open file, for every process that shares the open file."""
+        import portalocker
+
+        try:
+            portalocker.unlock(fd)
+        except portalocker.LockException as error:
+            cause = error.args[0] if error.args else None
+            raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
+
+    def fcntl(self, fd: int, command: int, argument: bytes) -> bytes:
+        """Call `fcntl` on an open file, with a structure that comes back as the system left it."""
+        import fcntl
+
+        return fcntl.fcntl(fd, command, argument)
