@@ -158,6 +158,18 @@ def test_versions_are_ordered_by_their_last_validation(tmp_path):
     reader.touch(Version(10, 3))
 
 
+def test_sealing_does_not_count_as_a_validation(tmp_path):
+    writer = attached(tmp_path)
+    record(writer, (0, 10))
+    writer.touch(VERSION)
+    (stored,) = writer.versions()
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mtime_ns == stored.validated_ns
+    writer.close()
+    assert path.stat().st_mtime_ns == stored.validated_ns
+    assert attached(tmp_path).versions() == [stored]
+
+
 def test_close_lets_go_of_every_descriptor_and_takes_nothing_more(tmp_path):
     storage = FaultyStorage()
     for start in range(5):
@@ -293,7 +305,9 @@ def test_refresh_lists_the_directory_only_while_it_may_have_changed(tmp_path, mo
 
 
 def test_overlapping_extents_are_served_whole(tmp_path):
-    for which, ranges in enumerate([[(0, 100), (50, 150), (50, 60)], [(200, 300), (150, 400)], [(90, 210), (90, 210)]]):
+    for which, ranges in enumerate(
+        [[(0, 100), (50, 150), (50, 60), (60, 70)], [(200, 300), (150, 400)], [(90, 210), (90, 210)]]
+    ):
         writer = attached(tmp_path / "j") if which else journal(tmp_path / "j")
         for each in ranges:
             record(writer, each)

@@ -373,6 +373,24 @@ def test_damage_is_counted_once_and_a_second_recording_heals_it(unsealed):
     assert readable(again.view(VERSION), 0, 500) == TOTAL
 
 
+def test_what_was_found_damaged_is_not_sealed(tmp_path):
+    writer = journal(tmp_path)
+    for ranges in FRAMES:
+        record(writer, *ranges)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(whole.index(REMOTE[200:230]))
+        file.write(b"damaged")
+    assert readable(writer.view(VERSION), 0, 500) == TOTAL - 30
+    writer.close()
+    reader = attached(tmp_path)
+    (run,) = reader.view(VERSION).runs
+    assert list(run.starts) == [100, 140, 400]
+    assert readable(reader.view(VERSION), 0, 500) == TOTAL - 30
+    assert reader.damaged == 0
+
+
 def test_damage_in_a_long_extent_costs_one_piece(tmp_path):
     writer = journal(tmp_path)
     record(writer, (1000, 1_000_000))

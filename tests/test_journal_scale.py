@@ -1,6 +1,6 @@
 """Cost: system calls, memory, time, bytes on disk.
 
-Times are generous: they catch a wrong order of growth, not a slow machine.
+Times are of the processor, and generous: they catch a wrong order of growth, not a busy machine.
 """
 
 import gc
@@ -54,13 +54,13 @@ def test_a_sealed_million_is_attached_in_constant_calls(million):
     directory, version = million
     storage = FaultyStorage()
     reader = Journal(storage, str(directory), "x")
-    start = time.perf_counter()
+    start = time.process_time()
     reader.attach()
     view = reader.view(version)
     view.read(view.find(STRIDE, STRIDE + EXTENT)[0])
-    elapsed_s = time.perf_counter() - start
+    elapsed_s = time.process_time() - start
     assert storage.calls == ["listdir", "open", "fstat", "pread", "pread", "pread"]
-    assert elapsed_s < 0.25, "25 ms is the aim; a loaded machine gets ten times that"
+    assert elapsed_s < 0.15, "25 ms is the bar on a machine of its own"
     check_some(reader, version, 1_000_000)
 
 
@@ -87,9 +87,9 @@ def test_an_unsealed_million_is_scanned_without_a_step_per_extent(tmp_path):
     version = filled(tmp_path, 1_000_000, sealed=False)
     storage = FaultyStorage()
     reader = Journal(storage, str(tmp_path), "x")
-    start = time.perf_counter()
+    start = time.process_time()
     reader.attach()
-    elapsed_s = time.perf_counter() - start
+    elapsed_s = time.process_time() - start
     assert elapsed_s < 3, "1 s is the bar on a machine of its own"
     assert storage.counts["pread"] < 1.05 * 1_000_000 / 512, "one read for each frame's header and table"
     check_some(reader, version, 1_000_000)
@@ -102,10 +102,10 @@ def test_an_unsealed_million_is_scanned_without_a_step_per_extent(tmp_path):
 def test_appends_in_random_order_stay_quick(tmp_path, per_frame):
     count = 100_000
     order = random.Random(3).sample(range(count), count)
-    start = time.perf_counter()
+    start = time.process_time()
     version = filled(tmp_path, count, per_frame=per_frame, order=order, sealed=False)
-    elapsed_s = time.perf_counter() - start
-    assert elapsed_s < 15, "some seconds alone; quadratic growth would take minutes"
+    elapsed_s = time.process_time() - start
+    assert elapsed_s < 10, "a second alone; quadratic growth would take minutes"
     reader = Journal(Storage(), str(tmp_path), "x")
     reader.attach()
     check_some(reader, version, count)

@@ -155,6 +155,9 @@ class SegmentWriter:
         self._end += size
         segment.source.size_bytes = self._end
         segment.table.adopt(columns)
+        # The time says when the version was last proved; sealing, maybe hours later, proves nothing.
+        with contextlib.suppress(OSError):
+            self._storage.utime(segment.source.fd, (segment.mtime_ns, segment.mtime_ns))
 
     def is_unlinked(self) -> bool:
         """Whether somebody has removed the file, so that what is appended reaches nobody."""
