@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from jcache.cache import Identity
@@ -16,6 +15,7 @@ from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.snapshot import agrees
+from jcache.reader.workers import Workers
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Host:
         self.recorder = Recorder(
             limit_bytes=limit_bytes, recorded=self.counters.recorded, failed=lambda e: self.trouble(str(e)), pause_s=0.0
         )
-        self.pool: Executor = ThreadPoolExecutor(pool)
+        self.workers = Workers(threads=pool, limit_s=PATIENCE_S, on_hung=lambda limit_s: self.trouble("hung"))
 
     def trouble(self, what: str) -> None:
         self.troubles.append(what)
@@ -114,7 +114,6 @@ class Host:
 
     def close(self) -> None:
         assert self.recorder.close(PATIENCE_S)
-        self.pool.shutdown()
 
 
 class Setup:

@@ -35,6 +35,11 @@ class IntervalMap(Generic[Value]):
         if self._entries.pop(start, None) is not None:
             del self._starts[bisect_right(self._starts, start) - 1]
 
+    def get(self, start: int) -> Value | None:
+        """Return the value of the interval that begins at `start`, if there is one."""
+        entry = self._entries.get(start)
+        return None if entry is None else entry[1]
+
     def clear(self) -> None:
         """Remove all."""
         self._starts.clear()

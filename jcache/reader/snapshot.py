@@ -5,6 +5,8 @@ A vector is planned against a snapshot: each requested range is cut into parts t
 state changes happen under one lock with no I/O inside, so that tasks on several event loops and threads share it.
 """
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -30,18 +32,28 @@ class FlightAbortedError(Exception):
 
 
 class Flight:
-    """One vectored request to the origin that is under way."""
+    """One vectored request to the origin that is under way.
 
-    __slots__ = ("data", "done", "ranges", "wanted")
+    Attributes:
+        ranges: What it fetches.
+        wanted: For each range where the part ends that somebody asked for; what lies behind it is read ahead.
+        data: For each range its bytes or the exception that it met, once `done`.
+        done: Resolved when the flight has landed, or was given up.
+        loop: The event loop that carries it out.
+    """
+
+    __slots__ = ("data", "done", "loop", "ranges", "wanted")
 
     def __init__(self) -> None:
         self.ranges: list[tuple[int, int]] = []
-        # Where the part of each range ends that somebody asked for; what lies behind it is read ahead.
         self.wanted: list[int] = []
         self.data: list[bytes | Exception] = []
         self.done: Future[None] = Future()
         # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
         self.done.set_running_or_notify_cancel()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.suppress(RuntimeError):
+            self.loop = asyncio.get_running_loop()
 
     def bytes_of(self, start: int, stop: int, index: int) -> bytes:
         """Return [start, stop) out of range `index` (shorter at the end of the file); raise what that range met."""
@@ -100,13 +112,16 @@ class Snapshot:
     Attributes:
         info: The version, once it is known; None until the first fetch has proved it.
         view: What the journal has of that version.
-        used_journal: Whether bytes out of the journal have been planned for.
+        used_journal: Whether bytes of the journal, or on their way there, have been planned for.
+        unproved: Whether the origin has answered without saying which version that was: no use of the journal from then
+            on, lest its bytes get mixed with others.
     """
 
     def __init__(self, info: Info | None = None, view: View | None = None) -> None:
         self.info = info
         self.view = view
         self.used_journal = False
+        self.unproved = False
         self.lock = threading.Lock()
         self._delivered = False
         self._discarded = False
@@ -148,6 +163,7 @@ class Snapshot:
                     if part[2] is None:
                         return None
                 out.append(parts)  # type: ignore[arg-type]  # no gap is left among them
+            self.used_journal = True
         return out
 
     def plan(self, ranges: Sequence[tuple[int, int]], *, ahead_bytes: int = 0) -> Plan:
@@ -170,8 +186,8 @@ class Snapshot:
                     else:
                         row.append(part)  # type: ignore[arg-type]  # not a gap
                         plan.has_hits = plan.has_hits or isinstance(part[2], Run)
+                        self.used_journal = True
                 plan.parts.append(row)
-            self.used_journal = self.used_journal or plan.has_hits
             if ahead_bytes and plan.own is not None and ranges:
                 self._extend(plan.own, ranges[-1][1], ahead_bytes)
         return plan
@@ -265,8 +281,11 @@ class Snapshot:
         """
         size = None if self.info is None or fetched.info is None else self.info.version.size_bytes
         extents: list[Extent] = []
+        parts = list(zip(flight.ranges, flight.wanted, fetched.data, strict=True))
         with self.lock:
-            for (start, stop), wanted, data in zip(flight.ranges, flight.wanted, fetched.data, strict=True):
+            if flight.done.done():
+                return []  # given up by somebody else, and its ranges may be under way again
+            for (start, stop), wanted, data in parts:
                 self._flights.remove(start)
                 if isinstance(data, Exception):
                     flight.data.append(data)
@@ -285,21 +304,39 @@ class Snapshot:
                 if record and body:
                     self._held.add(start, start + len(body), Held(start, body, ahead=False))
                     extents.append((start, body))
-        flight.done.set_result(None)
+            flight.done.set_result(None)
         return extents
 
     def abort(self, flight: Flight, error: Exception) -> None:
-        """Give up a flight: those who wait for it meet `error`, and its bytes are gaps again."""
+        """Give up a flight: those who wait for it meet `error`, and its bytes are gaps again.
+
+        Nothing happens to one that has landed or was given up before.
+        """
         with self.lock:
+            if flight.done.done():
+                return
             for start, _ in flight.ranges:
                 self._flights.remove(start)
-        flight.done.set_exception(error)
+            flight.done.set_exception(error)
 
     def settle(self, extents: Sequence[Extent]) -> None:
         """Release held bytes: the journal has them now, or never will."""
         with self.lock:
-            for start, _ in extents:
-                self._held.remove(start)
+            for start, data in extents:
+                held = self._held.get(start)
+                # By identity: these bytes may have been released before, and fetched again.
+                if held is not None and held.data is data:
+                    self._held.remove(start)
+
+    def go_without_journal(self) -> bool:
+        """Use and record nothing more of this version; return False, and change nothing, where any of it was used."""
+        with self.lock:
+            if self.used_journal:
+                return False
+            self.unproved = True
+            self.view = None
+            self._held.clear()
+            return True
 
     def use_ahead(self, used: Sequence[Part]) -> list[Extent]:
         """Turn read-ahead bytes that the application has now asked for into extents to record."""
