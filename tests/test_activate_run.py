@@ -40,6 +40,22 @@ def test_one_report_of_all_processes(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "variables", "name"),
+    [
+        (["sh", "-c", "{python} {program}"], {}, "sh"),
+        (["{python}", "-B", "{program}"], {}, "fill"),
+        (["{python}", "{program}"], {"JCACHE_APPNAME": "mine"}, "mine"),
+    ],
+)
+def test_the_report_is_called_what_the_user_called(
+    site: Site, command: list[str], variables: dict[str, str], name: str
+) -> None:
+    program = site.script(READ, "fill.py")
+    words = [word.format(python=sys.executable, program=program) for word in command]
+    assert f"{name} on " in jcache_run(site, "--", *words, **variables).err
+
+
+@pytest.mark.parametrize(
     ("command", "code"),
     [
         (["true"], 0),

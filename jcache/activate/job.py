@@ -11,7 +11,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import MutableMapping, Sequence
 
     from jcache.storage import Storage
 
@@ -141,12 +141,13 @@ class Job:
         return os.path.join(directory, _RUNS, self.run)
 
 
-def program_name() -> str:
-    """Return what a user calls this program: the script's name without `.py`, or the module after `-m`; else `python`.
+def program_name(command: "Sequence[str] | None" = None) -> str:
+    """Return what a user calls a program: the script's name without `.py`, or the module after `-m`; else `python`.
 
-    Looks at the interpreter's own command line, which is complete from its first moment on and does not change.
+    Args:
+        command: A Python's command line; by default this one's, complete from its first moment on and never changed.
     """
-    arguments = iter(getattr(sys, "orig_argv", sys.argv)[1:])
+    arguments = iter((sys.orig_argv if command is None else command)[1:])
     for argument in arguments:
         if argument.startswith("--"):
             if argument == "--check-hash-based-pycs":

@@ -36,7 +36,7 @@ def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float
         appname=session.config.appname or _program(job),
         host=os.uname().nodename,
         pid=os.getpid(),
-        command=getattr(sys, "orig_argv", sys.argv),
+        command=sys.orig_argv,
         user_s=max(0.0, times.user - times_before[0]),
         sys_s=max(0.0, times.system - times_before[1]),
         run=job.run,

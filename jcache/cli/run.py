@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcache.activate.job import Job
+from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
 from jcache.config import Config, ConfigError
 
@@ -74,7 +74,7 @@ def run(
         config = Config.from_environ(environ)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    job = Job.begin(environ, command=os.path.basename(command[0]))
+    job = Job.begin(environ, command=config.appname or _name(command))
     try:
         code = _run(command, environ)
     except OSError as error:
@@ -83,6 +83,11 @@ def run(
     else:
         _report(config, job, command)
     sys.exit(code)
+
+
+def _name(command: Sequence[str]) -> str:
+    name = os.path.basename(command[0])
+    return program_name(command) if name.startswith("python") else name
 
 
 def _run(command: Sequence[str], environ: dict[str, str]) -> int:
