@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jcache.journal.errors import JournalError, UnusableSegment
-from jcache.journal.format import host_label, parse_segment_name
+from jcache.journal.format import parse_segment_name
+from jcache.journal.listing import Listing, writer_may_live
 from jcache.journal.segment import Segment
 from jcache.journal.view import View
 from jcache.journal.writer import SegmentWriter
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "StoredVersion"]
 
-_SETTLED_S = 1.0  # no file system that is mounted today stamps directories more coarsely
 _MOST_PROBLEMS = 1000
 
 
@@ -90,8 +90,7 @@ class Journal:
         self._writer: SegmentWriter | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._seen_mtime_ns: int | None = None
-        self._seen_s = self._listed_s = 0.0
+        self._listing = Listing(self._storage, self._directory)
 
     def attach(self) -> None:
         """Open every segment of this journal that the directory has; a missing directory is an empty journal.
@@ -115,7 +114,7 @@ class Journal:
         with self._lock:
             if self._closed:
                 return False
-            changed = self._list() if self._may_have_changed() else False
+            changed = self._listing.may_have_changed() and self._list()
             for segment in list(self._segments.values()):
                 if segment.sealed or (self._writer and segment is self._writer.segment):
                     continue
@@ -124,36 +123,19 @@ class Journal:
                 self._publish()
             return changed
 
-    def _may_have_changed(self) -> bool:
-        try:
-            mtime_ns = self._storage.stat(self._directory).st_mtime_ns
-        except OSError:
-            # Missing, most likely: listing tells that from trouble.
-            mtime_ns = -1
-        now_s = time.monotonic()
-        if mtime_ns != self._seen_mtime_ns:
-            self._seen_mtime_ns, self._seen_s = mtime_ns, now_s
-            return True
-        return self._listed_s < self._seen_s + _SETTLED_S
-
     def _list(self) -> bool:
-        listed_s = time.monotonic()
         try:
-            names = self._storage.listdir(self._directory)
-        except (FileNotFoundError, NotADirectoryError):
-            names = []
+            names = self._listing.read()
         except OSError as error:
             self._report(self._directory, f"cannot be listed: {error.strerror}")
             return False
-        self._listed_s = listed_s
         found = set(names)
         changed = False
         for name in names:
             if name not in self._segments and name not in self._ignored and name.startswith("@"):
                 changed |= self._open(name)
         for name in self._segments.keys() - found:
-            self._drop(name)
-            changed = True
+            changed |= self._drop(name)
         for name in self._ignored.keys() - found:
             del self._ignored[name]
         if changed:
@@ -209,16 +191,18 @@ class Journal:
             self._report(os.path.join(self._directory, segment.name), what)
         segment.problems.clear()
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str) -> bool:
         writer = self._writer
         if writer is not None and writer.segment.name == name:
             try:
                 if not writer.is_unlinked():
-                    return  # a listing that lags behind
+                    return False  # a listing that lags behind
             except OSError:
+                # ESTALE, where a server removed it: gone as well.
                 pass
             self._writer = None
         del self._segments[name]
+        return True
 
     def _ignore(self, name: str, what: str) -> None:
         self._ignored[name] = what
@@ -412,6 +396,7 @@ class Journal:
                 try:
                     self._storage.utime(segment.source.fd, (now_ns, now_ns))
                 except OSError:
+                    # EPERM or EROFS: another user's segment, or a cache that is only read.
                     return
                 segment.mtime_ns = now_ns
 
@@ -424,7 +409,7 @@ class Journal:
         with self._lock:
             own = self._writer.segment if self._writer else None
             return any(
-                not segment.sealed and segment is not own and _may_live(segment.name)
+                not segment.sealed and segment is not own and writer_may_live(segment.name)
                 for segment in self._segments.values()
             )
 
@@ -446,16 +431,3 @@ class Journal:
                 self.damaged += forgotten
                 self._report(os.path.join(self._directory, name), f"{forgotten} extents: {what}")
             return forgotten
-
-
-def _may_live(name: str) -> bool:
-    parsed = parse_segment_name(name)
-    if parsed is None or parsed[0] != host_label(os.uname().nodename):
-        return True
-    try:
-        os.kill(parsed[1], 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
