@@ -1,0 +1,168 @@
+"""What the cache costs on disk: the seed's read pattern and the AGC job's, and never a byte twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from itertools import pairwise
+
+import pytest
+from analysis import Served, covered, disk_bytes
+
+# argv: file with a list of vectors of [start, stop], URLs. A vector of one range is a plain read. A checksum per file.
+READ = """
+import hashlib, json, sys
+import fsspec
+
+vectors = json.load(open(sys.argv[1]))
+for url in sys.argv[2:]:
+    fs, path = fsspec.core.url_to_fs(url)
+    digest = hashlib.sha256()
+    for vector in vectors:
+        if len(vector) == 1:
+            digest.update(fs.cat_file(path, start=vector[0][0], end=vector[0][1]))
+            continue
+        starts, stops = zip(*vector)
+        for data in fs.cat_ranges([path] * len(vector), list(starts), list(stops)):
+            digest.update(data)
+    print(digest.hexdigest())
+"""
+
+SEED_FILE_BYTES = 1_000_000_000
+SEED_RANGES, SEED_VECTORS, SEED_BYTES = 124, 24, 63_000_000
+AGC_FILE_BYTES, AGC_FILES = 41_282_461, 4
+
+# The ranges of one of the AGC job's files as uproot asks for them: two of the header, the tree, then baskets of seven
+# branches in eight clusters, with the sizes that they have in 20,000 events of CMS open data.
+AGC_HEAD = ((0, 403), (1308, 310), (1658, 734_716))
+AGC_CLUSTER = (65_417, 65_586, 2785, 4713, 30_454)
+AGC_CLUSTERS, AGC_CLUSTER_STEP = 8, 5_040_000
+
+
+def seed_pattern():
+    """24 vectors, 124 ranges of about half a megabyte, 63.0 MB in all, forward and disjoint in 1 GB."""
+    rng = random.Random(24)
+    sizes = [rng.randint(350_000, 660_000) for _ in range(SEED_RANGES - 1)]
+    sizes.append(SEED_BYTES - sum(sizes))
+    assert 100_000 < sizes[-1] < 2_000_000
+    step = SEED_FILE_BYTES // SEED_RANGES
+    spans = []
+    for i, size in enumerate(sizes):
+        start = i * step + rng.randrange(step - size)
+        spans.append([start, start + size])
+    cuts = [i * SEED_RANGES // SEED_VECTORS for i in range(SEED_VECTORS + 1)]
+    return [spans[a:b] for a, b in pairwise(cuts)]
+
+
+def agc_pattern():
+    """11 requests, 43 ranges of one file."""
+    vectors = [[[start, start + size]] for start, size in AGC_HEAD]
+    for cluster in range(AGC_CLUSTERS):
+        at = 1_129_617 + cluster * AGC_CLUSTER_STEP
+        vector = []
+        for size in AGC_CLUSTER:
+            vector.append([at, at + size])
+            at += size + 170_000
+        vectors.append(vector)
+    return vectors
+
+
+def write_sparse(path, size_bytes, vectors, *, seed):
+    """Write random bytes where the pattern reads, nothing elsewhere; return the checksum that `READ` prints."""
+    rng = random.Random(seed)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+        for start, stop in (span for vector in vectors for span in vector):
+            data = rng.randbytes(stop - start)
+            file.seek(start)
+            file.write(data)
+            digest.update(data)
+    path.chmod(0o644)
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    return digest.hexdigest()
+
+
+def total(vectors):
+    return sum(stop - start for vector in vectors for start, stop in vector)
+
+
+@pytest.fixture(params=["xrootd_server", "nginx_server"], ids=["xrootd", "nginx"])
+def served(request):
+    return Served(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def read(run_python, tmp_path):
+    """`read(vectors, *urls)` reads the same vectors of each file in a fresh process."""
+
+    def run(vectors, *urls, **options):
+        pattern = tmp_path / "pattern.json"
+        pattern.write_text(json.dumps(vectors))
+        return run_python(READ, str(pattern), *urls, **options)
+
+    return run
+
+
+def check_disk(served, read, cache_dir, vectors, names, expected, *, bar):
+    """Read cold and warm, with the reports where users have them; hold the cache directory against the bar."""
+    distinct = len(names) * total(vectors)
+    urls = [served.url(name) for name in names]
+    cold = read(vectors, *urls, env={"JCACHE_JSON": None})
+    assert cold.stdout.split() == expected
+    assert served.data_bytes() == distinct
+    sizes = disk_bytes(cache_dir), disk_bytes(cache_dir, reports=True)
+    print(f"{distinct} bytes read, on disk x {sizes[0] / distinct:.6f}, with a report x {sizes[1] / distinct:.6f}")
+    assert distinct < sizes[0] < sizes[1] <= bar * distinct
+
+    served.reset()
+    warm = read(vectors, *urls)
+    assert warm.stdout.split() == expected
+    assert served.data_bytes() == 0
+    assert warm.report["read"]["hit_bytes"] + warm.report["readv"]["hit_bytes"] == distinct
+    assert disk_bytes(cache_dir) == sizes[0]
+
+
+def test_seed_pattern_costs_0_2_percent(served, read, cache_dir):
+    vectors = seed_pattern()
+    assert (len(vectors), sum(map(len, vectors)), total(vectors)) == (SEED_VECTORS, SEED_RANGES, SEED_BYTES)
+    expected = write_sparse(served.directory / "seed.bin", SEED_FILE_BYTES, vectors, seed=1)
+    check_disk(served, read, cache_dir, vectors, ["seed.bin"], [expected], bar=1.002)
+
+
+def test_agc_pattern_costs_0_6_percent(served, read, cache_dir):
+    vectors = agc_pattern()
+    assert (AGC_FILES * len(vectors), AGC_FILES * sum(map(len, vectors))) == (44, 172)
+    assert 8.3e6 < AGC_FILES * total(vectors) < 8.4e6
+    names = [f"agc_{i}.root" for i in range(AGC_FILES)]
+    expected = [write_sparse(served.directory / name, AGC_FILE_BYTES, vectors, seed=i) for i, name in enumerate(names)]
+    check_disk(served, read, cache_dir, vectors, names, expected, bar=1.006)
+
+
+def test_no_byte_is_fetched_or_kept_twice(served, read, cache_dir):
+    """Repeated, overlapping, nested, split and unsorted ranges, within a vector, between vectors, between processes."""
+    rng = random.Random(5)
+    size = 4_000_000
+    (served.directory / "file.bin").write_bytes(content := rng.randbytes(size))
+    url = served.url("file.bin")
+    seen: list[tuple[int, int]] = []
+    for run in range(3):
+        vectors = []
+        for _ in range(12):
+            starts = [rng.randrange(size - 70_000) for _ in range(rng.choice([1, 2, 7, 20]))]
+            vector = [[start, start + rng.randint(1, 70_000)] for start in starts]
+            vector += rng.sample(vector, len(vector) // 3)
+            vector += rng.sample(vectors[-1], len(vectors[-1]) // 3) if vectors else []
+            vectors.append(vector)
+        before = sum(covered(seen, size))
+        seen += [(start, stop - start) for vector in vectors for start, stop in vector]
+        distinct = sum(covered(seen, size))
+        served.reset()
+        ran = read(vectors, url)
+        flat = b"".join(content[start:stop] for vector in vectors for start, stop in vector)
+        assert ran.stdout.strip() == hashlib.sha256(flat).hexdigest(), run
+        assert served.data_bytes() == distinct - before == ran.report["cache"]["recorded_bytes"], run
+        # Book-keeping is for each piece, and overlaps make many: far below what a second copy would take.
+        assert distinct < disk_bytes(cache_dir) < distinct + 120_000, run
