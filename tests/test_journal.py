@@ -304,9 +304,29 @@ def test_refresh_lists_the_directory_only_while_it_may_have_changed(tmp_path, mo
     assert reader.view(VERSION).covered() == 10
 
 
+def test_a_removed_segment_is_let_go_of(tmp_path):
+    record(writer := attached(tmp_path), (0, 10))
+    writer.close()
+    storage = FaultyStorage()
+    reader = attached(tmp_path, storage)
+    view = reader.view(VERSION)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    assert reader.refresh()
+    assert view.covered() == 0
+    assert not storage.open_fds, "so that its space is freed"
+    record(reader, (0, 10))
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    reader.refresh()
+    record(reader, (20, 30))
+    reader.close()
+    assert attached(tmp_path).view(VERSION).covered() == 10, "nothing more goes to a segment that nobody can find"
+
+
 def test_overlapping_extents_are_served_whole(tmp_path):
     for which, ranges in enumerate(
-        [[(0, 100), (50, 150), (50, 60), (60, 70)], [(200, 300), (150, 400)], [(90, 210), (90, 210)]]
+        [[(0, 100), (50, 150), (60, 70), (50, 60)], [(200, 300), (150, 400)], [(90, 210), (90, 210)]]
     ):
         writer = attached(tmp_path / "j") if which else journal(tmp_path / "j")
         for each in ranges:
