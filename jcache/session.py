@@ -100,14 +100,39 @@ class Session:
             try:
                 self.workers.call(cache.prepare)
             except (CacheUnusable, CacheHungError) as error:
-                self.trouble(f"{error}; nothing is cached")
-                self.counters.bypassed(str(error))
-                self._caches[key] = None
+                self._keep(key, cache, error)
             else:
-                self._caches[key] = cache
-                if not cache.writable:
-                    self.trouble(f"{cache.reason}; what is cached is used, nothing is added")
+                self._keep(key, cache, None)
         return self._caches[key]
+
+    async def prepare(self, directory: str | None = None) -> None:
+        """Make and check a cache directory before `cache` is asked for it, without blocking the event loop.
+
+        Args:
+            directory: Which one; JCACHE_DIR by default.
+        """
+        path = directory or self.config.dir
+        key = str(path).encode(errors="surrogateescape")
+        if path is None or self.bypassed is not None or key in self._caches:
+            return
+        cache = Cache(path, flat=self.config.flat, basepath=self.config.basepath)
+        try:
+            await self.workers.run(cache.prepare)
+        except (CacheUnusable, CacheHungError) as error:
+            self._keep(key, cache, error)
+        else:
+            self._keep(key, cache, None)
+
+    def _keep(self, key: bytes, cache: Cache, error: Exception | None) -> None:
+        with self._lock:
+            if key in self._caches:
+                return  # another thread was faster
+            self._caches[key] = cache if error is None else None
+        if error is not None:
+            self.trouble(f"{error}; nothing is cached")
+            self.counters.bypassed(str(error))
+        elif not cache.writable:
+            self.trouble(f"{cache.reason}; what is cached is used, nothing is added")
 
     def acquire(self, identity: Identity, *, directory: str | None = None) -> RemoteFile:
         """Return the one instance for a remote file in this process, kept open until it is released.
@@ -144,11 +169,32 @@ class Session:
             remote.active -= 1
             remote.used_s = time.monotonic()
 
-    def known_files(self, *, prefix: str) -> list[RemoteFile]:
-        """Return the files in use whose display URL is `prefix` or lies below it."""
+    def invalidate(self, identity: Identity, *, directory: str | None = None) -> None:
+        """Forget what is cached of a path that is being written, and of those below it, here and in later processes.
+
+        What is on disk is removed behind the application's back, and before this process ends.
+
+        Args:
+            identity: The path.
+            directory: The cache directory; JCACHE_DIR by default.
+        """
+        cache = self.cache(directory)
+        below = identity.url.rstrip("/") + "/"
+        remote = self.acquire(identity, directory=directory)
         with self._lock:
-            below = prefix.rstrip("/") + "/"
-            return [file for file in self._files.values() if file.url == prefix or file.url.startswith(below)]
+            files = [remote, *(file for file in self._files.values() if file.url.startswith(below))]
+        for file in files:
+            file.invalidate()
+        self.release(remote)
+
+        def remove() -> None:
+            assert cache is not None
+            cache.remove(identity)
+            for file in files:
+                file.attach_again()
+
+        if cache is not None and cache.writable:
+            self.recorder.call(remove)
 
     def _idle_files(self) -> list[RemoteFile]:
         if len(self._files) <= IDLE_FILES:

@@ -4,12 +4,13 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fsspec.asyn import get_loop, sync
 
 from jcache.cache import Identity, Unidentifiable, identify
+from jcache.journal import Version
 from jcache.origin import Info
 from jcache.reader.remote import Span
 from jcache.session import Session, current
@@ -42,30 +43,32 @@ class Access:
         """Which object the path means."""
         return self.origin.identity
 
-    def try_read(self, spans: Sequence[Span], *, vector: bool) -> list[bytes] | None:
+    def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
         """Read from the journal on the caller's thread; None where the origin is needed."""
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            return remote.try_read(spans, vector=vector)
+            return remote.try_read(spans, vector=vector, version=version)
         finally:
             session.release(remote)
 
-    async def read(self, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0) -> list[bytes | Exception]:
+    async def read(
+        self, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0, version: Version | None = None
+    ) -> list[bytes | Exception]:
         """Read from journal and origin; each range's bytes or the exception that it met."""
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            return await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes)
+            return await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
         finally:
             session.release(remote)
 
-    def peek(self, start: int, stop: int) -> bytes:
+    def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
         """Return what the journal has from `start` on, uncounted."""
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            return remote.peek(start, stop)
+            return remote.peek(start, stop, version=version)
         finally:
             session.release(remote)
 
@@ -82,12 +85,14 @@ class Access:
         finally:
             session.release(remote)
 
-    def drop_ahead(self) -> None:
-        """Forget what was read ahead."""
-        session = require()
+    def drop_ahead(self, start: int, stop: int) -> None:
+        """Forget what was read ahead in [start, stop) and not asked for."""
+        session = current()
+        if session is None:
+            return  # went with its session
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            remote.drop_ahead()
+            remote.drop_ahead(start, stop)
         finally:
             session.release(remote)
 
@@ -122,13 +127,8 @@ class Access:
         return info
 
     def invalidate(self) -> None:
-        """Forget and drop what is cached of the path, because it is being written."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
-        try:
-            remote.invalidate()
-        finally:
-            session.release(remote)
+        """Forget and remove what is cached of the path and of those below it, because it is being written."""
+        require().invalidate(self.identity, directory=self.directory)
 
 
 def require() -> Session:
@@ -192,11 +192,18 @@ def positional(fs: Any) -> dict[str, Any]:
 def _origin_class(cls: type) -> type[FileSystemOrigin]:
     for base in cls.__mro__:
         known = _ORIGINS.get(f"{base.__module__}.{base.__qualname__}")
-        if known is not None:
+        if known is not None and not _reads_otherwise(cls, base):
             module = __import__(known[0], fromlist=[known[1]])
             found: type[FileSystemOrigin] = getattr(module, known[1])
             return found
     return FileSystemOrigin
+
+
+def _reads_otherwise(cls: Any, base: Any) -> bool:
+    """Whether a subclass has its own way to bytes or versions, which an origin made for its base would pass by."""
+    names = ("_cat_file", "_cat_ranges", "_info", "_open", "encode_url", "unstrip_protocol")
+    unwrap: Callable[[Any], Any] = inspect.unwrap  # the hooks may be in place already
+    return any(unwrap(getattr(cls, name, None)) is not unwrap(getattr(base, name, None)) for name in names)
 
 
 def loop_of(fs: Any) -> Any:

@@ -1,12 +1,14 @@
 """File objects that read exactly what is asked, and ahead where reading is sequential."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
 from fsspec.spec import AbstractBufferedFile
 
 from jcache.origin import Info
+from jcache.session import current
 from jcache_plugins.access import Access, loop_of, run
 
 __all__ = ["AsyncCachedFile", "CachedFile"]
@@ -19,6 +21,8 @@ LAST_WINDOW_BYTES = 16 << 20
 # Reads smaller than this are served in steps out of a piece of the journal that was verified once.
 SMALL_BYTES = 64 << 10
 PIECE_BYTES = 256 << 10
+# What is read at a time to find the end of a line.
+LINES_BYTES = 64 << 10
 
 
 class Window:
@@ -67,9 +71,13 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             kwargs: Kept for pickling.
         """
         self._access = access
+        self._version = info.version
         self._window = Window()
         self._buffer = b""
         self._buffer_start = 0
+        # What `readline` has read and not handed out.
+        self._block = b""
+        self._block_start = 0
         self._ahead: Any = None
         self.loc: int = 0
         super().__init__(
@@ -94,28 +102,54 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
     def _fetch_range(self, start: int, end: int) -> bytes:
         return self._read(start, end)
 
+    def readuntil(self, char: bytes = b"\n", blocks: int | None = None) -> bytes:
+        """Return the bytes up to and with the next `char`, or to the end of the file.
+
+        Args:
+            char: What to look for, one byte or more.
+            blocks: How much to read at a time, in bytes.
+        """
+        line = b""
+        while True:
+            at = self.loc - self._block_start
+            if not 0 <= at < len(self._block):
+                self._block, self._block_start, at = self.read(blocks or LINES_BYTES), self.loc, 0
+                self._block_start -= len(self._block)
+            if not self._block:
+                return line
+            searched = max(len(line) - len(char) + 1, 0)
+            line += self._block[at:]
+            found = line.find(char, searched)
+            if found >= 0:
+                self.loc = self._block_start + len(self._block) - (len(line) - found - len(char))
+                return line[: found + len(char)]
+            self.loc = self._block_start + len(self._block)
+
     def _read(self, start: int, stop: int) -> bytes:
+        if current() is None:  # deactivated: the file system is what it was without us
+            data: bytes = self.fs.cat_file(self.path, start, stop)
+            return data
         at = start - self._buffer_start
         if at >= 0 and stop <= self._buffer_start + len(self._buffer):
             self._window.follow(start, stop)
             data = self._buffer[at : at + stop - start]
             self._access.count_read(len(data))
             return data
+        behind, ahead_until = self._window.next, self._window.ahead_until
         sequential = self._window.follow(start, stop)
-        if not sequential and self._ahead is not None:
-            self._ahead = None
-            self._access.drop_ahead()
+        if not sequential and ahead_until:
+            self._leave(behind, ahead_until)
         if sequential and start and stop - start <= SMALL_BYTES:
-            self._buffer = self._access.peek(start, start + PIECE_BYTES)
+            self._buffer = self._access.peek(start, start + PIECE_BYTES, version=self._version)
             self._buffer_start = start
             if len(self._buffer) >= stop - start:
                 self._access.count_read(stop - start)
                 return self._buffer[: stop - start]
-        found = self._access.try_read([(start, stop)], vector=False)
+        found = self._access.try_read([(start, stop)], vector=False, version=self._version)
         if found is None:
             ahead_bytes = self._window.size_bytes
-            rows = run(self.fs, self._access.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes))
-            data = unwrapped(rows[0])
+            reading = self._access.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
+            data = unwrapped(run(self.fs, reading)[0])
             self._window.ahead_until = max(self._window.ahead_until, stop + ahead_bytes)
         else:
             data = found[0]
@@ -135,12 +169,21 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             self._access.prefetch(begin, window.ahead_until), loop_of(self.fs)
         )
 
+    def _leave(self, start: int, stop: int) -> None:
+        """Drop what this file read ahead in [start, stop) and nobody asked for, and what is still on its way."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.cancel():
+            # Where it cannot be cancelled any more its bytes have landed before this runs, on the same loop.
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing lands
+                loop_of(self.fs).call_soon_threadsafe(self._access.drop_ahead, start, stop)
+        self._access.drop_ahead(start, stop)
+
     def close(self) -> None:
         """Close the file; what was read ahead and never asked for is dropped."""
         if not self.closed:
-            self._buffer = b""
+            self._buffer = self._block = b""
             if self._window.ahead_until:
-                self._access.drop_ahead()
+                self._leave(self._window.next, self._window.ahead_until)
         super().close()
 
 
@@ -150,6 +193,7 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
     def __init__(self, fs: Any, path: str, access: Access, info: Info, **kwargs: Any) -> None:
         """Open a file; the arguments are those of `CachedFile`."""
         self._access = access
+        self._version = info.version
         self._window = Window()
         super().__init__(fs, path, "rb", cache_type="none", size=info.version.size_bytes, **kwargs)
         self._details = {**info.details, "size": info.version.size_bytes}
@@ -158,16 +202,23 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         end = min(end, self.size)
         if end <= start:
             return b""
-        if not self._window.follow(start, end):
-            self._access.drop_ahead()
-        ahead_bytes = self._window.size_bytes
-        rows = await self._access.read([(start, end)], vector=False, ahead_bytes=ahead_bytes)
+        if current() is None:  # deactivated: the file system is what it was without us
+            data: bytes = await self.fs._cat_file(self.path, start, end)  # noqa: SLF001 - fsspec's asynchronous interface
+            return data
+        window = self._window
+        behind, ahead_until = window.next, window.ahead_until
+        if not window.follow(start, end) and ahead_until:
+            self._access.drop_ahead(behind, ahead_until)
+        ahead_bytes = window.size_bytes
+        rows = await self._access.read([(start, end)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
+        if ahead_bytes:
+            window.ahead_until = max(window.ahead_until, end + ahead_bytes)
         return unwrapped(rows[0])
 
     async def close(self) -> None:
         """Close the file; what was read ahead and never asked for is dropped."""
-        if not self.closed:
-            self._access.drop_ahead()
+        if not self.closed and self._window.ahead_until:
+            self._access.drop_ahead(self._window.next, self._window.ahead_until)
         await super().close()
 
 

@@ -15,7 +15,7 @@ from jcache_plugins.access import Access, access, run
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching
 from jcache_plugins.reads import OPEN_OPTIONS, UNSET, cat_many, download, spread
-from jcache_plugins.writes import invalidate
+from jcache_plugins.writes import invalidate, opened_for_writing
 
 __all__ = ["JCacheFileSystem"]
 
@@ -136,18 +136,19 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
                 return CachedFile(self, path, found, run(self, found.open()), block_size=block_size)
             except UnsizedError:
                 found = None
-        if mode != "rb":
-            from jcache_plugins.writes import opened_for_writing
-
-            return opened_for_writing(self.fs, path, self.fs.open(path, mode, block_size=block_size, **kwargs))
-        return self.fs.open(path, mode, block_size=block_size, **kwargs)
+        file = self.fs.open(path, mode, block_size=block_size, **kwargs)
+        return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
 
     async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         """Open a file for asynchronous reading."""
         found = self._way(path) if mode == "rb" else None
         if found is not None:
-            return AsyncCachedFile(self, path, found, await found.open())
-        return await self.fs.open_async(path, mode, **kwargs)
+            try:
+                return AsyncCachedFile(self, path, found, await found.open())
+            except UnsizedError:
+                found = None
+        file = await self.fs.open_async(path, mode, **kwargs)
+        return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
         found = self._way(rpath)
@@ -182,8 +183,9 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         """Call the file system behind by a synchronous name, without blocking the event loop."""
         with reaching():
             asynchronous = getattr(self.fs, f"_{name}", None)
-            if self.fs.async_impl and inspect.iscoroutinefunction(asynchronous):
-                return await asynchronous(*args, **kwargs)
+            if self.fs.async_impl and asynchronous is not None:
+                result = asynchronous(*args, **kwargs)
+                return await result if inspect.isawaitable(result) else result
             return await asyncio.to_thread(getattr(self.fs, name), *args, **kwargs)
 
     async def _write(self, name: str, paths: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:

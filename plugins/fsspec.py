@@ -6,7 +6,10 @@ working. `uninstall` puts everything back.
 """
 
 import functools
+import gc
 import inspect
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +30,14 @@ ABSTRACT = (AbstractFileSystem, AsyncFileSystem, object)
 NOT_REMOTE = (LocalFileSystem, MemoryFileSystem, ChainedFileSystem, AbstractArchiveFileSystem)
 NOT_REMOTE_PROTOCOLS = frozenset(
     {"file", "local", "memory", "data", "reference", "generic", "dir", "jcache", "zip", "tar", "libarchive", "git"}
+    | {"asyncwrapper", "async_wrapper"}
 )
 
+_lock = threading.RLock()
 _undo: list[Callable[[], None]] = []
 _hooked: set[type] = set()
+# Instances by address, for a file system equals every other one that was made with the same arguments.
+_instances: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 
 
 def install() -> None:
@@ -43,22 +50,28 @@ def install() -> None:
     def instantiate_hooked(cls: Any, *args: Any, **kwargs: Any) -> Any:
         if cls not in _hooked:
             hook(cls)
-        return instantiate(cls, *args, **kwargs)
+        instance = instantiate(cls, *args, **kwargs)
+        _instances[id(instance)] = instance
+        return instance
 
     _Cached.__call__ = instantiate_hooked
     _undo.append(lambda: setattr(_Cached, "__call__", instantiate))
-    for cls in _subclasses(AbstractFileSystem):
-        if cls._cache:
-            hook(cls)
-            _mirror_again(cls)
+    # fsspec alone brings no remote class: where there is none, nothing was made before, and the search is spared.
+    if any(is_remote(cls) for cls in _subclasses(AbstractFileSystem)):
+        for instance in gc.get_objects():
+            if issubclass(type(instance), AbstractFileSystem):
+                hook(type(instance))
+                _instances[id(instance)] = instance
+                _mirror_again(instance)
 
 
 def uninstall() -> None:
     """Put every method back."""
     while _undo:
         _undo.pop()()
-    for cls in list(_hooked):
-        _mirror_again(cls)
+    for instance in list(_instances.values()):
+        _mirror_again(instance)
+    _instances.clear()
     _hooked.clear()
 
 
@@ -81,10 +94,19 @@ def protocols(cls: Any) -> set[str]:
 
 
 def hook(cls: Any) -> None:
-    """Replace the read and write methods of a remote file-system class, wherever it inherits them from."""
-    _hooked.add(cls)
-    if not is_remote(cls):
-        return
+    """Replace the read and write methods of a remote file-system class, wherever it inherits them from.
+
+    A method that is not of fsspec's kind (no coroutine function where fsspec has one, say) is left as it is: its reads
+    go past the cache.
+    """
+    with _lock:
+        if cls not in _hooked:
+            if is_remote(cls):
+                _hook_methods(cls)
+            _hooked.add(cls)
+
+
+def _hook_methods(cls: Any) -> None:
     makers = reads.ASYNC | writes.ASYNC if cls.async_impl else reads.SYNC | writes.SYNC
     for name, make in makers.items():
         owner = next((base for base in cls.__mro__ if name in vars(base)), None)
@@ -93,17 +115,14 @@ def hook(cls: Any) -> None:
         original = vars(owner)[name]
         if isinstance(original, staticmethod | classmethod) or getattr(original, "_jcache", False):
             continue
-        target = cls if owner in ABSTRACT else owner
-        _replace(target, name, _marked(make(original), original))
-
-
-def _marked(hooked: Any, original: Any) -> Any:
-    functools.update_wrapper(hooked, original)
-    hooked._jcache = True  # noqa: SLF001 - our own mark
-    if inspect.iscoroutinefunction(hooked) != inspect.iscoroutinefunction(original):
-        msg = f"{original.__qualname__} must stay what it is, asynchronous or not"
-        raise TypeError(msg)
-    return hooked
+        try:
+            hooked = make(original)
+        except (TypeError, ValueError):
+            continue  # no function, or one without a signature
+        if inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
+            functools.update_wrapper(hooked, original)
+            hooked._jcache = True  # type: ignore[attr-defined]  # noqa: SLF001 - our own mark
+            _replace(cls if owner in ABSTRACT else owner, name, hooked)
 
 
 def _replace(cls: Any, name: str, hooked: Any) -> None:
@@ -115,15 +134,14 @@ def _replace(cls: Any, name: str, hooked: Any) -> None:
     setattr(cls, name, hooked)
 
 
-def _mirror_again(cls: Any) -> None:
-    """Renew the synchronous methods that fsspec bound to instances when it made them."""
-    for instance in list(cls._cache.values()):
-        if not (instance.async_impl and instance.mirror_sync_methods):
-            continue
-        for name in list(vars(instance)):
-            if getattr(vars(instance)[name], "__wrapped__", None) is not None and hasattr(type(instance), f"_{name}"):
-                delattr(instance, name)
-        mirror_sync_methods(instance)
+def _mirror_again(instance: Any) -> None:
+    """Renew the synchronous methods that fsspec bound to an instance when it made it."""
+    if not (instance.async_impl and instance.mirror_sync_methods):
+        return
+    for name in list(vars(instance)):
+        if getattr(vars(instance)[name], "__wrapped__", None) is not None and hasattr(type(instance), f"_{name}"):
+            delattr(instance, name)
+    mirror_sync_methods(instance)
 
 
 def _subclasses(cls: type) -> list[Any]:

@@ -3,9 +3,10 @@
 import asyncio
 import contextvars
 import functools
+import inspect
 import numbers
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -110,9 +111,11 @@ class FileSystemOrigin:
 
     async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the file system by its synchronous name, without blocking the event loop."""
-        asynchronous: Callable[..., Awaitable[Any]] | None = getattr(self.fs, f"_{name}", None)
-        if self.fs.async_impl and asynchronous is not None and asyncio.iscoroutinefunction(asynchronous):
-            return await asynchronous(*args, **kwargs)
+        asynchronous: Callable[..., Any] | None = getattr(self.fs, f"_{name}", None)
+        if self.fs.async_impl and asynchronous is not None:
+            result = asynchronous(*args, **kwargs)
+            # Not asked of the function: a decorated one may be none that `inspect` calls a coroutine function.
+            return await result if inspect.isawaitable(result) else result
         return await asyncio.to_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
 
 

@@ -16,6 +16,7 @@ from jcache.session import current
 from jcache_plugins.access import Access, access, on_loop_of, run
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching, within_origin
+from jcache_plugins.writes import opened_for_writing
 
 __all__ = ["ASYNC", "SYNC", "cat_many", "download", "measured"]
 
@@ -259,8 +260,6 @@ def open_file(original: Method) -> Method:
 
     def _open(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if mode != "rb":
-            from jcache_plugins.writes import opened_for_writing
-
             return opened_for_writing(self, path, original(self, path, mode, *args, **kwargs))
         found = None if on_loop_of(self) else find(self, path, kwargs.keys() - OPEN_OPTIONS)
         if found is not None:
@@ -305,7 +304,8 @@ def open_async(original: Method) -> Method:
                 return AsyncCachedFile(self, path, found, await found.open())
             except UnsizedError:
                 found = None
-        return await original(self, path, mode, **kwargs)
+        file = await original(self, path, mode, **kwargs)
+        return file if mode == "rb" else opened_for_writing(self, path, file)
 
     return open_async
 

@@ -1,6 +1,7 @@
 """What a hooked file system's write methods do besides: what is cached of the paths is dropped, before and behind."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,8 +23,6 @@ def invalidate(fs: Any, *paths: Any, directory: str | None = None) -> None:
         found = access(fs, path, directory=directory)
         if found is not None:
             found.invalidate()
-            for below in session.known_files(prefix=found.identity.url):
-                below.invalidate()
 
 
 def named(paths: Any) -> Iterator[str]:
@@ -35,16 +34,29 @@ def named(paths: Any) -> Iterator[str]:
             yield from named(item)
 
 
+def written(original: Method, count: int, place: int) -> Callable[[Any, Any], list[Any]]:
+    """Return what finds, in a call's arguments, the `count` remote paths from place `place` on, named or not."""
+    names = list(inspect.signature(original).parameters)[1:]
+
+    def find(args: Any, kwargs: Any) -> list[Any]:
+        named = [kwargs[name] for name in names[max(place, len(args)) : place + count] if name in kwargs]
+        return [*args[place : place + count], *named]
+
+    return find
+
+
 def asynchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
     """Make an asynchronous write method that has `count` remote paths from argument `place` on."""
 
     def make(original: Method) -> Method:
+        paths = written(original, count, place)
+
         async def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-            invalidate(self, *args[place : place + count])
+            invalidate(self, *paths(args, kwargs))
             try:
                 return await original(self, *args, **kwargs)
             finally:
-                invalidate(self, *args[place : place + count])
+                invalidate(self, *paths(args, kwargs))
 
         return write
 
@@ -55,34 +67,52 @@ def synchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
     """Make a synchronous write method that has `count` remote paths from argument `place` on."""
 
     def make(original: Method) -> Method:
+        paths = written(original, count, place)
+
         def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-            invalidate(self, *args[place : place + count])
+            invalidate(self, *paths(args, kwargs))
             try:
                 return original(self, *args, **kwargs)
             finally:
-                invalidate(self, *args[place : place + count])
+                invalidate(self, *paths(args, kwargs))
 
         return write
 
     return make
 
 
-def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
-    """Invalidate now, and once more when the file object that writes is closed."""
-    invalidate(fs, path)
-    close = getattr(file, "close", None)
-    if close is None or not hasattr(file, "__dict__"):
-        return file
-
-    @functools.wraps(close)
-    def close_and_invalidate(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return close(*args, **kwargs)
-        finally:
-            invalidate(fs, path)
-
-    file.close = close_and_invalidate
+def opened_for_writing(fs: Any, path: Any, file: Any, *, directory: str | None = None) -> Any:
+    """Invalidate now, and once more when the file object that writes is closed, and when a transaction commits it."""
+    invalidate(fs, path, directory=directory)
+    if hasattr(file, "__dict__"):
+        for name in ("close", "commit"):
+            method = getattr(file, name, None)
+            if method is not None:
+                setattr(file, name, invalidating(method, lambda: invalidate(fs, path, directory=directory)))
     return file
+
+
+def invalidating(method: Method, then: Callable[[], None]) -> Method:
+    """Return a file object's method, asynchronous or not, with something to do behind it."""
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def wait_and_invalidate(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await method(*args, **kwargs)
+            finally:
+                then()
+
+        return wait_and_invalidate
+
+    @functools.wraps(method)
+    def call_and_invalidate(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        finally:
+            then()
+
+    return call_and_invalidate
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {

@@ -1,5 +1,6 @@
 """One cache directory: made, tagged, probed, and cut into one directory for each journal."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -22,6 +23,8 @@ TAG = (
 """What the convention asks of a cache directory; the first line is its signature, byte by byte."""
 
 _PROBE_PREFIX = ".probe-"
+# No component of an object's path begins with it.
+_SEGMENT_PREFIX = "@"
 _OURS = frozenset({"jcache.toml", ".reports"})
 _PRIVATE_DIR = 0o700
 _REASONS = {
@@ -144,6 +147,32 @@ class Cache:
         return Journal(
             self._storage, self.path(identity), identity.key, dir_mode=self.dir_mode, file_mode=self.file_mode
         )
+
+    def remove(self, identity: Identity) -> None:
+        """Remove what is recorded of an object, and of those below its path; readers that have it open keep it.
+
+        In the flat layout what lies below a path cannot be told from its name, and stays.
+
+        Args:
+            identity: The object.
+
+        Raises:
+            OSError: Something could not be removed.
+        """
+        self._remove_below(self.path(identity))
+
+    def _remove_below(self, directory: str) -> None:
+        try:
+            names = self._storage.listdir(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            path = os.path.join(directory, name)
+            if name.startswith(_SEGMENT_PREFIX):
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    self._storage.unlink(path)
+            else:
+                self._remove_below(path)
 
     def _make(self, path: str) -> bool:
         """Make a directory and those above it, private ones; False if it, or anything else, is there already."""

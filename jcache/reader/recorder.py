@@ -27,12 +27,14 @@ class Recording:
         info: The version that they are proved to be of.
         extents: Origin offset and bytes of each, disjoint.
         settled: Called once they are in the journal, or are given up.
+        wanted: Asked just before they are written: whether they still are to be.
     """
 
     journal: Journal
     info: Info
     extents: Sequence[Extent]
     settled: Callable[[Sequence[Extent]], None]
+    wanted: Callable[[], bool] = lambda: True
 
     @property
     def size_bytes(self) -> int:
@@ -192,13 +194,13 @@ class Recorder:
 
     def _write(self, batch: list[Recording]) -> None:
         first = batch[0]
-        extents = [extent for recording in batch for extent in recording.extents]
+        extents = [extent for recording in batch if recording.wanted() for extent in recording.extents]
 
         def append() -> None:
             first.journal.append(first.info.version, first.info.details, extents)
             self._recorded(sum(len(data) for _, data in extents))
 
-        if time.monotonic() >= self._paused_until and not self._attempt(append):
+        if extents and time.monotonic() >= self._paused_until and not self._attempt(append):
             self._paused_until = time.monotonic() + self._pause_s
         # Only now: until here a second reader finds the bytes in memory, from here on in the journal.
         for recording in batch:

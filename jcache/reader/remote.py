@@ -95,19 +95,22 @@ class RemoteFile:
 
     # -- reading --------------------------------------------------------------------------------------------
 
-    def try_read(self, spans: Sequence[Span], *, vector: bool) -> list[bytes] | None:
+    def try_read(
+        self, spans: Sequence[Span], *, vector: bool, version: Version | None = None
+    ) -> list[bytes] | None:
         """Read from journal and memory alone, on the caller's thread, without any event loop.
 
         Args:
             spans: Byte ranges with Python's slice rules.
             vector: Whether the application asked for them in one vector read.
+            version: The version that the caller has bytes of already, if it must not be another one.
 
         Returns:
             Their bytes in the caller's order; None where any byte is missing or the version must be asked for
             first, and nothing is counted.
         """
         snapshot = self._snapshot
-        if snapshot is None or snapshot.info is None or not self._is_fresh():
+        if snapshot is None or snapshot.info is None or not self._is_fresh() or not snapshot.is_of(version):
             return None
         size = snapshot.info.version.size_bytes
         rows = snapshot.lookup([resolve(start, stop, size) for start, stop in spans])
@@ -137,13 +140,15 @@ class RemoteFile:
         self._count(vector, len(out), sum(map(len, out)), miss)
         return out
 
-    def peek(self, start: int, stop: int) -> bytes:
+    def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
         """Return what the journal has of [start, stop) from `start` on without a gap, and count nothing.
 
         A reader in small steps takes more than it was asked for from here, and counts what it hands out.
         """
         snapshot = self._snapshot
         if snapshot is None or snapshot.view is None or snapshot.info is None or not self._is_fresh():
+            return b""
+        if not snapshot.is_of(version):
             return b""
         stop = min(stop, snapshot.info.version.size_bytes)
         if start >= stop:
@@ -165,7 +170,13 @@ class RemoteFile:
         return data
 
     async def read(
-        self, origin: Origin, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0
+        self,
+        origin: Origin,
+        spans: Sequence[Span],
+        *,
+        vector: bool,
+        ahead_bytes: int = 0,
+        version: Version | None = None,
     ) -> list[bytes | Exception]:
         """Read byte ranges: what the journal has from there, the gaps from the origin in one vectored request.
 
@@ -174,17 +185,21 @@ class RemoteFile:
             spans: Byte ranges with Python's slice rules, in any order, overlapping or not.
             vector: Whether the application asked for them in one vector read.
             ahead_bytes: How far to read ahead behind the last range if it misses.
+            version: The version that the caller has bytes of already, if it must not be another one.
 
         Returns:
             For each range its bytes (shorter at the end of the file) or the exception that it met.
 
         Raises:
-            OriginChangedError: The file was replaced and bytes of its old version have been delivered.
+            OriginChangedError: The file was replaced and bytes of its old version have been delivered, or it is not
+                of `version`.
             OfflineMissError: Bytes are missing and the origin must not be asked.
             Exception: Whatever the origin's stat raises.
         """
         for restart in range(RESTARTS):
             snapshot = await self.ready(origin)
+            if not snapshot.is_of(version):
+                raise OriginChangedError(REPLACED)
             try:
                 return await self._read(snapshot, origin, spans, vector=vector, ahead_bytes=ahead_bytes)
             except OriginChangedError:
@@ -204,10 +219,10 @@ class RemoteFile:
             except Exception:  # noqa: BLE001 - nobody has asked for these bytes yet; who does will meet the error
                 return
 
-    def drop_ahead(self) -> None:
-        """Forget what was read ahead and not asked for."""
+    def drop_ahead(self, start: int = 0, stop: int = END) -> None:
+        """Forget what was read ahead in [start, stop) and not asked for."""
         snapshot = self._snapshot
-        if snapshot is not None and (unused := snapshot.drop_ahead()):
+        if snapshot is not None and (unused := snapshot.drop_ahead(start, stop)):
             self._host.counters.origin(prefetch_unused=unused)
 
     async def _read(
@@ -347,7 +362,7 @@ class RemoteFile:
             return True
         assert self._journal is not None
         assert snapshot.info is not None
-        recording = Recording(self._journal, snapshot.info, extents, snapshot.settle)
+        recording = Recording(self._journal, snapshot.info, extents, snapshot.settle, lambda: not snapshot.outdated)
         return self._host.recorder.submit(recording, timeout_s=timeout_s)
 
     async def _record_in_time(self, snapshot: Snapshot, extents: list[Extent], *, room_s: float) -> None:
@@ -539,10 +554,20 @@ class RemoteFile:
     # -- life -----------------------------------------------------------------------------------------------
 
     def invalidate(self) -> None:
-        """Forget the version, because this process has written to the file: the next read asks the origin."""
+        """Forget the version, because this process has written to the file: the next read asks the origin.
+
+        Reads under way end with the version that they began with; nothing more of it is recorded.
+        """
         with self._lock:
-            self._snapshot = None
+            snapshot, self._snapshot = self._snapshot, None
             self._must_stat = True
+        if snapshot is not None:
+            snapshot.outdated = True
+
+    def attach_again(self) -> None:
+        """Look which segments there still are, after some were removed; it touches the cache directory."""
+        if self._journal is not None:
+            self._journal.attach()
 
     def close(self) -> None:
         """Seal and close the journal; call it behind the last recording."""

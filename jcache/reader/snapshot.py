@@ -123,6 +123,8 @@ class Snapshot:
         self.used_journal = False
         self.unproved = False
         self.lock = threading.Lock()
+        # Whether this process has written to the file meanwhile: what it has of this version is not to be recorded.
+        self.outdated = False
         self._delivered = False
         self._discarded = False
         self._held: IntervalMap[Held] = IntervalMap()
@@ -132,6 +134,10 @@ class Snapshot:
     def version(self) -> Version | None:
         """The version's validators."""
         return None if self.info is None else self.info.version
+
+    def is_of(self, version: Version | None) -> bool:
+        """Whether this is the given version, as far as it is known by now; None is any."""
+        return version is None or self.info is None or agrees(version, self.info.version)
 
     def deliver(self) -> None:
         """Note that bytes of this version go to the application; raise OriginChangedError if it was given up.
@@ -356,14 +362,14 @@ class Snapshot:
                                 extents.append((c, piece))
         return extents
 
-    def drop_ahead(self) -> int:
-        """Forget what was read ahead and never asked for; return its bytes."""
+    def drop_ahead(self, start: int = 0, stop: int = END) -> int:
+        """Forget what was read ahead in pieces that reach into [start, stop) and never asked for; return its bytes."""
         unused = 0
         with self.lock:
-            for start, stop, held in self._held:
-                if held.ahead:
-                    self._held.remove(start)
-                    unused += stop - start
+            for _, _, held in self._held.find(start, stop):
+                if held is not None and held.ahead:
+                    self._held.remove(held.start)
+                    unused += len(held.data)
         return unused
 
 
