@@ -1,5 +1,6 @@
 """Any sequence of recording, reading, crashing, reopening and damaging, against a plain dictionary."""
 
+import functools
 import os
 import random
 import shutil
@@ -36,8 +37,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.damage = False
         self.opened: list[Journal] = []
         # Names, and so the order of segments, repeat: hypothesis must be able to replay what it found.
-        rng = random.Random(0)
-        self.salts = mock.patch("jcache.journal.writer.new_salt", lambda: rng.getrandbits(64))
+        salts = functools.partial(random.Random(0).getrandbits, 64)
+        self.salts = mock.patch("jcache.journal.writer.new_salt", salts)
         self.salts.start()
 
     def teardown(self) -> None:
