@@ -20,16 +20,21 @@ FIRST_BIN_S = 1 / 64
 MAX_BINS = 1024
 """Time bins kept: bins stay at one second or less for 17 minutes, and one process's profile stays near 10 KiB."""
 
+BUSY_SPANS = 256
+"""Spans of origin traffic that are remembered, to count no second twice."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileCount:
-    """What one URL was asked for. `size_bytes` is `None` where the origin did not say."""
+    """What one URL was asked for, and how long that took. `size_bytes` is `None` where the origin did not say."""
 
     url: str
     size_bytes: int | None
     requested_bytes: int
     hit_bytes: int
     opens: int
+    open_s: float
+    read_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Snapshot:
     origin_retries: int
     prefetch_bytes: int
     prefetch_unused_bytes: int
+    origin_busy_s: float
     recorded_bytes: int
     damaged_extents: int
     failures: int
@@ -69,13 +75,36 @@ class Snapshot:
 
 
 class _File:
-    __slots__ = ("hit", "opens", "requested", "size")
+    __slots__ = ("hit", "open_s", "opens", "read_s", "requested", "size")
 
     def __init__(self) -> None:
         self.size: int | None = None
         self.requested = 0
         self.hit = 0
         self.opens = 0
+        self.open_s = 0.0
+        self.read_s = 0.0
+
+
+class _Busy:
+    """The time in which at least one of some overlapping spans was under way; spans come in order of their ends."""
+
+    __slots__ = ("_covered", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._covered: list[tuple[float, float]] = []  # disjoint, ascending; what is older is forgotten
+
+    def add(self, start: float, stop: float) -> None:
+        covered = self._covered
+        self.seconds += stop - start
+        while covered and covered[-1][1] > start:
+            before, until = covered.pop()
+            self.seconds -= until - max(before, start)
+            start = min(before, start)
+        covered.append((start, stop))
+        if len(covered) > BUSY_SPANS:
+            del covered[: BUSY_SPANS // 2]
 
 
 class Counters:
@@ -101,8 +130,10 @@ class Counters:
         "_last_bin",
         "_lock",
         "_misses",
+        "_on_read",
         "_open_s",
         "_opened",
+        "_origin_busy",
         "_origin_bytes",
         "_origin_errors",
         "_origin_requests",
@@ -140,6 +171,7 @@ class Counters:
         self._open_s = 0.0
         self._files: dict[str, _File] = {}
         self._origin_requests = self._origin_bytes = self._origin_errors = self._origin_retries = 0
+        self._origin_busy = _Busy()
         self._prefetch = self._prefetch_unused = 0
         self._recorded = self._damaged = self._failures = 0
         self._bypassed: str | None = None
@@ -148,8 +180,20 @@ class Counters:
         self._profile_hit = [0] * MAX_BINS
         self._profile_miss = [0] * MAX_BINS
         self._last_bin = -1
+        self._on_read: Callable[[], None] | None = None
 
-    def read(self, nbytes: int, hit: int, miss: int, bypass: int, *, url: str | None = None) -> None:
+    def at_first_read(self, call: Callable[[], None]) -> None:
+        """Have something called once, after the first read that is counted from now on, in that read's thread.
+
+        Args:
+            call: It must not raise, and must not take long.
+        """
+        with self._lock:
+            self._on_read = call
+
+    def read(
+        self, nbytes: int, hit: int, miss: int, bypass: int, *, url: str | None = None, seconds: float = 0.0
+    ) -> None:
         """Count one plain read.
 
         Args:
@@ -157,7 +201,8 @@ class Counters:
             hit: Bytes of them that came from the journal.
             miss: Bytes of them that this process fetched from the origin for or ahead of the reader.
             bypass: Bytes of them that went past the cache.
-            url: The file, to count `nbytes` and `hit` for it as well; saves a call of `file_bytes`.
+            url: The file, to count `nbytes`, `hit` and `seconds` for it as well; saves a call of `file_bytes`.
+            seconds: How long the reader waited for it.
         """
         now = self._clock()
         with self._lock:
@@ -167,9 +212,21 @@ class Counters:
             self._read_bypass += bypass
             self._count(now, nbytes, hit, miss, bypass)
             if url is not None:
-                self._count_file(url, nbytes, hit)
+                self._count_file(url, nbytes, hit, seconds)
+        if self._on_read is not None:
+            self._tell()
 
-    def readv(self, ranges: int, nbytes: int, hit: int, miss: int, bypass: int, *, url: str | None = None) -> None:
+    def readv(
+        self,
+        ranges: int,
+        nbytes: int,
+        hit: int,
+        miss: int,
+        bypass: int,
+        *,
+        url: str | None = None,
+        seconds: float = 0.0,
+    ) -> None:
         """Count one vector read of `ranges` ranges; the other arguments are those of `read`, for the whole vector."""
         now = self._clock()
         with self._lock:
@@ -180,7 +237,9 @@ class Counters:
             self._readv_bypass += bypass
             self._count(now, nbytes, hit, miss, bypass)
             if url is not None:
-                self._count_file(url, nbytes, hit)
+                self._count_file(url, nbytes, hit, seconds)
+        if self._on_read is not None:
+            self._tell()
 
     def file_opened(self, url: str, size_bytes: int | None, seconds: float) -> None:
         """Count one opening of a file.
@@ -195,6 +254,7 @@ class Counters:
             self._open_s += seconds
             entry = self._files.get(url) or self._files.setdefault(url, _File())
             entry.opens += 1
+            entry.open_s += seconds
             if size_bytes is not None:
                 entry.size = size_bytes
 
@@ -207,7 +267,7 @@ class Counters:
     def file_bytes(self, url: str, nbytes: int, hit: int = 0) -> None:
         """Count bytes requested of one file, `hit` of them from the journal, where `read(url=)` did not."""
         with self._lock:
-            self._count_file(url, nbytes, hit)
+            self._count_file(url, nbytes, hit, 0.0)
 
     def origin(
         self,
@@ -218,6 +278,7 @@ class Counters:
         retries: int = 0,
         prefetch: int = 0,
         prefetch_unused: int = 0,
+        seconds: float = 0.0,
     ) -> None:
         """Count traffic with the origin.
 
@@ -228,7 +289,9 @@ class Counters:
             retries: Requests sent again.
             prefetch: Bytes of `nbytes` that were fetched ahead.
             prefetch_unused: Bytes fetched ahead that nobody asked for in the end.
+            seconds: How long it took, if it ends now; what overlaps in time counts once.
         """
+        now = self._clock() if seconds > 0 else 0.0
         with self._lock:
             self._origin_requests += requests
             self._origin_bytes += nbytes
@@ -236,6 +299,8 @@ class Counters:
             self._origin_retries += retries
             self._prefetch += prefetch
             self._prefetch_unused += prefetch_unused
+            if seconds > 0:
+                self._origin_busy.add(now - seconds, now)
 
     def recorded(self, nbytes: int) -> None:
         """Count bytes written into the journal."""
@@ -291,6 +356,7 @@ class Counters:
                 origin_retries=self._origin_retries,
                 prefetch_bytes=self._prefetch,
                 prefetch_unused_bytes=self._prefetch_unused,
+                origin_busy_s=max(0.0, self._origin_busy.seconds),
                 recorded_bytes=self._recorded,
                 damaged_extents=self._damaged,
                 failures=self._failures,
@@ -298,13 +364,23 @@ class Counters:
                 bin_s=self._bin_s,
                 profile_hit=tuple(self._profile_hit[:bins]),
                 profile_miss=tuple(self._profile_miss[:bins]),
-                files=tuple(FileCount(url, f.size, f.requested, f.hit, f.opens) for url, f in self._files.items()),
+                files=tuple(
+                    FileCount(url, f.size, f.requested, f.hit, f.opens, f.open_s, f.read_s)
+                    for url, f in self._files.items()
+                ),
             )
 
-    def _count_file(self, url: str, nbytes: int, hit: int) -> None:
+    def _tell(self) -> None:
+        with self._lock:
+            call, self._on_read = self._on_read, None
+        if call is not None:
+            call()
+
+    def _count_file(self, url: str, nbytes: int, hit: int, seconds: float) -> None:
         entry = self._files.get(url) or self._files.setdefault(url, _File())
         entry.requested += nbytes
         entry.hit += hit
+        entry.read_s += seconds
 
     def _count(self, now: float, nbytes: int, hit: int, miss: int, bypass: int) -> None:
         """Classify one request and put its bytes into the time bin of its end; the caller holds the lock."""

@@ -237,3 +237,51 @@ def test_a_count_costs_microseconds():
             counters.read(1000, 1000, 0, 0, url="https://a/b")
         best = min(best, time.perf_counter() - begin)
     assert best / 20_000 < 5e-6  # measured: 0.6 us; the bound leaves room for a busy machine
+
+
+def test_time_with_the_origin_counts_once_where_requests_overlap():
+    clock = Clock()
+    counters = Counters(clock=clock)
+    rng = random.Random(5)
+    spans = []
+    for _ in range(100):
+        start = rng.uniform(0, 50)
+        spans.append((start, start + rng.uniform(0.01, 3)))
+    spans.sort(key=lambda span: span[1])
+    for start, stop in spans:
+        clock.now = stop
+        counters.origin(requests=1, nbytes=10, seconds=stop - start)
+    covered, until = 0.0, 0.0
+    for start, stop in sorted(spans):
+        covered += max(0.0, stop - max(start, until))
+        until = max(until, stop)
+    assert counters.snapshot().origin_busy_s == pytest.approx(covered)
+
+
+def test_time_is_counted_for_each_file():
+    counters = Counters()
+    counters.file_opened("a", 10, 0.5)
+    counters.file_opened("a", 10, 0.25)
+    counters.read(5, 5, 0, 0, url="a", seconds=1.5)
+    counters.readv(2, 5, 0, 5, 0, url="b", seconds=2.0)
+    assert [(file.url, file.open_s, file.read_s) for file in counters.snapshot().files] == [
+        ("a", 0.75, 1.5),
+        ("b", 0.0, 2.0),
+    ]
+
+
+def test_the_first_read_is_told_once_and_outside_the_lock():
+    counters = Counters()
+    calls = []
+
+    def call():
+        other = threading.Thread(target=lambda: calls.append(counters.snapshot().read_ops))
+        other.start()
+        other.join(10)
+
+    counters.at_first_read(call)
+    counters.file_opened("a", 10, 0.5)
+    assert calls == []
+    counters.read(5, 5, 0, 0)
+    counters.readv(2, 5, 5, 0, 0)
+    assert calls == [1]

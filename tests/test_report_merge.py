@@ -140,6 +140,19 @@ def test_idle_processes_and_reasons():
 
 def test_the_line_that_says_what_was_merged():
     parts = job(6)
-    assert describe(parts[:1]) == ""
-    assert describe(parts) == "sum of 6 processes on 2 hosts"
-    assert describe(parts[::2]) == "sum of 3 processes"
+    assert describe(parts[0]) == ""
+    assert describe(merge(parts)) == "sum of 6 processes on 2 hosts"
+    assert describe(merge(parts[::2])) == "sum of 3 processes"
+    parts[1] = replace(parts[1], complete=False, interval_s=5.0)
+    total = merge(parts)
+    assert describe(total) == "sum of 6 processes on 2 hosts, 1 of them incomplete: still running, or killed"
+    assert (total.processes, total.incomplete, total.hosts) == (6, 1, ("node0", "node1"))
+
+
+def test_merged_reports_merge_like_their_parts():
+    parts = job(6)
+    total, again = merge(parts), merge([merge(parts[:2]), Report.loads(merge(parts[2:]).dumps())])
+    assert counts(again) == counts(total)
+    assert again.parts == total.parts
+    assert sum(again.profile.hit_bytes) == total.hit_bytes
+    assert {use.url: use.bytes for use in again.urls} == {use.url: use.bytes for use in total.urls}

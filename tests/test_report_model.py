@@ -9,6 +9,7 @@ import pytest
 from report_samples import Clock, empty_report, ttbar_report
 
 from jcache.counters import Counters
+from jcache.report.merge import merge
 from jcache.report.model import Profile, Report, ReportError, from_counters
 from jcache.report.redact import MAX_LENGTH, redact
 from jcache.storage import Storage
@@ -20,7 +21,7 @@ SCHEMA_1 = {
     "readv": "ops ranges bytes hit_bytes miss_bytes bypass_bytes",
     "requests": "full_hits partial_hits misses",
     "files": "opened unique unique_bytes open_s",
-    "origin": "requests bytes errors retries prefetch_bytes prefetch_unused_bytes",
+    "origin": "requests bytes errors retries prefetch_bytes prefetch_unused_bytes busy_s",
     "cache": "recorded_bytes damaged_extents failures bypassed",
     "profile": "bin_s hit_bytes miss_bytes",
 }
@@ -31,7 +32,7 @@ def test_the_json_has_exactly_the_keys_of_schema_1():
     assert document["schema"] == 1
     for section, keys in SCHEMA_1.items():
         assert sorted(document[section] if section else document) == sorted(keys.split())
-    assert sorted(document["urls"][0]) == ["bytes", "hit_bytes", "opens", "size", "url"]
+    assert sorted(document["urls"][0]) == ["bytes", "hit_bytes", "open_s", "opens", "read_s", "size", "url"]
 
 
 def test_numbers_add_up():
@@ -49,7 +50,15 @@ def test_numbers_add_up():
     assert report.end_time - report.start_time == pytest.approx(report.real_s)
 
 
-@pytest.mark.parametrize("report", [ttbar_report(), empty_report(), ttbar_report(real_s=0.2, complete=False, run="a1")])
+@pytest.mark.parametrize(
+    "report",
+    [
+        ttbar_report(),
+        empty_report(),
+        ttbar_report(real_s=0.2, complete=False, run="a1", interval_s=2.0),
+        merge([ttbar_report(), empty_report(host="other", complete=False)]),
+    ],
+)
 def test_json_gives_the_same_report_back(report):
     assert Report.loads(report.dumps()) == report
     assert Report.loads(json.dumps(report.to_json())) == report
@@ -57,9 +66,9 @@ def test_json_gives_the_same_report_back(report):
 
 def test_a_reader_takes_what_the_schema_leaves_out_and_what_is_new():
     document = json.loads(ttbar_report().dumps())
-    del document["run"]
+    del document["run"], document["origin"]["busy_s"]
     for use in document["urls"]:
-        del use["hit_bytes"], use["opens"]
+        del use["hit_bytes"], use["opens"], use["open_s"], use["read_s"]
         use["future"] = 1
     document["future"] = {"x": 1}
     report = Report.from_json(document)

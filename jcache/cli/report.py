@@ -44,7 +44,7 @@ def report(ctx: click.Context, files: tuple[Path, ...], *, last: bool, as_json: 
         else:
             from jcache.report.text import render
 
-            render(total, sys.stdout, note=describe(reports))
+            render(total, sys.stdout, note=describe(total))
     ctx.exit(1 if errors else 0)
 
 

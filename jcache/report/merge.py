@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jcache.counters import MAX_BINS
-from jcache.report.model import Files, Profile, Report, UrlUse
+from jcache.report.model import Files, Parts, Profile, Report, UrlUse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ def merge(reports: Sequence[Report]) -> Report:
 
     Counts add up exactly. Real time goes from the first start to the last end; user and system time are sums. Files are
     unique by URL. The profile is on wall-clock time, each bin moved by less than half of the merged bins' width. Names,
-    process and command are those of the report that started first.
+    process and command are those of the report that started first. Merged reports can be merged again.
 
     Args:
         reports: One or more, in any order; the result does not depend on it.
@@ -40,6 +40,12 @@ def merge(reports: Sequence[Report]) -> Report:
         first,
         end_time=end_time,
         complete=all(report.complete for report in reports),
+        interval_s=max(report.interval_s for report in reports),
+        parts=Parts(
+            processes=sum(report.processes for report in reports),
+            incomplete=sum(report.incomplete for report in reports),
+            hosts=tuple(sorted({host for report in reports for host in report.hosts})),
+        ),
         real_s=end_time - first.start_time,
         user_s=math.fsum(report.user_s for report in reports),
         sys_s=math.fsum(report.sys_s for report in reports),
@@ -62,13 +68,15 @@ def merge(reports: Sequence[Report]) -> Report:
     )
 
 
-def describe(reports: Sequence[Report]) -> str:
-    """Return the line that says what was merged; empty for a single report."""
-    if len(reports) < 2:
+def describe(report: Report) -> str:
+    """Return the line that says what was merged, and how much of it is not final; empty for a single process."""
+    if report.processes < 2:
         return ""
-    hosts = len({report.host for report in reports})
-    processes = len({(report.host, report.pid, report.start_time) for report in reports})
-    return f"sum of {processes} processes" + (f" on {hosts} hosts" if hosts > 1 else "")
+    hosts = len(report.hosts)
+    text = f"sum of {report.processes} processes" + (f" on {hosts} hosts" if hosts > 1 else "")
+    if report.incomplete:
+        text += f", {report.incomplete} of them incomplete: still running, or killed"
+    return text
 
 
 def _add(parts: Sequence[_Part]) -> _Part:
@@ -77,28 +85,33 @@ def _add(parts: Sequence[_Part]) -> _Part:
     totals: dict[str, Any] = {}
     for member in fields(first):  # type: ignore[arg-type]  # every caller passes dataclasses
         values = [getattr(part, member.name) for part in parts]
-        totals[member.name] = None if values[0] is None else sum(values)
+        if values[0] is None:
+            totals[member.name] = None
+        else:
+            totals[member.name] = math.fsum(values) if isinstance(values[0], float) else sum(values)
     return type(first)(**totals)
 
 
 def _merge_urls(reports: Sequence[Report]) -> tuple[UrlUse, ...]:
     """Add up by URL, in order of first appearance; of several sizes the latest run's counts."""
-    # Lists, since 10,000 reports of 100 files each go through here: url -> [size, bytes, hit bytes, opens].
+    # Lists, since 10,000 reports of 100 files each go through here.
     sums: dict[str, list[Any]] = {}
     for report in reports:
         for use in report.urls:
             entry = sums.get(use.url)
             if entry is None:
-                sums[use.url] = [use.size, use.bytes, use.hit_bytes, use.opens]
+                sums[use.url] = [use.size, use.bytes, use.hit_bytes, use.opens, use.open_s, use.read_s]
             else:
                 if use.size is not None:
                     entry[0] = use.size
                 entry[1] += use.bytes
                 entry[2] += use.hit_bytes
                 entry[3] += use.opens
+                entry[4] += use.open_s
+                entry[5] += use.read_s
     return tuple(
-        UrlUse(url=url, size=size, bytes=requested, hit_bytes=hit, opens=opens)
-        for url, (size, requested, hit, opens) in sums.items()
+        UrlUse(url=url, size=size, bytes=requested, hit_bytes=hit, opens=opens, open_s=open_s, read_s=read_s)
+        for url, (size, requested, hit, opens, open_s, read_s) in sums.items()
     )
 
 

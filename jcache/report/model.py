@@ -13,32 +13,30 @@ import os
 import re
 import secrets
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from jcache.report.redact import redact
+from jcache.report.schema import ReportError, build
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from jcache.counters import Counters
     from jcache.storage import Storage
 
+__all__ = [
+    "SCHEMA", "CacheState", "Files", "OriginTraffic", "Parts", "Profile", "Read", "ReadV", "Report", "ReportError",
+    "Requests", "UrlUse", "from_counters",
+]  # fmt: skip
+
 SCHEMA = 1
 
-
-class ReportError(Exception):
-    """A report cannot be read.
-
-    Attributes:
-        source: The file, or what else the report came from.
-        field: Dotted name of the field that is wrong; empty where it is the file as a whole.
-    """
-
-    def __init__(self, source: str, field: str, reason: str) -> None:
-        super().__init__(": ".join(part for part in (source, field, reason) if part))
-        self.source = source
-        self.field = field
-        self.reason = reason
+# Keys beyond the schema's first publication: other writers may leave them out.
+_OPTIONAL = {
+    "Report": frozenset({"run", "interval_s", "parts"}),
+    "OriginTraffic": frozenset({"busy_s"}),
+    "UrlUse": frozenset({"hit_bytes", "opens", "open_s", "read_s"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,10 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class OriginTraffic:
-    """What went to and came from the origins; `bytes` has the prefetched ones in it."""
+    """What went to and came from the origins; `bytes` has the prefetched ones in it.
+
+    `busy_s` is the time in which at least one request was under way, summed over processes; 0 where nobody measured.
+    """
 
     requests: int = 0
     bytes: int = 0
@@ -93,6 +94,7 @@ class OriginTraffic:
     retries: int = 0
     prefetch_bytes: int = 0
     prefetch_unused_bytes: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +118,35 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class UrlUse:
-    """One file: its size (`None`: unknown), bytes requested of it, those of them that were hits, and its openings."""
+    """One file: its size (`None`: unknown), bytes requested of it, those of them that were hits, and its openings.
+
+    `open_s` and `read_s` are the times that opening and reading it took; 0 where nobody measured.
+    """
 
     url: str
     size: int | None = None
     bytes: int = 0
     hit_bytes: int = 0
     opens: int = 0
+    open_s: float = 0.0
+    read_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a merged report was made of: processes, how many of them had not ended, and the hosts, sorted."""
+
+    processes: int
+    incomplete: int
+    hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. `run` is one for all processes of a job; `complete` is false in a report of a run that goes on."""
+    """One run. `run` is one for all processes of a job; `complete` is false in a report of a run that goes on.
+
+    `interval_s` is, in such an interim report, the time until the next is due; `parts` is in merged ones only.
+    """
 
     appname: str
     host: str
@@ -140,6 +159,8 @@ class Report:
     user_s: float
     sys_s: float
     run: str = ""
+    interval_s: float = 0.0
+    parts: Parts | None = None
     read: Read = Read()
     readv: ReadV = ReadV()
     requests: Requests = Requests()
@@ -163,6 +184,26 @@ class Report:
     def known_size_bytes(self) -> int:
         """Bytes asked for of the files whose size is in `files.unique_bytes`."""
         return self.requested_bytes - sum(use.bytes for use in self.urls if use.size is None)
+
+    @property
+    def processes(self) -> int:
+        """How many processes the report is about."""
+        return 1 if self.parts is None else self.parts.processes
+
+    @property
+    def incomplete(self) -> int:
+        """How many of them had not ended when they wrote their part."""
+        return int(not self.complete) if self.parts is None else self.parts.incomplete
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that they ran on."""
+        return (self.host,) if self.parts is None else self.parts.hosts
+
+    @property
+    def waited_s(self) -> float:
+        """Time that opening and reading files took, summed over threads and processes; 0 where nobody measured."""
+        return math.fsum(use.open_s + use.read_s for use in self.urls)
 
     def peak(self, window_s: float = 1.0) -> tuple[float, float]:
         """Return the highest bandwidth that the profile shows.
@@ -192,6 +233,10 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document, schema 1, as plain Python values."""
         document: dict[str, Any] = {"schema": SCHEMA, **_plain(self)}
+        if self.parts is None:
+            del document["parts"]
+        if not self.interval_s:
+            del document["interval_s"]
         for name, value in document.items():
             if is_dataclass(value):
                 document[name] = _plain(value)
@@ -224,7 +269,7 @@ class Report:
             raise ReportError(
                 source, "schema", f"expected {SCHEMA}, found {schema!r}; not a JCache report, or a newer one"
             )
-        report = _build(cls, document, source=source, field="")
+        report = build(cls, document, optional=_OPTIONAL, source=source)
         for name, part in (("read", report.read), ("readv", report.readv)):
             parts = part.hit_bytes + part.miss_bytes + part.bypass_bytes
             if part.bytes != parts:
@@ -306,6 +351,7 @@ def from_counters(
     real_s: float | None = None,
     run: str = "",
     complete: bool = True,
+    interval_s: float = 0.0,
 ) -> Report:
     """Return the report of this process as of now.
 
@@ -320,6 +366,7 @@ def from_counters(
         real_s: Time since the run's start; by the counters' clock when not given.
         run: What all processes of this job have in common.
         complete: Whether the process ends here.
+        interval_s: Time until the next interim report, in one.
     """
     now = counters.snapshot()
     real_s = now.elapsed_s if real_s is None else real_s
@@ -335,6 +382,7 @@ def from_counters(
         user_s=user_s,
         sys_s=sys_s,
         run=run,
+        interval_s=interval_s,
         read=Read(
             ops=now.read_ops,
             bytes=now.read_hit + now.read_miss + now.read_bypass,
@@ -364,6 +412,7 @@ def from_counters(
             retries=now.origin_retries,
             prefetch_bytes=now.prefetch_bytes,
             prefetch_unused_bytes=now.prefetch_unused_bytes,
+            busy_s=now.origin_busy_s,
         ),
         cache=CacheState(
             recorded_bytes=now.recorded_bytes,
@@ -373,25 +422,18 @@ def from_counters(
         ),
         profile=Profile(bin_s=now.bin_s, hit_bytes=now.profile_hit, miss_bytes=now.profile_miss),
         urls=tuple(
-            UrlUse(url=f.url, size=f.size_bytes, bytes=f.requested_bytes, hit_bytes=f.hit_bytes, opens=f.opens)
+            UrlUse(
+                url=f.url,
+                size=f.size_bytes,
+                bytes=f.requested_bytes,
+                hit_bytes=f.hit_bytes,
+                opens=f.opens,
+                open_s=f.open_s,
+                read_s=f.read_s,
+            )
             for f in now.files
         ),
     )
-
-
-_Part = TypeVar("_Part")
-
-# Keys beyond the schema's first publication: other writers may leave them out.
-_OPTIONAL: dict[type[Any], frozenset[str]] = {Report: frozenset({"run"}), UrlUse: frozenset({"hit_bytes", "opens"})}
-_SECTIONS: dict[str, type[Any]] = {
-    "Read": Read,
-    "ReadV": ReadV,
-    "Requests": Requests,
-    "Files": Files,
-    "OriginTraffic": OriginTraffic,
-    "CacheState": CacheState,
-    "Profile": Profile,
-}
 
 
 def _make_directories(storage: Storage, directory: str) -> None:
@@ -415,49 +457,3 @@ def _plain(value: Any) -> dict[str, Any]:
 
 def _for_filename(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:64] or "unnamed"
-
-
-def _build(cls: type[_Part], document: object, *, source: str, field: str) -> _Part:
-    """Fill a dataclass from a JSON object, checking each field by its annotation."""
-    if not isinstance(document, dict):
-        raise ReportError(source, field, "not an object")
-    values: dict[str, Any] = {}
-    for member in fields(cls):  # type: ignore[arg-type]  # every caller passes a dataclass
-        name = f"{field}.{member.name}".lstrip(".")
-        if member.name in document:
-            values[member.name] = _check(str(member.type), document[member.name], source=source, field=name)
-        elif member.name not in _OPTIONAL.get(cls, ()):
-            raise ReportError(source, name, "missing")
-    return cls(**values)
-
-
-def _check(kind: str, value: Any, *, source: str, field: str) -> Any:
-    """Return the value as its annotation says, or raise."""
-    if kind in _SECTIONS:
-        return _build(_SECTIONS[kind], value, source=source, field=field)
-    if kind == "tuple[UrlUse, ...]" and isinstance(value, list):
-        return tuple(_build(UrlUse, use, source=source, field=f"{field}[{i}]") for i, use in enumerate(value))
-    if kind == "tuple[int, ...]" and isinstance(value, list):
-        if all(type(item) is int and item >= 0 for item in value):
-            return tuple(value)
-        raise ReportError(source, field, "not a list of whole numbers")
-    if kind.endswith(" | None") and value is None:
-        return None
-    kind = kind.removesuffix(" | None")
-    if kind == "int" and type(value) is int and value >= 0:
-        return value
-    if kind == "float" and type(value) in (int, float) and math.isfinite(value) and value >= 0:
-        return float(value)
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    raise ReportError(source, field, f"{value!r:.40} is no {_WORDS.get(kind, 'list')}")
-
-
-_WORDS: Mapping[str, str] = {
-    "int": "whole number of 0 or more",
-    "float": "number of 0 or more",
-    "str": "text",
-    "bool": "true or false",
-}
