@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jcache.errors import OriginChangedError, ShortReadError
@@ -179,4 +180,5 @@ class _Answer:
         date = parsed(headers.get("Date", ""))
         # By the server's own clock where it tells the time.
         read_s = time.time() if date is None else date.timestamp()
-        self.settled = info is None or is_settled(info.version, read_s)
+        # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.
+        self.settled = info is None or is_settled(replace(info.version, etag=None), read_s)
