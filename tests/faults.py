@@ -130,9 +130,21 @@ class FaultyStorage(Storage):
         self._step("utime")
         super().utime(target, times_ns)
 
-    def lock(self, fd):
+    def lstat(self, path):
+        self._step("lstat")
+        return super().lstat(path)
+
+    def lock(self, fd, *, shared=False):
         self._step("lock")
-        super().lock(fd)
+        super().lock(fd, shared=shared)
+
+    def unlock(self, fd):
+        self._step("unlock")
+        super().unlock(fd)
+
+    def fcntl(self, fd, command, argument):
+        self._step("fcntl")
+        return super().fcntl(fd, command, argument)
 
 
 def fail_from(first: int, number: int, *, count: int = 1 << 60) -> Callable[[str, int], Fault]:

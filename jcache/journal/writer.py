@@ -10,6 +10,7 @@ import time
 from array import array
 from typing import TYPE_CHECKING
 
+from jcache import locks
 from jcache.journal.errors import JournalError
 from jcache.journal.format import (
     PIECE_BYTES,
@@ -91,9 +92,7 @@ class SegmentWriter:
         fd = storage.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, file_mode)
         segment = Segment(name, Source(storage, fd, salt, 0), metadata.created_ns)
         segment.metadata = metadata
-        # The lock only tells others that this writer lives. Many shared file systems have none.
-        with contextlib.suppress(OSError):
-            storage.lock(fd)
+        locks.hold(fd, storage=storage)  # only tells others that this writer lives; many file systems have no locks
         return cls(storage, path, segment, header)
 
     def append(self, extents: Sequence[tuple[int, Buffer]]) -> tuple[int, bool]:
