@@ -13,6 +13,8 @@ COMMANDS = {
     "report": ("jcache.cli.report:report", "Print what a run's I/O was, from its JSON reports."),
     "ls": ("jcache.cli.ls:ls", "List the remote files that the cache holds bytes of."),
     "info": ("jcache.cli.info:info", "Tell what the cache holds of one remote file."),
+    "verify": ("jcache.cli.verify:verify_command", "Verify every checksum in the cache; repair it."),
+    "doctor": ("jcache.cli.doctor:doctor", "Tell whether a directory is fit to be a cache."),
     "demo": ("jcache.cli.demo:demo", "Show on generated data what the cache does to an analysis."),
 }
 

@@ -1,0 +1,55 @@
+"""Whether a segment that is not sealed may still grow: asked before anybody but its writer removes or replaces it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from jcache import locks
+from jcache.journal.format import host_label, parse_segment_name
+
+if TYPE_CHECKING:
+    from jcache.storage import Storage
+
+__all__ = ["QUIET_S", "may_live"]
+
+QUIET_S = 3600.0
+"""How long nothing must have been written where locks are the only sign, since there are locks that lie."""
+
+_QUIET_WITHOUT_LOCKS = 24
+
+
+def may_live(storage: Storage, fd: int, name: str, mtime_ns: int, *, quiet_s: float = QUIET_S) -> bool:
+    """Tell whether the writer of a segment may be alive; False only where that is as good as certain.
+
+    Held locks are believed. A lock that is free proves little (some file systems keep locks on one node), so on this
+    machine the process must be gone too, and for another machine's the segment must also have been quiet for a while.
+    A mistake costs what the writer records from then on, never a wrong byte: it notices that its file is gone.
+
+    Args:
+        storage: The cache's file system.
+        fd: The segment, opened for this question.
+        name: Its file name.
+        mtime_ns: When it was last written.
+        quiet_s: See `QUIET_S`; where there are no locks at all it takes 24 times that.
+    """
+    holder = locks.is_held(fd, storage=storage)
+    if holder is locks.Holder.HELD:
+        return True
+    parsed = parse_segment_name(name)
+    if parsed is not None and parsed[0] == host_label(os.uname().nodename) and not _exists(parsed[1]):
+        return False
+    if holder is locks.Holder.UNKNOWN:
+        quiet_s *= _QUIET_WITHOUT_LOCKS
+    return time.time() - mtime_ns / 1e9 < quiet_s
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's process, or a number that no process has
+        pass
+    return True
