@@ -35,6 +35,11 @@ def read_bytes(run: Ended) -> list[int]:
         ("os._exit(status=6)", 6),
         ("threading.Thread(target=os._exit, args=(5,)).start(); time.sleep(60)", 5),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM),
+        # The main thread sleeps on, since the signal is another thread's, as the kernel's choice may be for any signal.
+        (
+            "threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), 15)).start(); time.sleep(300)",
+            -signal.SIGTERM,
+        ),
         ("atexit.register(os._exit, 7)", 7),
         ("atexit.register(os.kill, os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
         ("threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", 0),
@@ -92,6 +97,34 @@ if __name__ == "__main__":
     assert {report["appname"] for report in run.reports} == {"job"}
     assert len({report["run"] for report in run.reports}) == 1
     assert len({report["pid"] for report in run.reports}) == 3
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_job(site: Site, method: str, number: signal.Signals) -> None:
+    program = site.script(f"""
+import multiprocessing as mp, os, time
+import faraway
+
+def work(n):
+    faraway.read(n)
+    os.write(1, b"up\\n")
+    time.sleep(300)
+
+if __name__ == "__main__":
+    os.setpgid(0, 0)
+    faraway.read(1)
+    with mp.get_context({method!r}).Pool(2) as pool:
+        pool.map(work, [10, 10], chunksize=1)
+""")
+    process = site.start(program)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
+    os.killpg(process.pid, number)
+    run = site.end(process)
+    assert run.code == -number
+    assert run.panels == 1
+    assert 1 in read_bytes(run)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -277,6 +310,25 @@ print("lives")
 """)
     run = site.run(program)
     assert (run.code, run.out, run.panels) == (0, "lives\n", 1)
+
+
+def test_nothing_is_left_to_import_where_threads_run_and_children_are_forked(site: Site) -> None:
+    """A child forked while a thread imports a module can never import it, and would hang at its first lock."""
+    program = site.script("""
+import os, sys, faraway
+from jcache.journal import Journal, Version
+from jcache.storage import Storage
+faraway.read(1)
+before = set(sys.modules)
+journal = Journal(Storage(), os.environ["JCACHE_DIR"] + "/x", "far://host/x")
+journal.attach()
+journal.append(Version(size_bytes=10, mtime_ns=1), {}, [(0, b"0123456789")])
+journal.close()
+print(sorted(set(sys.modules) - before))
+""")
+    site.cache.mkdir()
+    run = site.run(program)
+    assert run.out == "[]\n", run.err
 
 
 def test_a_session_that_begins_in_a_thread(site: Site) -> None:

@@ -53,6 +53,7 @@ class Ending:
         self._session: Session | None = None
         self._times = (0.0, 0.0)
         self._restore: list[Callable[[], None]] = []
+        self._watcher: tuple[int, int] | None = None
         self._reset()
 
     def begin(self, session: "Session") -> None:
@@ -62,6 +63,12 @@ class Ending:
             return
         if self._pid != os.getpid():  # forked before there was a session, so nobody told
             self._reset()
+        # What threads of ours would import when they need it. A child that is forked in such a moment inherits the
+        # lock of a half-imported module, which nobody in it will ever release, and cannot record nor end.
+        import fcntl  # noqa: F401
+
+        import portalocker  # noqa: F401
+
         self._session = session
         times = os.times()
         self._times = (times.user, times.system)
@@ -79,6 +86,7 @@ class Ending:
         """Take back what `begin` put in place."""
         if self in _forks:
             _forks.remove(self)
+        self._unwatch_sigterm()
         while self._restore:
             self._restore.pop()()
 
@@ -113,6 +121,12 @@ class Ending:
     def forked(self) -> None:
         """Start over, in a forked child."""
         self._reset()
+        if self._watcher is not None:
+            # The pipe is the parent's; the thread did not come along.
+            reader = self._watcher[0]
+            self._unwatch_sigterm()
+            os.close(reader)
+            self._watch_sigterm()
         self._times = (0.0, 0.0)
         if self._session is not None:
             self._session.forget()
@@ -128,6 +142,7 @@ class Ending:
         for lock in (self._go, self._done, self._never):
             lock.acquire()
         self._has_worker = False
+        self._noticed = False
         self._dying = False
         self._limit_s = EXIT_LIMIT_S
         self._text = True
@@ -250,8 +265,14 @@ class Ending:
         import signal
 
         def on_sigterm(number: int, _frame: "FrameType | None") -> None:
-            signal.signal(number, signal.SIG_DFL)  # a second one kills at once
-            self._die(number)
+            self._noticed = True
+            finished = self._finish_in_handler()
+            # From here on another one kills at once. Not before the wait: the watching thread may just be sending one.
+            signal.signal(number, signal.SIG_DFL)
+            if finished:
+                os.kill(os.getpid(), number)
+            else:
+                self._kill_when_finished(number)
 
         def restore() -> None:
             try:
@@ -264,20 +285,69 @@ class Ending:
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 signal.signal(signal.SIGTERM, on_sigterm)
                 self._restore.append(restore)
+                self._watch_sigterm()
         except ValueError:
             pass  # not in the main thread: SIGTERM kills without a report
 
-    def _die(self, number: int) -> None:
-        """Finish and be killed by the signal; runs in the signal's handler.
+    def _watch_sigterm(self) -> None:
+        """Have a thread see to it that the main thread notices SIGTERM.
+
+        The kernel may hand a signal to any thread, and the main thread, in which Python runs handlers, then sleeps on
+        in whatever system call it is in: for good, if it is a worker of a pool that waits for its end by SIGTERM.
+        """
+        import signal
+
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        theirs = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        if theirs != -1:  # an event loop that handles signals; it wakes the main thread as well
+            signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+            os.close(reader)
+            os.close(writer)
+            return
+        main = _thread.get_ident()
+
+        def watch() -> None:
+            while numbers := os.read(reader, 512):
+                while signal.SIGTERM in numbers and not self._noticed and self._watcher == (reader, writer):
+                    self._never.acquire(timeout=_HANDLER_WAIT_S / 5)
+                    if not self._noticed:
+                        signal.pthread_kill(main, signal.SIGTERM)
+            os.close(reader)
+
+        self._watcher = (reader, writer)
+        try:
+            _thread.start_new_thread(watch, ())
+        except RuntimeError:
+            self._unwatch_sigterm()
+            os.close(reader)
+
+    def _unwatch_sigterm(self) -> None:
+        if self._watcher is None:
+            return
+        import signal
+
+        writer = self._watcher[1]
+        self._watcher = None
+        try:
+            current = signal.set_wakeup_fd(-1)
+            if current != writer:  # an event loop has put its own there since
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+        except ValueError:
+            return  # not in the main thread; the pipe stays
+        os.close(writer)
+
+    def _finish_in_handler(self) -> bool:
+        """Finish, in a signal's handler; False where that takes longer than a moment.
 
         The code that the handler interrupted may hold a lock which the worker needs, and goes on only when the handler
-        returns. So the handler waits for a moment, which nearly always does, and then leaves the killing to a thread.
+        returns. So the handler waits for a moment, which nearly always does.
         """
-        pid = os.getpid()
         self._dying = True
-        if not self._claim_work(URGENT_LIMIT_S, text=True) or self._done.acquire(timeout=_HANDLER_WAIT_S):
-            os.kill(pid, number)
-            return
+        return not self._claim_work(URGENT_LIMIT_S, text=True) or self._done.acquire(timeout=_HANDLER_WAIT_S)
+
+    def _kill_when_finished(self, number: int) -> None:
+        pid = os.getpid()
 
         def kill() -> None:
             self._wait(URGENT_LIMIT_S)

@@ -77,7 +77,7 @@ class Job:
         return os.getpid() == self.root_pid
 
     def mark(self, report: str) -> None:
-        """Tell the root of a report that was saved.
+        """Tell the root of a report that was saved, unless the root is gone.
 
         Args:
             report: Its path.
@@ -87,6 +87,8 @@ class Job:
         """
         from jcache.storage import Storage
 
+        if self.root_pid and not _is_alive(self.root_pid):
+            return
         storage = Storage()
         directory, name = os.path.split(report)
         marks = self._marks(directory)
@@ -183,18 +185,24 @@ def _is_member(host: str, root_pid: int, root_group: int) -> bool:
         return False
     if root_pid == os.getpid():  # the root has replaced itself by exec
         return True
-    try:
-        os.kill(root_pid, 0)
-    except ProcessLookupError:
+    if not _is_alive(root_pid):
         return False
-    except OSError:
-        pass  # another user's: it lives
     group = os.getpgrp()
     if group != root_group:
         try:
             return os.tcgetpgrp(2) != group
         except OSError:
             pass  # stderr is no terminal
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's: it lives
     return True
 
 

@@ -65,6 +65,9 @@ def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Seq
     """
     if config.report_directory is None:
         return 0
+    # Takes a while when it is imported: time for children that got the same signal to save theirs.
+    from jcache.report.text import render
+
     directory = str(config.report_directory)
     reports = [] if own is None else [own]
     try:
@@ -81,8 +84,6 @@ def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Seq
     if paths:
         job.clear(directory)
     if reports and config.summary and sys.__stderr__ is not None:
-        from jcache.report.text import render
-
         merged = merge(reports)
         if command:
             merged = replace(merged, appname=job.program, pid=os.getpid(), command=redact(command))
