@@ -7,7 +7,7 @@ from readers import Replaced
 
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
-from jcache.origin import Fetched, Info
+from jcache.origin import Fetched
 from jcache.reader.snapshot import END, Flight, FlightAbortedError, Held, Snapshot, agrees, to_origin
 
 STATE = Replaced(1, 1000)

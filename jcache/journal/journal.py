@@ -102,16 +102,22 @@ class Journal:
             if not self._closed:
                 self._list()
 
-    def refresh(self) -> bool:
+    def refresh(self, *, wait: bool = True) -> bool:
         """Look for what others have published: one stat of the directory and one of each segment still being written.
 
         The directory is listed only when its modification time has changed, or changed so recently that it may have
         changed again within the same tick.
 
+        Args:
+            wait: Whether to wait while this journal is being written to, which takes as long as the directory pleases;
+                else nothing new is found then.
+
         Returns:
             True if anything new was found.
         """
-        with self._lock:
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
             if self._closed:
                 return False
             changed = self._listing.may_have_changed() and self._list()
@@ -122,6 +128,8 @@ class Journal:
             if changed:
                 self._publish()
             return changed
+        finally:
+            self._lock.release()
 
     def _list(self) -> bool:
         try:
@@ -217,27 +225,28 @@ class Journal:
             self._fill(view)
 
     def _fill(self, view: View) -> None:
-        runs = [
-            run
-            for segment in self._segments.values()
-            if segment.metadata is not None and segment.metadata.version.same_as(view.version)
-            for run in segment.table.runs
-        ]
+        known = [(segment, segment.metadata.version) for segment in self._segments.values() if segment.metadata]
+        chosen = [(segment, version) for segment, version in known if version.same_as(view.version)]
+        # Versions that differ by their ETag may both be the same as one of which only the modification time is known.
+        # Nothing says which of them it is, so neither is used.
+        if any(not a.same_as(b) for _, a in chosen[1:] for _, b in chosen[:1]):
+            chosen = [(segment, version) for segment, version in chosen if not version.says_more_than(view.version)]
+        runs = [run for segment, _ in chosen for run in segment.table.runs]
         # The longest is the likeliest to have what is sought.
         view.runs = tuple(sorted(runs, key=len, reverse=True))
 
     def versions(self) -> list[StoredVersion]:
         """Return the states of the file that the journal's segments belong to, the most recently validated first."""
-        with self._lock:
-            newest: dict[Version, StoredVersion] = {}
-            for segment in self._segments.values():
-                if segment.metadata is None:
-                    continue
-                version = segment.metadata.version
-                stored = newest.get(version)
-                if stored is None or stored.validated_ns < segment.mtime_ns:
-                    newest[version] = StoredVersion(version, segment.metadata.info, segment.mtime_ns)
-            return sorted(newest.values(), key=lambda stored: stored.validated_ns, reverse=True)
+        newest: dict[Version, StoredVersion] = {}
+        # A copy at one moment, without the lock: whoever asks does not wait for what is being written.
+        for segment in list(self._segments.values()):
+            if segment.metadata is None:
+                continue
+            version = segment.metadata.version
+            stored = newest.get(version)
+            if stored is None or stored.validated_ns < segment.mtime_ns:
+                newest[version] = StoredVersion(version, segment.metadata.info, segment.mtime_ns)
+        return sorted(newest.values(), key=lambda stored: stored.validated_ns, reverse=True)
 
     def view(self, version: Version) -> View:
         """Return what the journal holds of one version: the same object each time, always up to date.
@@ -245,6 +254,9 @@ class Journal:
         Args:
             version: A version of the file. One that proves nothing has no bytes.
         """
+        known = self._views.get(version)
+        if known is not None:
+            return known  # without the lock, as above
         with self._lock:
             view = self._views.get(version)
             if view is None:
@@ -296,7 +308,9 @@ class Journal:
         writer = self._writer
         if writer is not None:
             assert writer.segment.metadata is not None
-            if writer.segment.metadata.version.same_as(version):
+            begun = writer.segment.metadata.version
+            # Bytes are not said to be of a version that tells more than was proved of them.
+            if begun.same_as(version) and not begun.says_more_than(version):
                 return writer
             self._seal()
         try:

@@ -49,6 +49,12 @@ class Version:
             return self.mtime_ns == other.mtime_ns
         return False
 
+    def says_more_than(self, other: Version) -> bool:
+        """Tell whether this version has a stronger field than the other's strongest."""
+        if self.checksum is not None:
+            return other.checksum is None
+        return self.etag is not None and other.checksum is None and other.etag is None
+
     @property
     def is_provable(self) -> bool:
         """Whether there is anything beyond the size that could tell two states apart."""

@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import functools
+import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
 
 from jcache.counters import Counters
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import Journal, JournalError, StoredVersion, Version, View
 from jcache.journal.table import Run
 from jcache.origin import Fetched, Info, Origin
-from jcache.ranges import resolve
+from jcache.ranges import Range, normalise, resolve, subtract
+from jcache.ranges import total as size_of
 from jcache.reader.recorder import Recorder, Recording
 from jcache.reader.snapshot import (
     END,
@@ -42,6 +44,12 @@ RESTARTS = 4
 REFRESH_S = 0.1
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
 ROOM_S = 0.1
+# An event loop that has not turned for so long does not bring what its tasks were fetching.
+STUCK_S = 5.0
+# The checksum of a file whose origin gives only a size, and for which JCACHE_VALIDATE=never vouches.
+WRITE_ONCE = "write-once"
+# Of what a file system's `info` says besides the version.
+DETAILS_BYTES = 8 << 10
 
 
 class Host(Protocol):
@@ -76,13 +84,17 @@ class RemoteFile:
         """
         self._writable = writable
         self._host = host
-        self._journal = journal
+        # None once it is not to be used any more; `_owned` is what there is to close.
+        self._journal = self._owned = journal
         self.url = url
         self._snapshot: Snapshot | None = None
         self._validated_s = 0.0
         self._refreshed_s = 0.0
-        self._opening: Future[None] | None = None
+        self._opening: Flight | None = None
         self._attached = False
+        # Counts the changes of mind about the version: one that began before the last one is out of date.
+        self._epoch = 0
+        self._storable: tuple[Info, Info] | None = None
         # Whether what the journal has may no longer be trusted without asking the origin.
         self._must_stat = False
         self._opened = False
@@ -95,9 +107,7 @@ class RemoteFile:
 
     # -- reading --------------------------------------------------------------------------------------------
 
-    def try_read(
-        self, spans: Sequence[Span], *, vector: bool, version: Version | None = None
-    ) -> list[bytes] | None:
+    def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
         """Read from journal and memory alone, on the caller's thread, without any event loop.
 
         Args:
@@ -113,6 +123,7 @@ class RemoteFile:
         if snapshot is None or snapshot.info is None or not self._is_fresh() or not snapshot.is_of(version):
             return None
         size = snapshot.info.version.size_bytes
+        view = snapshot.view
         rows = snapshot.lookup([resolve(start, stop, size) for start, stop in spans])
         if rows is None:
             return None
@@ -121,7 +132,7 @@ class RemoteFile:
         miss = 0
         try:
             for row in rows:
-                out.append(row_bytes(row, snapshot.view))
+                out.append(row_bytes(row, view))
                 for part in row:
                     if isinstance(part[2], Held) and part[2].ahead:
                         ahead.append(part)
@@ -146,7 +157,8 @@ class RemoteFile:
         A reader in small steps takes more than it was asked for from here, and counts what it hands out.
         """
         snapshot = self._snapshot
-        if snapshot is None or snapshot.view is None or snapshot.info is None or not self._is_fresh():
+        view = None if snapshot is None else snapshot.use_view()
+        if snapshot is None or snapshot.info is None or view is None or not self._is_fresh():
             return b""
         if not snapshot.is_of(version):
             return b""
@@ -154,12 +166,12 @@ class RemoteFile:
         if start >= stop:
             return b""
         row: list[Part] = []
-        for part in snapshot.view.find(start, stop):
+        for part in view.find(start, stop):
             if part[2] is None:
                 break
             row.append(part)  # type: ignore[arg-type]  # not a gap
         try:
-            data = row_bytes(row, snapshot.view)
+            data = row_bytes(row, view)
         except JournalError:
             self._host.counters.damaged(1)
             return b""
@@ -238,6 +250,8 @@ class RemoteFile:
         results: list[bytes | Exception | None] = [None] * len(ranges)
         todo = list(range(len(ranges)))
         total = miss = 0
+        # What a plan before the last one fetched: it may be in the journal by now, and is a miss all the same.
+        fetched: dict[int, list[Range]] = {}
         while todo:
             plan = snapshot.plan([ranges[i] for i in todo], ahead_bytes=ahead_bytes)
             if plan.own is not None and await self._refresh(snapshot, plan.own):
@@ -247,13 +261,17 @@ class RemoteFile:
             for i, row, parts in zip(todo, rows, plan.parts, strict=True):
                 if row is None:
                     again.append(i)
+                    fetched.setdefault(i, []).extend(
+                        part[:2] for part in parts if isinstance(part[2], Flight) and part[2].done.exception() is None
+                    )
                     continue
                 results[i] = row
                 if isinstance(row, bytes):
                     total += len(row)
-                    miss += missed(parts, len(row))
+                    miss += missed(parts, len(row), fetched.get(i, ()))
             todo = again
-        snapshot.deliver()
+        if total:
+            snapshot.deliver()
         self._count(vector, len(spans), total, miss)
         return [result if result is not None else b"" for result in results]
 
@@ -268,15 +286,22 @@ class RemoteFile:
             try:
                 served = await self._serve(snapshot, plan)
             except BaseException:
+                fetch.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
                 fetch.cancel()
                 raise
             await fetch
         else:
             await self._fetch(snapshot, origin, plan.own)
         for flight in plan.others:
-            with contextlib.suppress(Exception):  # what it met is found in it by `assemble`
-                await asyncio.wrap_future(flight.done)
-        ahead = [part for row in plan.parts for part in row if isinstance(part[2], Held) and part[2].ahead]
+            if not await landed(flight):
+                snapshot.abort(flight, FlightAbortedError())
+        # What was being read ahead as this was planned has been asked for as well.
+        ahead = [
+            part
+            for row in plan.parts
+            for part in row
+            if (part[2].ahead if isinstance(part[2], Held) else part[2] in plan.others)
+        ]
         if ahead:
             await self._record_in_time(snapshot, snapshot.use_ahead(ahead), room_s=ROOM_S)
         return [assemble(row, served) for row in plan.parts]
@@ -290,8 +315,7 @@ class RemoteFile:
         def read_all() -> None:
             for part in hits:
                 try:
-                    assert view is not None
-                    served[part] = view.read(part)  # type: ignore[arg-type]  # its place is a run
+                    served[part] = part_bytes(part, view)
                 except JournalError:
                     counters.damaged(1)
 
@@ -324,7 +348,7 @@ class RemoteFile:
             if self._host.offline:
                 raise OfflineMissError(offline_message(self.url, flight))
             try:
-                fetched = await origin.fetch(to_origin(flight.ranges), known=snapshot.info)
+                fetched = await origin.fetch(to_origin(flight.ranges), known=as_origin_says(snapshot.info))
             except Exception:
                 counters.origin(requests=1, errors=1)
                 raise
@@ -338,44 +362,57 @@ class RemoteFile:
             counters.origin(
                 requests=fetched.requests, nbytes=nbytes, errors=errors, retries=fetched.retries, prefetch=ahead
             )
-            return snapshot.land(flight, fetched, record=self._prove(snapshot, fetched))
+            record = await self._prove(snapshot, fetched)
+            return snapshot.land(flight, fetched, record=record)
         except BaseException as error:
             # A cancelled task takes nobody with it: the others plan again and fetch for themselves.
             snapshot.abort(flight, error if isinstance(error, Exception) else FlightAbortedError())
             raise
 
-    def _prove(self, snapshot: Snapshot, fetched: Fetched) -> bool:
+    async def _prove(self, snapshot: Snapshot, fetched: Fetched) -> bool:
         """Hold what was fetched against the snapshot's version; return whether it may be recorded."""
         if fetched.info is None:
-            if snapshot.used_journal:
+            if not snapshot.go_without_journal():
                 # Nothing shows that journal and origin have the same version: read on without the journal.
                 self._journal = None
                 self._host.trouble(f"{self.url}: the origin does not say which version its bytes are of")
                 raise OriginChangedError(REPLACED)
             return False
         info = self._trusted(fetched.info)
-        snapshot.pin(info, self._view(info.version) if snapshot.info is None else None)
-        return self._writable and fetched.recordable and info.version.is_provable and self._journal is not None
+        snapshot.pin(info, await self._view(info.version) if snapshot.info is None else None)
+        return (
+            self._writable
+            and fetched.recordable
+            and info.version.is_provable
+            and self._journal is not None
+            and not snapshot.unproved
+        )
 
     def _record(self, snapshot: Snapshot, extents: list[Extent], *, timeout_s: float) -> bool:
         if not extents:
             return True
-        assert self._journal is not None
-        assert snapshot.info is not None
-        recording = Recording(self._journal, snapshot.info, extents, snapshot.settle, lambda: not snapshot.outdated)
+        journal, info = self._journal, snapshot.info
+        if journal is None or info is None:
+            snapshot.settle(extents)
+            return True
+        if self._storable is None or self._storable[0] is not info:
+            self._storable = info, Info(info.version, storable(info.details))
+        recording = Recording(journal, self._storable[1], extents, snapshot.settle, lambda: not snapshot.outdated)
         return self._host.recorder.submit(recording, timeout_s=timeout_s)
 
     async def _record_in_time(self, snapshot: Snapshot, extents: list[Extent], *, room_s: float) -> None:
         if self._record(snapshot, extents, timeout_s=0):
             return
+        taken = False
         try:
             taken = await asyncio.to_thread(self._record, snapshot, extents, timeout_s=room_s)
-        except BaseException:
-            snapshot.settle(extents)
-            raise
+        except RuntimeError:
+            taken = False  # no thread to wait in: the interpreter is about to end
+        finally:
+            if not taken:
+                snapshot.settle(extents)
         if not taken:
             self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")
-            snapshot.settle(extents)
 
     async def _refresh(self, snapshot: Snapshot, flight: Flight) -> bool:
         """Before a gap is fetched: look for what other writers published. If there is any, give up the flight."""
@@ -385,7 +422,8 @@ class RemoteFile:
         self._refreshed_s = now_s
         found = False
         try:
-            found = await self._host.workers.run(self._journal.refresh)
+            # Without waiting for the recorder: then the origin is the faster one.
+            found = await self._host.workers.run(functools.partial(self._journal.refresh, wait=False))
         except (JournalError, OSError):
             found = False
         except BaseException:
@@ -421,8 +459,7 @@ class RemoteFile:
             return None
         info = self.known()
         if info is None and (self._host.offline or not self._must_stat):
-            await self._attach()
-            info = self._stored(None)
+            info = self._stored(await self._versions(), None)
             if info is not None:
                 info = await self.stat(origin)
         return info
@@ -445,63 +482,87 @@ class RemoteFile:
             if snapshot is not None and self._is_fresh():
                 return snapshot
             with self._lock:
-                opening = self._opening
+                opening, epoch = self._opening, self._epoch
                 if opening is None:
-                    mine: Future[None] = Future()
-                    mine.set_running_or_notify_cancel()
-                    self._opening = mine
+                    mine = self._opening = Flight()
             if opening is not None:
-                try:
-                    await asyncio.wrap_future(opening)
-                except FlightAbortedError:
+                if not await landed(opening):
+                    self._end_opening(opening, FlightAbortedError())
                     continue
+                error = opening.done.exception()
+                if error is not None and not isinstance(error, FlightAbortedError):
+                    raise error
                 continue
             started_s = time.perf_counter()
             try:
-                await self._open(origin)
-                self._open_s += time.perf_counter() - started_s
+                snapshot = await self._open(origin)
             except BaseException as error:
-                self._opening = None
-                mine.set_exception(error if isinstance(error, Exception) else FlightAbortedError())
-                mine.exception()  # nobody else may be waiting: not a lost exception
+                self._end_opening(mine, error if isinstance(error, Exception) else FlightAbortedError())
                 raise
-            self._opening = None
-            mine.set_result(None)
+            self._open_s += time.perf_counter() - started_s
+            kept = self._keep(snapshot, epoch)
+            self._end_opening(mine, None)
+            if kept:
+                return snapshot
 
-    async def _attach(self) -> None:
-        if self._attached:
-            return
-        if self._journal is not None:
+    def _end_opening(self, opening: Flight, error: Exception | None) -> None:
+        with self._lock:
+            if self._opening is opening:
+                self._opening = None
+            if opening.done.done():
+                return
+            if error is None:
+                opening.done.set_result(None)
+            else:
+                opening.done.set_exception(error)
+
+    async def _versions(self) -> list[StoredVersion]:
+        """Return what the journal has, having attached to it."""
+        journal, attached = self._journal, self._attached
+        if journal is None:
+            return []
+
+        def look() -> list[StoredVersion]:
+            if not attached:
+                journal.attach()
+            return journal.versions()
+
+        if not attached:
             self._refreshed_s = time.monotonic()
-            try:
-                await self._host.workers.run(self._journal.attach)
-            except (JournalError, OSError) as error:
-                self._host.trouble(f"{self.url}: its journal cannot be read ({error})")
-                self._journal = None
+        try:
+            found = await self._host.workers.run(look)
+        except (JournalError, OSError) as error:
+            self._host.trouble(f"{self.url}: its journal cannot be read ({error})")
+            self._journal = None
+            return []
         self._attached = True
+        return found
 
-    async def _open(self, origin: Origin) -> None:
-        await self._attach()
+    async def _open(self, origin: Origin) -> Snapshot:
+        versions = await self._versions()
         before = self._snapshot
-        info = self._stored(before)
+        info = self._stored(versions, before)
         if info is None and before is not None and before.info is None:
-            return self._keep(before)  # nothing was ever proved: nothing to hold against the origin
-        if info is None and (before is not None or self._has_stored()) and not self._host.offline:
+            return before  # nothing was ever proved: nothing to hold against the origin
+        if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
             info = self._trusted(await origin.stat())
             if isinstance(self._host.validate, float) and self._journal is not None:
                 with contextlib.suppress(JournalError):
                     await self._host.workers.run(functools.partial(self._journal.touch, info.version))
         if before is not None and before.info is not None and info is not None:
             if agrees(before.info.version, info.version):
-                return self._keep(before)
+                return before
             if self._discard(before):
                 raise OriginChangedError(REPLACED)
-        view = None if info is None else self._view(info.version)
-        return self._keep(Snapshot(info, view))
+        return Snapshot(info, None if info is None else await self._view(info.version))
 
-    def _keep(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._validated_s = time.monotonic()
+    def _keep(self, snapshot: Snapshot, epoch: int) -> bool:
+        with self._lock:
+            if self._epoch != epoch:
+                return False
+            self._snapshot = snapshot
+            self._validated_s = time.monotonic()
+            return True
 
     def _discard(self, snapshot: Snapshot) -> bool:
         """Give up a version that the origin no longer has; return whether the application has bytes of it."""
@@ -509,20 +570,17 @@ class RemoteFile:
             if self._snapshot is snapshot:
                 self._snapshot = None
                 self._must_stat = True
+                self._epoch += 1
         return snapshot.discard()
 
     def _is_fresh(self) -> bool:
         validate = self._host.validate
         return not isinstance(validate, float) or time.monotonic() - self._validated_s < validate
 
-    def _has_stored(self) -> bool:
-        return self._must_stat or (self._journal is not None and bool(self._journal.versions()))
-
-    def _stored(self, before: Snapshot | None) -> Info | None:
+    def _stored(self, versions: Sequence[StoredVersion], before: Snapshot | None) -> Info | None:
         """Return the version that may be trusted without asking the origin, if there is one."""
-        if self._journal is None or (self._must_stat and not self._host.offline):
+        if self._must_stat and not self._host.offline:
             return None
-        versions = self._journal.versions()
         if not versions:
             return None
         validate, newest = self._host.validate, versions[0]
@@ -539,17 +597,23 @@ class RemoteFile:
         if self._host.offline:
             raise OfflineMissError(offline_message(self.url))
         info = self._trusted(await origin.stat())
-        snapshot.pin(info, self._view(info.version))
+        snapshot.pin(info, await self._view(info.version))
 
     def _trusted(self, info: Info) -> Info:
         """With JCACHE_VALIDATE=never the user vouches for files of which the origin gives nothing but a size."""
         version = info.version
         if version.is_provable or self._host.validate != "never":
             return info
-        return Info(Version(version.size_bytes, checksum="write-once"), info.details)
+        return Info(Version(version.size_bytes, checksum=WRITE_ONCE), info.details)
 
-    def _view(self, version: Version) -> View | None:
-        return None if self._journal is None or not version.is_provable else self._journal.view(version)
+    async def _view(self, version: Version) -> View | None:
+        if self._journal is None or not version.is_provable:
+            return None
+        try:
+            # Not on the event loop: the journal's lock is held while the recorder writes.
+            return await self._host.workers.run(functools.partial(self._journal.view, version))
+        except CacheHungError:
+            return None
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -561,24 +625,25 @@ class RemoteFile:
         with self._lock:
             snapshot, self._snapshot = self._snapshot, None
             self._must_stat = True
+            self._epoch += 1
         if snapshot is not None:
             snapshot.outdated = True
 
     def attach_again(self) -> None:
         """Look which segments there still are, after some were removed; it touches the cache directory."""
-        if self._journal is not None:
-            self._journal.attach()
+        if self._owned is not None:
+            self._owned.attach()
 
     def close(self) -> None:
         """Seal and close the journal; call it behind the last recording."""
         self.drop_ahead()
-        if self._journal is not None:
-            self._journal.close()
+        if self._owned is not None:
+            self._owned.close()
 
     def forget(self) -> None:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""
-        if self._journal is not None:
-            self._journal.forget()
+        if self._owned is not None:
+            self._owned.forget()
 
     # -- helpers --------------------------------------------------------------------------------------------
 
@@ -608,8 +673,9 @@ def part_bytes(part: Part, view: View | None) -> bytes:
     place = part[2]
     if isinstance(place, Held):
         return place.bytes_of(part[0], part[1])
-    assert view is not None
-    assert isinstance(place, Run)
+    if view is None:
+        msg = "the journal is not used any more"
+        raise JournalError(msg)
     return view.read(part)  # type: ignore[arg-type]  # its place is a run
 
 
@@ -640,16 +706,75 @@ def assemble(row: Sequence[Part], served: dict[Part, bytes]) -> bytes | Exceptio
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def missed(row: Sequence[Part], size_bytes: int) -> int:
-    """Return how many of a range's bytes this process fetched from the origin, ahead or not."""
-    miss = hit = 0
-    for start, stop, place, _, _ in row:
-        if isinstance(place, Run) or (isinstance(place, Held) and not place.ahead):
-            hit += stop - start
-        else:
-            miss += stop - start
+def missed(row: Sequence[Part], size_bytes: int, before: Iterable[Range] = ()) -> int:
+    """Return how many of a range's bytes this process fetched from the origin, ahead or not.
+
+    Args:
+        row: Where its bytes were in the end.
+        size_bytes: How many there are.
+        before: Parts of it that were fetched already when it had to be planned anew.
+    """
+    hits = [part[:2] for part in row if isinstance(part[2], Run) or (isinstance(part[2], Held) and not part[2].ahead)]
+    fetched = normalise(before)
+    hit = size_of(subtract(normalise(hits), fetched) if fetched else hits)
     # A range that was planned before the size was known may end behind the file.
-    return min(miss, size_bytes - hit)
+    return size_bytes - hit
+
+
+async def landed(flight: Flight) -> bool:
+    """Wait for a flight of another task, whatever it brings; return False where its event loop has stopped turning.
+
+    That loop may be closed, not run any more, or blocked by the very caller that waits here.
+    """
+    waiter = asyncio.wrap_future(flight.done)
+    while True:
+        await asyncio.wait({waiter}, timeout=STUCK_S)
+        if waiter.done():
+            waiter.exception()  # it is found in the flight by who needs it
+            return True
+        if not await turns(flight.loop):
+            return False
+
+
+async def turns(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether an event loop answers within the limit."""
+    if loop is None or not loop.is_running():
+        return False
+    answer: Future[None] = Future()
+    answer.set_running_or_notify_cancel()
+    try:
+        loop.call_soon_threadsafe(answer.set_result, None)
+    except RuntimeError:
+        return False
+    done, _ = await asyncio.wait({asyncio.wrap_future(answer)}, timeout=STUCK_S)
+    return bool(done)
+
+
+def as_origin_says(info: Info | None) -> Info | None:
+    """Return a version without what only the user vouches for: the origin knows nothing of that."""
+    if info is None or info.version.checksum != WRITE_ONCE:
+        return info
+    return Info(Version(info.version.size_bytes), info.details)
+
+
+def storable(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a file system's `info` what may be written to disk: JSON, of bounded size, and no address.
+
+    Addresses may have passwords or signatures in them, those that a server redirected to as well.
+    """
+    kept: dict[str, Any] = {}
+    room = DETAILS_BYTES
+    for name, value in details.items():
+        if name in {"name", "url"}:
+            continue
+        try:
+            text = json.dumps({name: value}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            continue
+        if "://" not in text and len(text) <= room:
+            kept[name] = value
+            room -= len(text)
+    return kept
 
 
 def stored_info(stored: StoredVersion) -> Info:

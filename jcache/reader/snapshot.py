@@ -157,6 +157,12 @@ class Snapshot:
             self._discarded = True
             return self._delivered
 
+    def use_view(self) -> View | None:
+        """Return the view to read from, for a reader that plans nothing."""
+        with self.lock:
+            self.used_journal = self.used_journal or self.view is not None
+            return self.view
+
     # -- planning -------------------------------------------------------------------------------------------
 
     def lookup(self, ranges: Sequence[tuple[int, int]]) -> list[list[Part]] | None:
@@ -269,7 +275,8 @@ class Snapshot:
         """Say which version this is, if that was not known; raise OriginChangedError where it is another."""
         with self.lock:
             if self.info is None:
-                self.info, self.view = info, view
+                self.view = None if self.unproved else view
+                self.info = info
             elif not agrees(self.info.version, info.version):
                 raise OriginChangedError(REPLACED)
 
