@@ -1,7 +1,6 @@
 """File objects that read exactly what is asked, and ahead where reading is sequential."""
 
 import asyncio
-import contextlib
 from typing import Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
@@ -50,6 +49,37 @@ class Window:
         return True
 
 
+class Ahead:
+    """A piece that one file object has read ahead."""
+
+    __slots__ = ("_access", "_future", "_left", "_start", "_stop")
+
+    def __init__(self, access: Access, start: int, stop: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._access = access
+        self._start = start
+        self._stop = stop
+        self._left = False
+        self._future = asyncio.run_coroutine_threadsafe(self._fetch(), loop)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is under way any more."""
+        return self._future.done()
+
+    async def _fetch(self) -> None:
+        try:
+            if not self._left:
+                await self._access.prefetch(self._start, self._stop)
+        finally:
+            if self._left:  # what has landed since, nobody else would drop
+                self._access.drop_ahead(self._start, self._stop)
+
+    def leave(self) -> None:
+        """Have it drop what it brings from now on."""
+        self._left = True
+        self._future.cancel()
+
+
 class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyped
     """A file opened for reading, whose reads go through the journal.
 
@@ -78,7 +108,7 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         # What `readline` has read and not handed out.
         self._block = b""
         self._block_start = 0
-        self._ahead: Any = None
+        self._ahead: Ahead | None = None
         self.loc: int = 0
         super().__init__(
             fs, path, "rb", block_size or "default", cache_type="none", size=info.version.size_bytes, **kwargs
@@ -150,7 +180,8 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             ahead_bytes = self._window.size_bytes
             reading = self._access.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
             data = unwrapped(run(self.fs, reading)[0])
-            self._window.ahead_until = max(self._window.ahead_until, stop + ahead_bytes)
+            if start >= self._window.ahead_until:  # else what is being read ahead holds a part of it
+                self._window.ahead_until = stop + ahead_bytes
         else:
             data = found[0]
         self._keep_ahead(stop)
@@ -161,21 +192,17 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         window = self._window
         if not window.size_bytes or not window.ahead_until or window.ahead_until >= self.size:
             return
-        if window.ahead_until - at > window.size_bytes // 2 or (self._ahead is not None and not self._ahead.done()):
+        if window.ahead_until - at > window.size_bytes // 2 or (self._ahead is not None and not self._ahead.done):
             return
         begin = max(window.ahead_until, at)
         window.ahead_until = begin + window.size_bytes
-        self._ahead = asyncio.run_coroutine_threadsafe(
-            self._access.prefetch(begin, window.ahead_until), loop_of(self.fs)
-        )
+        self._ahead = Ahead(self._access, begin, window.ahead_until, loop_of(self.fs))
 
     def _leave(self, start: int, stop: int) -> None:
         """Drop what this file read ahead in [start, stop) and nobody asked for, and what is still on its way."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.cancel():
-            # Where it cannot be cancelled any more its bytes have landed before this runs, on the same loop.
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing lands
-                loop_of(self.fs).call_soon_threadsafe(self._access.drop_ahead, start, stop)
+        if ahead is not None:
+            ahead.leave()
         self._access.drop_ahead(start, stop)
 
     def close(self) -> None:
@@ -211,8 +238,8 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
             self._access.drop_ahead(behind, ahead_until)
         ahead_bytes = window.size_bytes
         rows = await self._access.read([(start, end)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
-        if ahead_bytes:
-            window.ahead_until = max(window.ahead_until, end + ahead_bytes)
+        if ahead_bytes and start >= window.ahead_until:
+            window.ahead_until = end + ahead_bytes
         return unwrapped(rows[0])
 
     async def close(self) -> None:

@@ -51,7 +51,8 @@ def install() -> None:
         if cls not in _hooked:
             hook(cls)
         instance = instantiate(cls, *args, **kwargs)
-        _instances[id(instance)] = instance
+        if is_remote(cls):
+            _instances[id(instance)] = instance
         return instance
 
     _Cached.__call__ = instantiate_hooked
@@ -59,7 +60,7 @@ def install() -> None:
     # fsspec alone brings no remote class: where there is none, nothing was made before, and the search is spared.
     if any(is_remote(cls) for cls in _subclasses(AbstractFileSystem)):
         for instance in gc.get_objects():
-            if issubclass(type(instance), AbstractFileSystem):
+            if is_remote(type(instance)):
                 hook(type(instance))
                 _instances[id(instance)] = instance
                 _mirror_again(instance)
@@ -136,7 +137,7 @@ def _replace(cls: Any, name: str, hooked: Any) -> None:
 
 def _mirror_again(instance: Any) -> None:
     """Renew the synchronous methods that fsspec bound to an instance when it made it."""
-    if not (instance.async_impl and instance.mirror_sync_methods):
+    if not (type(instance).async_impl and instance.mirror_sync_methods):
         return
     for name in list(vars(instance)):
         if getattr(vars(instance)[name], "__wrapped__", None) is not None and hasattr(type(instance), f"_{name}"):

@@ -136,7 +136,9 @@ def run_python(cache_dir: Path, tmp_path: Path) -> RunPython:
         work.mkdir()
         script, json_dir = work / "script.py", work / "reports"
         script.write_text(code)
-        variables: dict[str, str | None] = {k: v for k, v in os.environ.items() if not k.startswith("JCACHE_")}
+        variables: dict[str, str | None] = {
+            k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))
+        }
         variables["JCACHE_JSON"] = os.fspath(json_dir)
         if cache is not None:
             variables["JCACHE_DIR"] = os.fspath(cache)
