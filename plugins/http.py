@@ -28,6 +28,12 @@ class HttpOrigin(FileSystemOrigin):
     `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof.
     """
 
+    async def stat(self) -> Info:
+        """Ask for the file's `info` now; its version is what answers to range requests name as well."""
+        info = await super().stat()
+        # With a range, Content-MD5 is that of the range.
+        return Info(replace(info.version, checksum=None), info.details)
+
     async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
         """Fetch ranges side by side, each in a request of its own, as fsspec does."""
         with reaching():
@@ -43,12 +49,7 @@ class HttpOrigin(FileSystemOrigin):
             if isinstance(answer, OriginChangedError):
                 raise answer
         good = [answer for answer in answers if isinstance(answer, _Answer)]
-        info = good[0].info if good else None
-        for answer in good:
-            if answer.info is None or info is None:
-                info = None
-            elif not agrees(info.version, answer.info.version):
-                raise OriginChangedError(REPLACED)
+        info = common_info(good)
         if info is not None and known is not None:
             if not agrees(known.version, info.version):
                 raise OriginChangedError(REPLACED)
@@ -94,17 +95,23 @@ class HttpOrigin(FileSystemOrigin):
             if response.status == NOT_FOUND:
                 raise FileNotFoundError(self.path)
             response.raise_for_status()
-            if response.status == PARTIAL and not whole:
+            if response.status not in {OK, PARTIAL}:
+                msg = f"{self.path}: the server answered with {response.status} {response.reason}"
+                raise OSError(msg)
+            if response.status == PARTIAL:
                 body = await response.read()
+                if not located(response.headers):
+                    known = None  # nothing proves where in the file these bytes are from
                 size = self._check_range(response.headers, start, stop, len(body))
             else:
                 body, size = await self._cut(response, start, stop)
-            return _Answer(body, response.headers, self._info(response, size))
+            return _Answer(body, response.headers, self._info(response, size, known))
 
     def _check_range(self, headers: Mapping[str, str], start: int, stop: int | None, length: int) -> int | None:
         """Check that a partial response holds the range asked for, whole; return the file's size if it is told."""
         match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
         if match is None or match[1] is None:
+            # Delivered as the plain file system would, if it has the right length, and not as proved.
             if stop is None or length != stop - start:
                 msg = f"{self.path}: partial response without a usable Content-Range"
                 raise ShortReadError(msg)
@@ -146,13 +153,23 @@ class HttpOrigin(FileSystemOrigin):
         if known is not None:
             raise OriginChangedError(REPLACED)  # ranges are clamped to a known size: the file has shrunk
         size = None if match is None or match[3] == "*" else int(match[3])
+        # Many servers name no validator here.
         version = None if size is None else self._version(headers, size)
-        return _Answer(b"", headers, None if version is None else Info(version, self._details(size, headers)))
+        proved = version is not None and version.is_provable
+        info = Info(version, self._details(size, headers)) if version is not None and proved else None
+        return _Answer(b"", headers, info, beyond=True, size_bytes=size)
 
-    def _info(self, response: Any, size: int | None) -> Info | None:
-        if size is None or response.headers.get("Content-Encoding", "identity") != "identity":
+    def _info(self, response: Any, size: int | None, known: Info | None) -> Info | None:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
             return None
-        return Info(self._version(response.headers, size), self._details(size, response.headers))
+        if size is not None:
+            return Info(self._version(response.headers, size), self._details(size, response.headers))
+        etag = strong(response.headers.get("ETag"))
+        if known is None or etag is None or known.version.etag is None:
+            return None
+        if known.version.etag != etag:
+            raise OriginChangedError(REPLACED)
+        return known  # the size is not told, but the entity tag is that of the known one
 
     def _details(self, size: int | None, headers: Mapping[str, str]) -> dict[str, Any]:
         """Return what `info` would have said, without asking."""
@@ -171,14 +188,51 @@ class HttpOrigin(FileSystemOrigin):
 class _Answer:
     """The bytes of one range and what the response said of them."""
 
-    __slots__ = ("body", "info", "retries", "settled")
+    __slots__ = ("beyond", "body", "info", "retries", "settled", "size_bytes")
 
-    def __init__(self, body: bytes, headers: Mapping[str, str], info: Info | None) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        info: Info | None,
+        *,
+        beyond: bool = False,
+        size_bytes: int | None = None,
+    ) -> None:
         self.body = body
         self.info = info
+        # Whether the range lies behind the end of the file, which has so many bytes.
+        self.beyond = beyond
+        self.size_bytes = size_bytes
         self.retries = 0
         date = parsed(headers.get("Date", ""))
         # By the server's own clock where it tells the time.
         read_s = time.time() if date is None else date.timestamp()
         # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.
         self.settled = info is None or is_settled(replace(info.version, etag=None), read_s)
+
+
+def located(headers: Mapping[str, str]) -> bool:
+    """Whether a partial response says which range it holds."""
+    match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    return match is not None and match[1] is not None
+
+
+def common_info(answers: Sequence[_Answer]) -> Info | None:
+    """Return the one version that all answers are proved to be of, None if one of them does not say.
+
+    Raises:
+        OriginChangedError: They are not of one version.
+    """
+    telling = [answer for answer in answers if answer.info is not None or not answer.beyond]
+    info = telling[0].info if telling else None
+    for answer in telling:
+        if answer.info is None or info is None:
+            return None
+        if not agrees(info.version, answer.info.version):
+            raise OriginChangedError(REPLACED)
+    for answer in answers:
+        # No bytes to prove: it is enough that the file is as long as the others say.
+        if info is not None and answer.beyond and answer.size_bytes not in {None, info.version.size_bytes}:
+            raise OriginChangedError(REPLACED)
+    return info

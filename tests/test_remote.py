@@ -853,3 +853,14 @@ def test_a_journal_of_two_versions_with_the_same_time_is_not_mixed(setup) -> Non
     each = setup(state=third)
     (got,) = asyncio.run(each.read((0, 300)))
     assert got == two.data[:300]
+
+
+def test_a_reader_that_keeps_to_a_version_gets_it_or_an_error(setup) -> None:
+    each = setup(state=NEW)
+    for _ in range(2):
+        with pytest.raises(OriginChangedError):
+            asyncio.run(each.remote.read(each.origin, [(0, 10)], vector=False, version=OLD.version))
+    assert asyncio.run(each.remote.read(each.origin, [(0, 10)], vector=False, version=NEW.version)) == [NEW.data[:10]]
+    assert each.remote.try_read([(0, 10)], vector=False, version=OLD.version) is None
+    assert each.remote.peek(0, 10, version=OLD.version) == b""
+    assert counts(each).read_miss + counts(each).read_hit >= 10

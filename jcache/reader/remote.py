@@ -213,10 +213,14 @@ class RemoteFile:
             if not snapshot.is_of(version):
                 raise OriginChangedError(REPLACED)
             try:
-                return await self._read(snapshot, origin, spans, vector=vector, ahead_bytes=ahead_bytes)
+                rows = await self._read(snapshot, origin, spans, vector=vector, ahead_bytes=ahead_bytes)
             except OriginChangedError:
                 if self._discard(snapshot) or restart == RESTARTS - 1:
                     raise
+                continue
+            if not snapshot.is_of(version):  # which was not known before
+                raise OriginChangedError(REPLACED)
+            return rows
         raise AssertionError
 
     async def prefetch(self, origin: Origin, start: int, stop: int) -> None:
@@ -454,7 +458,11 @@ class RemoteFile:
         raise OriginChangedError(msg)
 
     async def stored(self, origin: Origin) -> Info | None:
-        """Return the version and info where they may be had without asking the origin, else None."""
+        """Return the version and info where they may be had without asking the origin, else None.
+
+        Raises:
+            OfflineMissError: There are none, and the origin must not be asked.
+        """
         if not self._host.offline and self._host.validate == "open":
             return None
         info = self.known()
@@ -462,7 +470,13 @@ class RemoteFile:
             info = self._stored(await self._versions(), None)
             if info is not None:
                 info = await self.stat(origin)
+            elif self._host.offline:
+                raise OfflineMissError(offline_message(self.url))
         return info
+
+    async def is_known(self) -> bool:
+        """Whether anything of the file is recorded, or was validated in this process."""
+        return self.known() is not None or bool(await self._versions())
 
     def known(self) -> Info | None:
         """Return the version as this process holds it, if it is validated and need not be asked for again."""
