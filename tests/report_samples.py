@@ -30,11 +30,11 @@ def ttbar_report(*, seed: int = 1, real_s: float = 72.48, events: int = 4000, wa
             opened.add(url)
             counters.file_opened(url, 1_226_902_508, 0.001)
         if rng.random() < 0.25:
-            counters.readv(rng.randrange(2, 20), nbytes, hit, nbytes - hit, 0, url=url)
+            counters.readv(rng.randrange(2, 20), nbytes, hit, nbytes - hit, 0, url=url, seconds=0.001)
         else:
-            counters.read(nbytes, hit, nbytes - hit, 0, url=url)
+            counters.read(nbytes, hit, nbytes - hit, 0, url=url, seconds=0.001)
         if hit < nbytes:
-            counters.origin(requests=1, nbytes=nbytes - hit)
+            counters.origin(requests=1, nbytes=nbytes - hit, seconds=(nbytes - hit) / 500e6)
             counters.recorded(nbytes - hit)
     clock.now = real_s
     values = {"appname": "ttbar", "host": "lxplus042", "pid": 4242, "command": ["python", "ttbar.py", "--year", "2018"]}

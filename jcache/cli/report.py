@@ -1,123 +1,244 @@
-"""`jcache report`: the report of a finished run, once more."""
+"""`jcache report`: what finished and running jobs read, from their JSON reports."""
 
+import json
 import os
+import shutil
 import sys
-from collections.abc import Iterable
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from jcache.cli.errors import WrongInputError
+from jcache.cli.errors import CommandError, WrongInputError
 from jcache.config import Config, ConfigError
-from jcache.report.merge import describe, merge
+from jcache.report import columns
+from jcache.report.compare import Difference, compare
 from jcache.report.model import Report, ReportError
+from jcache.report.savings import savings
+from jcache.report.select import (
+    LAST,
+    SelectionError,
+    expand,
+    heads,
+    in_directory,
+    last_job,
+    load,
+    named,
+    runs,
+    total,
+)
+from jcache.report.tables import KINDS, By, Line, coldest, slowest, table
+from jcache.report.units import parse_moment
 
 
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--last", is_flag=True, help="The newest job in the reports' directory; so without FILES, too.")
+@click.argument("files", nargs=-1, metavar="[FILES]...")
+@click.option("--last", is_flag=True, help="The newest run only; so without any choice, too.")
+@click.option("--job", metavar="NAME", help="Reports of jobs of this name (a glob, or a run's id); all of their runs.")
+@click.option("--since", metavar="WHEN", help="Runs that ended since: an age such as 12h or 7d, or a date and time.")
+@click.option("--by", type=click.Choice(KINDS), multiple=True, help="Add a table by host, file or process; repeatable.")
+@click.option("--compare", "pair", nargs=2, metavar="A B", help="Two runs side by side: files, directories or names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page that needs no other file."
+)
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write a drawing of the time profiles.")
 @click.pass_context
-def report(ctx: click.Context, files: tuple[Path, ...], *, last: bool, as_json: bool) -> None:
-    """Print the report of a run again, as it was printed when the run ended.
+def report(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    *,
+    last: bool,
+    job: str | None,
+    since: str | None,
+    by: tuple[By, ...],
+    pair: tuple[str, str] | None,
+    as_json: bool,
+    html: Path | None,
+    svg: Path | None,
+) -> None:
+    """Print what jobs read, as if one process had done all the work.
 
-    FILES are JSON reports, or directories of them; several are added up as if one process had done all the work.
-    Without FILES it is the newest job in JCACHE_JSON or, where that is not set, in JCACHE_DIR/.reports, with all
-    of the job's processes.
+    FILES are JSON reports, directories of them, cache directories, or globs. Without FILES they are those in
+    JCACHE_JSON or, where that is not set, in JCACHE_DIR/.reports; without any choice it is the newest run, printed as
+    it was when it ended.
+
+    \b
+    Examples:
+      jcache report                            the newest run
+      jcache report --job ttbar --since 7d     all runs of a job in a week, added up
+      jcache report --by host --by url         the newest run, and what each host and file had of it
+      jcache report --compare last~1 last      the run before the newest one, and the newest one
+      jcache report /shared/jcache --html report.html
+
+    A job's NAME stands for its newest run in --compare, NAME~1 for the run before that, and so on.
 
     \b
     Exit codes:
-      0  printed
-      1  printed, but some reports could not be read; they are named on stderr
-      2  a path is wrong, or there is no report
+      0  done
+      1  done, but some reports could not be read; they are named on stderr
+      2  a path, name or value is wrong, or there is no report
     """
-    if files and last:
-        raise WrongInputError("give FILES or --last, not both")
     errors: list[ReportError] = []
-    reports = _named(files, errors) if files else _last_job(_reports_directory(), errors)
+    if pair is not None:
+        if files or last or job or since or by or svg:
+            raise WrongInputError("--compare takes its two runs as A and B, and goes with --json and --html only")
+        _compare(pair, errors, as_json=as_json, html=html)
+    else:
+        reports, directory = _selected(files, errors, last=last, job=job, since=since)
+        if reports:
+            whole = total(reports, directory)
+            if html is not None:
+                from jcache.report.html import page
+
+                _write(html, page(whole, reports))
+            if svg is not None:
+                from jcache.report.svg import document
+
+                _write(svg, document(whole))
+            if as_json:
+                _print_json(whole, reports, by)
+            elif html is None and svg is None:
+                _print_text(whole, reports, by)
     for error in errors:
         click.echo(f"jcache: cannot read {error}", err=True)
-    if reports:
-        total = merge(reports)
-        if as_json:
-            click.echo(total.dumps(), nl=False)
-        else:
-            from jcache.report.text import render
-
-            render(total, sys.stdout, note=describe(total))
     ctx.exit(1 if errors else 0)
 
 
-def _reports_directory() -> Path:
+def _selected(
+    files: tuple[str, ...], errors: list[ReportError], *, last: bool, job: str | None, since: str | None
+) -> tuple[list[Report], str | None]:
+    """Load what the user chose; and the directory that tells what its jobs are called, unless files were named."""
+    if files and last:
+        raise WrongInputError("give FILES or --last, not both")
+    after = None
+    if since is not None:
+        try:
+            after = parse_moment(since, time.time())
+        except ValueError as error:
+            raise WrongInputError(f"--since: {error}") from None
     try:
-        directory = Config.from_environ(os.environ).report_directory
-    except ConfigError as error:
+        if files:
+            paths = expand(files)
+            directory = files[0] if len(files) == 1 and os.path.isdir(files[0]) else None
+        else:
+            directory = _reports_directory()
+            if not os.path.isdir(directory):
+                raise WrongInputError(f"no reports yet: {directory} is not a directory")
+            paths = in_directory(directory)
+            if last or (job is None and since is None):
+                paths = last_job(paths, errors, name=job or LAST)
+                job = None
+        if job is not None or after is not None:
+            paths = _filtered(paths, errors, job=job, after=after)
+    except SelectionError as error:
         raise WrongInputError(str(error)) from None
+    reports = load(paths, errors)
+    return reports, None if directory is None or not reports else os.path.dirname(paths[0])
+
+
+def _filtered(paths: list[str], errors: list[ReportError], *, job: str | None, after: float | None) -> list[str]:
+    chosen = [
+        head.path
+        for run in runs(heads(paths, errors))
+        if job is None or run.is_called(job)
+        for head in run.heads
+        if after is None or head.end_time >= after
+    ]
+    if not chosen:
+        wanted = [f"of a job called {job}"] * (job is not None) + ["since then"] * (after is not None)
+        raise SelectionError(f"none of {len(paths)} reports is {' '.join(wanted)}")
+    return chosen
+
+
+def _reports_directory() -> str:
+    directory = _configured()
     if directory is None:
         raise WrongInputError("where are the reports? Name them, or set JCACHE_DIR (or JCACHE_JSON)")
-    return Path(directory)
+    return directory
 
 
-def _in_directory(directory: Path) -> list[Path]:
-    """Return a directory's reports; those that are being written have another name."""
+def _configured() -> str | None:
     try:
-        found = sorted(directory.glob("jcache.*.json"))
-        if not found:
-            next(directory.iterdir(), None)  # glob takes a directory that may not be read for an empty one
+        return Config.from_environ(os.environ).report_directory
+    except ConfigError as error:
+        raise WrongInputError(str(error)) from None
+
+
+def _print_text(whole: Report, reports: list[Report], by: tuple[By, ...]) -> None:
+    from jcache.report.text import render
+
+    render(whole, sys.stdout)
+    width = _width()
+    for kind in dict.fromkeys(by):
+        lines = table(reports, kind)
+        _print_table(f"by {'file' if kind == 'url' else kind}", lines, width, of_files=kind == "url")
+        if kind == "url":
+            for title, chosen in (("slowest files", slowest(lines)), ("coldest files", coldest(lines))):
+                if chosen:
+                    _print_table(title, chosen, width, of_files=True)
+
+
+def _print_table(title: str, lines: list[Line], width: int, *, of_files: bool) -> None:
+    click.echo()
+    for line in columns.parts(title, lines, width, of_files=of_files):
+        click.echo(line)
+
+
+def _print_json(whole: Report, reports: list[Report], by: tuple[By, ...]) -> None:
+    """Print the merged report; what was asked for beside it under keys that the schema does not have."""
+    if not by:
+        click.echo(whole.dumps(), nl=False)
+        return
+    document = whole.to_json() | {"savings": asdict(savings(whole)), "by": {}}
+    for kind in dict.fromkeys(by):
+        lines = table(reports, kind)
+        document["by"][kind] = [asdict(line) for line in lines]
+        if kind == "url":
+            document["slowest"] = [asdict(line) for line in slowest(lines)]
+            document["coldest"] = [asdict(line) for line in coldest(lines)]
+    click.echo(json.dumps(document, indent=1))
+
+
+def _compare(pair: tuple[str, str], errors: list[ReportError], *, as_json: bool, html: Path | None) -> None:
+    """Print two runs side by side."""
+    directory = _configured()
+    found: list[Report] = []
+    for word in pair:
+        try:
+            paths = named(word, directory, errors)
+        except SelectionError as error:
+            raise WrongInputError(str(error)) from None
+        reports = load(paths, errors)
+        if not reports:
+            raise CommandError(f"no report of {word} can be read" + (f": {errors[-1]}" if errors else ""))
+        found.append(total(reports, None if os.path.isfile(word) else os.path.dirname(paths[0])))
+    a, b = found
+    if html is not None:
+        from jcache.report.html import comparison
+
+        _write(html, comparison(a, b, pair))
+    differences = compare(a, b)
+    if as_json:
+        document = {"a": a.to_json(), "b": b.to_json(), "differences": [_difference(line) for line in differences]}
+        click.echo(json.dumps(document, indent=1))
+    elif html is None:
+        for line in columns.differences(differences, pair, _width()):
+            click.echo(line)
+
+
+def _difference(line: Difference) -> dict[str, Any]:
+    return asdict(line) | {"change": line.change, "ratio": line.ratio}
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 120
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise WrongInputError(f"cannot read {directory}: {error.strerror}") from None
-    if not found:
-        raise WrongInputError(f"no reports (jcache.*.json) in {directory}")
-    return found
-
-
-def _named(paths: tuple[Path, ...], errors: list[ReportError]) -> list[Report]:
-    """Load what the user named, each file once; what cannot be read goes into `errors`."""
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            files.update(dict.fromkeys(_in_directory(path)))
-        elif path.exists():
-            files[path] = None
-        else:
-            raise WrongInputError(f"no such file or directory: {path}")
-    distinct = {path.resolve(): path for path in reversed(files)}
-    return _load(reversed(distinct.values()), errors)
-
-
-def _load(files: Iterable[Path], errors: list[ReportError]) -> list[Report]:
-    reports = []
-    for path in files:
-        try:
-            reports.append(Report.load(path))
-        except ReportError as error:
-            errors.append(error)
-    return reports
-
-
-def _last_job(directory: Path, errors: list[ReportError]) -> list[Report]:
-    """Load the newest readable report and those of the same job; unreadable ones that are newer go into `errors`."""
-    if not directory.is_dir():
-        raise WrongInputError(f"no reports yet: {directory} is not a directory")
-    ages: dict[Path, float] = {}
-    for path in _in_directory(directory):
-        try:
-            ages[path] = path.stat().st_mtime
-        except OSError:
-            continue  # cleaned away since it was listed
-    files = sorted(ages, key=lambda path: (ages[path], path.name), reverse=True)
-    for number, path in enumerate(files):
-        newest = _load([path], errors)
-        if newest and newest[0].run:
-            return newest + _load((other for other in files[number + 1 :] if _is_of(other, newest[0].run)), errors)
-        if newest:
-            return newest
-    return []
-
-
-def _is_of(path: Path, run: str) -> bool:
-    """Tell whether a file looks like a report of this job, without parsing it; `Report.dumps` writes this line."""
-    try:
-        return f'"run": "{run}"'.encode() in path.read_bytes()
-    except OSError:
-        return False
+        raise WrongInputError(f"cannot write {path}: {error.strerror}") from None

@@ -126,19 +126,20 @@ def time_axis(real_s: float, width: int, marks: Marks) -> tuple[str, str]:
     count = 5 if width >= 50 else 3 if width >= 24 else 2
     line = [marks.across] * width
     labels = [" "] * width
-    unit, divisor = _time_unit(real_s)
+    unit, divisor = time_unit(real_s)
     for number in range(count):
         at = round(number * (width - 1) / (count - 1))
         if number:
             line[at] = marks.tick
         value = real_s * number / (count - 1) / divisor
-        text = f"{_short(value, real_s / divisor)} {unit}" if number == count - 1 else _short(value, real_s / divisor)
+        text = f"{short(value, real_s / divisor)} {unit}" if number == count - 1 else short(value, real_s / divisor)
         start = min(max(at - len(text) // 2, 0), width - len(text))
         labels[start : start + len(text)] = text
     return "".join(line), "".join(labels)
 
 
-def _time_unit(seconds: float) -> tuple[str, float]:
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit in which to write times of up to so many seconds, and its length in seconds."""
     if seconds < 1:
         return "ms", 1e-3
     if seconds < 600:
@@ -146,7 +147,8 @@ def _time_unit(seconds: float) -> tuple[str, float]:
     return ("min", 60.0) if seconds < 4 * 3600 else ("h", 3600.0)
 
 
-def _short(value: float, largest: float) -> str:
+def short(value: float, largest: float) -> str:
+    """Return a number with as many decimals as an axis that ends at `largest` needs."""
     if value == 0:
         return "0"
     return f"{value:.2f}" if largest < 10 else f"{value:.1f}" if largest < 100 else f"{value:.0f}"

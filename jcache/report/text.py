@@ -17,7 +17,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from jcache.report import plot
-from jcache.report.units import human, percent
+from jcache.report.merge import describe
+from jcache.report.rows import INTERIM, Row, groups
+from jcache.report.units import human, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +30,6 @@ MIN_WIDTH, FILE_WIDTH, MAX_WIDTH = 40, 80, 100
 
 _STYLES = {"cache": "green", "origin": "yellow", "axis": "dim", "label": "", "value": "bold", "bad": "bold red", "": ""}
 
-Row = tuple[str, str, str, str]
-"""Label, number, unit, style of the number."""
-
 
 def render(
     report: Report, file: TextIO, *, note: str = "", width: int | None = None, color: bool | None = None
@@ -40,7 +39,7 @@ def render(
     Args:
         report: What to print.
         file: Where to: a terminal, or a file, which gets no colour and 80 columns.
-        note: A line of the caller's below the run's own, such as how many processes were merged.
+        note: A line of the caller's below the run's own, instead of the one that says what was merged.
         width: Columns to use instead of the terminal's.
         color: Whether to use colour, instead of what the terminal and `NO_COLOR` say.
 
@@ -51,7 +50,7 @@ def render(
     # The same test by which rich takes an ASCII frame.
     marks = plot.BLOCKS if console.encoding.startswith("utf") else plot.ASCII
     inner = console.width - 4
-    blocks = [_heading(report, note, inner, console.encoding), *(_table(group, inner) for group in _groups(report))]
+    blocks = [_heading(report, note, inner, console.encoding), *(_table(group, inner) for group in groups(report))]
     blocks.extend(_profiles(report, inner, marks))
     lines: list[Text] = []
     for number, block in enumerate(blocks):
@@ -82,8 +81,7 @@ def _console(file: TextIO, width: int | None, color: bool | None) -> Console:
 
 def _printable(text: str, encoding: str) -> str:
     """Return a text in one line that the file can take: control characters, lone surrogates and the like as escapes."""
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _heading(report: Report, note: str, width: int, encoding: str) -> list[Text]:
@@ -91,8 +89,8 @@ def _heading(report: Report, note: str, width: int, encoding: str) -> list[Text]
     lines = [
         (f"{report.appname} on {report.host} (pid {report.pid}), {when}", "bold"),
         (report.command, ""),
-        (note, ""),
-        ("" if report.complete else "interim report: the run goes on, or was killed", _STYLES["bad"]),
+        (note or describe(report), ""),
+        (INTERIM if report.incomplete == report.processes == 1 else "", _STYLES["bad"]),
         (f"cache not used: {report.cache.bypassed}" if report.cache.bypassed is not None else "", _STYLES["bad"]),
     ]
     heading = []
@@ -103,77 +101,6 @@ def _heading(report: Report, note: str, width: int, encoding: str) -> list[Text]
         if text:
             heading.append(Text(text, style=style, no_wrap=True))
     return heading
-
-
-def _groups(report: Report) -> Iterable[list[Row]]:
-    """Yield the rows that every report has, in groups, then what else happened. The labels are a contract."""
-    read, readv, files = report.read, report.readv, report.files
-    size, size_unit = human(files.unique_bytes)
-    yield [
-        _rate("cache combined hit rate", report.hit_bytes, report.requested_bytes),
-        _rate("cache read hit rate", read.hit_bytes, read.bytes),
-        _rate("cache readv hit rate", readv.hit_bytes, readv.bytes),
-    ]
-    yield [_count("total bytes read", read.bytes), _count("total bytes readv", readv.bytes)]
-    yield [
-        _count("total iops read", read.ops),
-        _count("total iops readv", readv.ops),
-        _count("total iops readvread", readv.ranges),
-    ]
-    yield [
-        ("avg. bytes read", f"{read.bytes / read.ops:.2f}" if read.ops else "-", "", "value"),
-        ("avg. bytes readv", f"{readv.bytes / readv.ops:.2f}" if readv.ops else "-", "", "value"),
-    ]
-    yield [
-        _count("open files read", files.opened),
-        _count("open unique f. read", files.unique),
-        ("time to open files (s)", f"{files.open_s:.3f}", "", "value"),
-    ]
-    yield [
-        _count("total unique files bytes", files.unique_bytes),
-        ("total unique files size", size, size_unit, "value"),
-        _rate("percentage dataset read", report.known_size_bytes, files.unique_bytes),
-    ]
-    acceleration = f"{report.user_s / report.real_s:.2f}x" if report.real_s > 0 else "-"
-    rate, rate_unit = "-", ""
-    if report.requested_bytes and report.real_s > 0:
-        rate, unit = human(report.requested_bytes / report.real_s)
-        peak, window_s = report.peak()
-        rate_unit = f"{unit}/s [peak ({window_s:g}s) {' '.join(human(peak))}/s]"
-    yield [
-        ("app user time", f"{report.user_s:.2f}", "s", "value"),
-        ("app real time", f"{report.real_s:.2f}", "s", "value"),
-        ("app sys time", f"{report.sys_s:.2f}", "s", "value"),
-        ("app acceleration", acceleration, "", "value"),
-        ("app readrate", rate, rate_unit, "value"),
-    ]
-    origin, cache, requests = report.origin, report.cache, report.requests
-    more = [
-        _count("requests full hits", requests.full_hits),
-        _count("requests partial hits", requests.partial_hits),
-        _count("requests misses", requests.misses),
-        _count("origin requests", origin.requests),
-        _count("origin bytes", origin.bytes),
-        _count("origin bytes ahead", origin.prefetch_bytes),
-        _count("origin bytes ahead unused", origin.prefetch_unused_bytes),
-        _count("origin retries", origin.retries, "bad"),
-        _count("origin errors", origin.errors, "bad"),
-        _count("cache bypassed bytes", read.bypass_bytes + readv.bypass_bytes, "bad"),
-        _count("cache recorded bytes", cache.recorded_bytes),
-        _count("cache damaged extents", cache.damaged_extents, "bad"),
-        _count("cache failures", cache.failures, "bad"),
-    ]
-    more = [row for row in more if row[1] != "0"]
-    if more:
-        yield more
-
-
-def _count(label: str, number: int, style: str = "value") -> Row:
-    return label, str(number), "", style
-
-
-def _rate(label: str, part: int, whole: int) -> Row:
-    return label, percent(part, whole), "%" if whole > 0 else "", "value"
 
 
 def _table(rows: list[Row], width: int) -> list[Text]:

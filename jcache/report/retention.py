@@ -1,0 +1,82 @@
+"""How long reports are kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass
+
+from jcache.report.job import JOBS
+from jcache.storage import Storage
+
+KEEP_S = 30 * 86400.0
+"""Reports older than this are removed where nothing else is said."""
+
+# Names as `Report.filename` and the files beside it make them. Whatever is called otherwise is not ours.
+_REPORT = re.compile(r"jcache\.[\w.-]+\.[\w.-]+\.\d+\.\d+\.\d{3}\.json", re.ASCII)
+_UNFINISHED = re.compile(r"\.jcache\.[\w.-]+\.json\.[0-9a-f]{8}\.tmp", re.ASCII)
+_TITLE = re.compile(r"[0-9a-f]{16}\.json|\.[0-9a-f]{16}\.\d+\.tmp", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What was removed, or would be: the paths of reports, their bytes, and those that could not be removed."""
+
+    removed: tuple[str, ...]
+    removed_bytes: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def clean_reports(
+    directory: str,
+    *,
+    older_than_s: float = KEEP_S,
+    dry_run: bool = False,
+    now: float | None = None,
+    storage: Storage | None = None,
+) -> Cleaned:
+    """Remove the reports in a directory that were written longer than a time ago; newer ones and all else stay.
+
+    Args:
+        directory: A directory of reports, such as `.reports` in a cache.
+        older_than_s: Age in seconds above which reports go.
+        dry_run: Whether to tell only.
+        now: Unix time in seconds to count the age from.
+        storage: The file system.
+
+    Returns:
+        What went. A directory that does not exist has nothing to remove.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    storage = storage or Storage()
+    before = (time.time() if now is None else now) - older_than_s
+    removed: list[str] = []
+    failed: list[tuple[str, str]] = []
+    freed = 0
+    for folder, patterns in ((directory, (_REPORT, _UNFINISHED)), (os.path.join(directory, JOBS), (_TITLE,))):
+        try:
+            names = sorted(storage.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            if not any(pattern.fullmatch(name) for pattern in patterns):
+                continue
+            path = os.path.join(folder, name)
+            try:
+                status = storage.stat(path)
+                if status.st_mtime >= before or not stat.S_ISREG(status.st_mode):
+                    continue
+                if not dry_run:
+                    storage.unlink(path)
+            except FileNotFoundError:
+                continue  # another cleaner was faster
+            except OSError as error:
+                failed.append((path, error.strerror or str(error)))
+            else:
+                removed.append(path)
+                freed += status.st_size
+    return Cleaned(tuple(removed), freed, tuple(failed))
