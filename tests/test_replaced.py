@@ -48,23 +48,28 @@ def ranges(*starts):
 def test_replaced_twice_between_runs(served, rntuple, run_python, tmp_path):
     """Same size, a second later: each run has the arrays of the file as it is then, and no byte of an older one."""
     path = served.directory / "events.root"
-    for version in range(3):
-        source = tmp_path / str(version) / path.name
+    sources = [tmp_path / str(version) / path.name for version in range(3)]
+    for version, source in enumerate(sources):
         source.parent.mkdir()
         write(source, rntuple=rntuple, seed=version)
+    assert len({source.stat().st_size for source in sources}) == 1
+    local = run_python(JOB, ",".join(COLUMNS), *map(str, sources), cache=None).stdout.splitlines()
+    assert len(set(local)) == 3 * len(COLUMNS)
+
+    data_bytes = []
+    for version, source in enumerate(sources):
         put(path, source.read_bytes(), mtime_s=OLD_S + version)
-        assert path.stat().st_size == source.stat().st_size == (tmp_path / "0" / path.name).stat().st_size
-        plain = run_python(JOB, ",".join(COLUMNS), served.url(path.name), cache=None)
-        wanted = served.data_bytes()
-        served.reset()
-        cold = run_python(JOB, ",".join(COLUMNS), served.url(path.name))
-        assert cold.stdout == plain.stdout
-        assert served.data_bytes() == wanted
-        served.reset()
-        if version != 1:  # the second version is replaced before a run was served from its journal
-            warm = run_python(JOB, ",".join(COLUMNS), served.url(path.name))
-            assert warm.stdout == plain.stdout
-            assert served.data_bytes() == 0
+        expected = local[version * len(COLUMNS) : (version + 1) * len(COLUMNS)]
+        for warm in (False, True):
+            if warm and version == 1:
+                continue  # this version is replaced before any run was served from its journal
+            served.reset()
+            ran = run_python(JOB, ",".join(COLUMNS), served.url(path.name))
+            assert ran.stdout.splitlines() == expected, (version, warm)
+            data_bytes.append(served.data_bytes())
+    cold = data_bytes[0]
+    assert cold > 0
+    assert data_bytes == [cold, 0, cold, cold, 0]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -211,14 +216,21 @@ def trigger(served):
         yield proxy
 
 
-BIG = 64_000_000
+BIG = 48_000_000
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("at", [1, BIG // 4, BIG // 2 - 1])
-def test_replaced_within_a_vector(served, mode, at, trigger, run_python, vectors_file, tmp_path):
+@pytest.mark.parametrize("at", [1, BIG // 4], ids=["first_byte", "middle"])
+def test_replaced_within_a_vector(served, mode, at, trigger, run_python, vectors_file, request):
     """One vector of half of the file; it is replaced while the server sends it."""
-    old, new = random.Random(1).randbytes(BIG // 64) * 64, random.Random(2).randbytes(BIG // 64) * 64
+    if mode == "in_place" and not served.is_xrootd:
+        request.applymarker(
+            pytest.mark.xfail(
+                reason="a body that is overwritten while nginx sends it has bytes of both versions, "
+                "and only a request behind it could tell"
+            )
+        )
+    old, new = content(1, BIG // 64) * 64, content(2, BIG // 64) * 64
     there = served.directory / "a.bin"
     put(there, old, mtime_s=OLD_S)
     vectors = [[[start, start + 1_000_000] for start in range(0, BIG, 2_000_000)]]
@@ -235,6 +247,51 @@ def test_replaced_within_a_vector(served, mode, at, trigger, run_python, vectors
     else:
         assert found in (checksums(old, vectors), checksums(new, vectors))
 
+    offline = run_python(READ, pattern, url, check=False, env={"JCACHE_OFFLINE": "1"})
+    if offline.returncode:
+        assert "OfflineMissError" in offline.stderr
+    else:
+        assert offline.stdout.split() in (checksums(old, vectors), checksums(new, vectors))
     for environment in ({}, {"JCACHE_VALIDATE": "never"}):
         after = run_python(READ, pattern, url, env=environment)
         assert after.stdout.split() == checksums(new, vectors)
+
+
+# argv: URL, the file at the server, its next version. Reads two columns, replaces the file, reads two more.
+JOB_AND_REPLACE = """
+import hashlib, os, sys
+import awkward as ak, uproot
+
+url, path_there, next_version = sys.argv[1:]
+with uproot.open(url) as file:
+    for columns in (["Jet_pt", "MET_pt"], ["Jet_eta", "Muon_pt"]):
+        arrays = file["Events"].arrays(columns)
+        for name in columns:
+            print(name, hashlib.sha256(ak.to_numpy(ak.flatten(arrays[name], axis=None)).tobytes()).hexdigest())
+        if os.path.exists(next_version):
+            os.replace(next_version, path_there)
+"""
+
+
+@pytest.mark.parametrize("rntuple", [False, True], ids=["ttree", "rntuple"])
+def test_replaced_under_an_open_tree(served, rntuple, run_python, tmp_path):
+    """The analysis gets columns of one version or an error; run again it gets the new ones."""
+    there, next_version = served.directory / "events.root", served.directory / "next" / "events.root"
+    next_version.parent.mkdir()
+    write(there, rntuple=rntuple, seed=1)
+    write(next_version, rntuple=rntuple, seed=2)
+    os.utime(next_version, (OLD_S + 1, OLD_S + 1))
+    arguments = served.url(there.name), str(there), str(next_version)
+    old = run_python(JOB_AND_REPLACE, *map(str, (there, there, tmp_path / "none")), cache=None).stdout.splitlines()
+    new = run_python(JOB_AND_REPLACE, *map(str, (next_version, there, tmp_path / "none")), cache=None)
+
+    ran = run_python(JOB_AND_REPLACE, *arguments, check=False)
+    found = ran.stdout.splitlines()
+    assert not next_version.exists()
+    assert found == old[: len(found)]
+    if ran.returncode:
+        assert len(found) == 2
+        assert "OriginChangedError: the remote file was replaced while it was being read" in ran.stderr
+    else:
+        assert found == old
+    assert run_python(JOB_AND_REPLACE, *arguments).stdout == new.stdout
