@@ -114,6 +114,15 @@ class Access:
         finally:
             session.release(remote)
 
+    async def is_known(self) -> bool:
+        """Whether anything of the file is recorded, or was validated in this process."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            return await remote.is_known()
+        finally:
+            session.release(remote)
+
     async def open(self) -> Info:
         """Return the file's version and info, and count an open of it by the application."""
         started_s = time.perf_counter()

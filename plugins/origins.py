@@ -68,6 +68,8 @@ class FileSystemOrigin:
         with reaching():
             self._forget_listing()
             details = await self._call("info", self.path)
+            if details.get("type") == "directory":
+                raise IsADirectoryError(self.path)
             version = version_of(details)
             if version.mtime_ns is None and not version.is_provable:
                 modified = await self._modified()
