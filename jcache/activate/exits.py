@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from jcache.activate.interim import Interim
     from jcache.activate.job import Job
     from jcache.session import Session
 
@@ -54,6 +55,7 @@ class Ending:
         self._times = (0.0, 0.0)
         self._restore: list[Callable[[], None]] = []
         self._watcher: tuple[int, int] | None = None
+        self._interim: Interim | None = None
         self._reset()
 
     def begin(self, session: "Session") -> None:
@@ -72,6 +74,7 @@ class Ending:
         self._session = session
         times = os.times()
         self._times = (times.user, times.system)
+        self._begin_interim()
         self._patch_exits()
         self._catch_sigterm()
         _forks.append(self)
@@ -130,6 +133,7 @@ class Ending:
         self._times = (0.0, 0.0)
         if self._session is not None:
             self._session.forget()
+            self._begin_interim()
 
     def _reset(self) -> None:
         # Raw locks: a signal handler may come while its own thread is inside the wait of a `threading.Event`, for whose
@@ -216,6 +220,8 @@ class Ending:
         else:
             config = session.config
             session.close(timeout_s=self._limit_s * _CLOSE_SHARE)
+            if self._interim is not None:
+                self._interim.end(self._limit_s * (1 - _CLOSE_SHARE) / 2)
             if session.counters.any_activity():
                 from jcache.activate.reports import save_own
 
@@ -224,6 +230,13 @@ class Ending:
             from jcache.activate.reports import print_job
 
             print_job(config, self.job, own)
+
+    def _begin_interim(self) -> None:
+        session = self._session
+        if session is not None and session.config.stats > 0:
+            from jcache.activate.interim import Interim
+
+            self._interim = Interim(session, self.job, times_before=self._times)
 
     def _patch_exits(self) -> None:
         leave: Callable[[int], Any] = os._exit

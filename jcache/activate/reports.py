@@ -2,11 +2,11 @@
 
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jcache.activate.job import program_name
 from jcache.activate.notice import say
+from jcache.report.job import JobTitle
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError, from_counters
 from jcache.report.redact import redact
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from jcache.session import Session
 
 
-def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float]) -> Report:
+def save_own(
+    session: "Session", job: "Job", *, times_before: tuple[float, float], interval_s: float = 0.0, mark: bool = True
+) -> Report:
     """Save this process's report and mark it as part of the job; one line on stderr where it cannot be saved.
 
     Args:
-        session: Closed, so that its numbers are final.
+        session: Closed, so that its numbers are final; unless this is an interim report.
         job: What this process belongs to.
         times_before: User and system CPU seconds that this process had used when the session began.
+        interval_s: In an interim report, the time until the next one.
+        mark: Whether to mark it, and to say where that fails; once for each process is enough.
 
     Returns:
         The report, saved or not.
@@ -40,14 +44,19 @@ def save_own(session: "Session", job: "Job", *, times_before: tuple[float, float
         user_s=max(0.0, times.user - times_before[0]),
         sys_s=max(0.0, times.system - times_before[1]),
         run=job.run,
+        complete=not interval_s,
+        interval_s=interval_s,
     )
     if session.config.report_directory is None:
         return report
     directory = str(session.config.report_directory)
     try:
-        job.mark(report.save(directory))
+        path = report.save(directory)
+        if mark:
+            job.mark(path)
     except OSError as error:
-        say(f"no JSON report in {directory}: {error.strerror or error}")
+        if mark:  # of interim reports the first one says it for all
+            say(f"no JSON report in {directory}: {error.strerror or error}")
     return report
 
 
@@ -83,17 +92,23 @@ def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Seq
                 say(f"a process is missing from the report: {error}")
     if paths:
         job.clear(directory)
+    title = None
+    if reports and command:
+        title = JobTitle(job.run, job.program, os.uname().nodename, os.getpid(), redact(command))
+        try:
+            title.save(directory)
+        except OSError:
+            pass  # a later `jcache report` calls the job by the name of its first process
     if reports and config.summary and sys.__stderr__ is not None:
         merged = merge(reports)
-        if command:
-            merged = replace(merged, appname=job.program, pid=os.getpid(), command=redact(command))
-        note = f"{len(reports)} processes" if len(reports) > 1 else ""
+        if title is not None:
+            merged = title.entitle(merged)
         # Past `sys.stderr`: it may be closed or replaced by now, or its buffer locked by the code that a signal
         # interrupted.
         encoding = getattr(sys.__stderr__, "encoding", None) or "utf-8"
         try:
             with open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False) as stderr:
-                render(merged, stderr, note=note)
+                render(merged, stderr)
         except OSError:
             pass  # stderr is closed or its reader is gone; the JSON reports are saved
     return len(reports)
