@@ -2,9 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from XRootD import client
+from XRootD.client.flags import OpenFlags
+
+from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
@@ -22,8 +28,14 @@ class XRootDOrigin(FileSystemOrigin):
     meanwhile, the file that is open keeps its old content, and what was read is the old version throughout.
     """
 
+    def __init__(self, fs: Any, path: str, identity: Identity) -> None:
+        """Name a file; the arguments are those of `FileSystemOrigin`."""
+        super().__init__(fs, path, identity)
+        # Whether the server opens another version than the path names: the replaced one, while somebody has it open.
+        self._opens_another = False
+
     async def stat(self) -> Info:
-        """Ask for the path's size and modification time, past fsspec's listing cache."""
+        """Ask for the size and modification time of what a reader gets, past fsspec's listing cache."""
         with reaching():
             self._forget_listing()
             details = await self.fs._info(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
@@ -33,24 +45,38 @@ class XRootDOrigin(FileSystemOrigin):
         if modified is None:  # fsspec-xrootd before 0.5
             with reaching():
                 modified = await self.fs._modified(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
-        return Info(Version(details["size"], mtime_ns=int(modified) * 10**9), details)
+        info = Info(Version(details["size"], mtime_ns=int(modified) * 10**9), details)
+        if self._opens_another:
+            async with OpenFiles.of(self.fs).file(self.fs.unstrip_protocol(self.path)) as file:
+                version = await self._state(file.handle, force=True)
+            self._opens_another = not agrees(info.version, version)
+            if self._opens_another:
+                return self._as_info(version)
+        return info
 
     async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
         """Fetch ranges in one vector read (several where the server's limits want it) and prove their version."""
-        handles = getattr(self.fs, "_readonly_filehandle_cache", None)
-        if handles is None:  # an fsspec-xrootd built otherwise: its public interface will do
-            return await super().fetch(ranges, known=known)
+        if getattr(self.fs, "_readonly_filehandle_cache", None) is None:
+            return await super().fetch(ranges, known=known)  # an fsspec-xrootd built otherwise
         with reaching():
-            url = self.fs.unstrip_protocol(self.path)
-            handle = await handles._open(url, self.fs.timeout)  # noqa: SLF001 - the file that fsspec itself reads
-            before = known.version if known is not None else await self._state(handle, force=False)
-            started_s = time.time()
-            data = await self._read_open(handle, clamped(ranges, before.size_bytes))
-            after = await self._state(handle, force=True)
-        if not agrees(before, after):
-            await self._close(handles, url)
-            raise OriginChangedError(REPLACED)
+            async with OpenFiles.of(self.fs).file(self.fs.unstrip_protocol(self.path)) as file:
+                before = known.version if known is not None else await self._state(file.handle, force=False)
+                started_s = time.time()
+                try:
+                    data = await self._read_open(file.handle, clamped(ranges, before.size_bytes))
+                except OSError:
+                    # A file that was cut short in place cannot be read where it is known to have bytes.
+                    self._check(file, known, before, await self._state(file.handle, force=True))
+                    raise
+                after = await self._state(file.handle, force=True)
+                self._check(file, known, before, after)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
+
+    def _check(self, file: "OpenFile", known: Info | None, before: Version, after: Version) -> None:
+        if not agrees(before, after):
+            self._opens_another = file.is_new and known is not None
+            file.is_stale = True  # the next read opens what the path names by then
+            raise OriginChangedError(REPLACED)
 
     def _as_info(self, version: Version) -> Info:
         seconds = (version.mtime_ns or 0) // 10**9
@@ -89,6 +115,7 @@ class XRootDOrigin(FileSystemOrigin):
             before = len(chunks)
             chunks += [(at, min(max_chunk_bytes, stop - at)) for at in range(start, stop, max_chunk_bytes)]
             counts.append(len(chunks) - before)
+        # The client answers in the order in which it was asked.
         vectors = [chunks[i : i + max_chunks] for i in range(0, len(chunks), max_chunks)]
         answers = await asyncio.gather(
             *(checked(handle.vector_read, "vector_read", vector, self.fs.timeout) for vector in vectors)
@@ -103,12 +130,114 @@ class XRootDOrigin(FileSystemOrigin):
             at += count
         return bodies
 
-    async def _close(self, handles: Any, url: str) -> None:
-        """Close the file that was replaced, so that the next read opens the new one."""
+
+@dataclass(slots=True)
+class Kept:
+    """An open file that nobody reads, as fsspec-xrootd keeps it."""
+
+    accessed: float
+    handle: Any
+
+
+class OpenFile:
+    """A file open at its server, for as many reads at once as there are.
+
+    Attributes:
+        handle: The client's file.
+        is_new: Whether it was opened for the read that has it now.
+        is_stale: Whether it is to be closed behind its last reader, and opened anew by the next.
+    """
+
+    __slots__ = ("handle", "is_new", "is_stale", "opening", "readers")
+
+    def __init__(self, opening: "asyncio.Task[Any]") -> None:
+        self.opening = opening
+        self.handle: Any = None
+        self.is_new = True
+        self.is_stale = False
+        self.readers = 0
+
+
+class OpenFiles:
+    """The files of one file system that are being read.
+
+    fsspec-xrootd keeps the files that it opened, and closes the oldest when there are too many, also one that is being
+    read. So what is read here is taken out of its keeping, and given back behind the last reader. Used on the file
+    system's event loop only.
+    """
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+        self._files: dict[str, OpenFile] = {}
+
+    @classmethod
+    def of(cls, fs: Any) -> "OpenFiles":
+        """Return the one instance of a file system."""
+        known: OpenFiles = fs.__dict__.get("_jcache_files") or fs.__dict__.setdefault("_jcache_files", cls(fs))
+        return known
+
+    @asynccontextmanager
+    async def file(self, url: str) -> AsyncIterator[OpenFile]:
+        """Have a file open for as long as the context lasts."""
+        file = self._files.get(url)
+        if file is None:
+            file = self._files[url] = OpenFile(asyncio.ensure_future(self._open(url)))
+        file.readers += 1
         try:
-            await handles._close(url, self.fs.timeout)  # noqa: SLF001 - its synchronous form would block the loop
-        except OSError:
-            return  # the handle is out of the cache, which is what matters
+            # One reader's cancellation must not reach the others that wait for the same file.
+            file.handle = await asyncio.shield(file.opening)
+            yield file
+        finally:
+            file.is_new = False
+            file.readers -= 1
+            if file.is_stale and self._files.get(url) is file:
+                del self._files[url]
+            if not file.readers:
+                if self._files.get(url) is file:
+                    del self._files[url]
+                self._release(url, file)
+
+    async def _open(self, url: str) -> Any:
+        item = self._kept().pop(url, None)
+        if item is not None:
+            self._files[url].is_new = False
+            return item.handle
+        handle = client.File()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        submitted = handle.open(url, OpenFlags.READ, timeout=self._fs.timeout, callback=callback_of(done))
+        status = (await done)[0] if submitted.ok else submitted
+        if not status.ok:
+            msg = f"Failed to open file: {status.message}"
+            raise OSError(msg)
+        return handle
+
+    def _release(self, url: str, file: OpenFile) -> None:
+        if not file.opening.done():
+            file.opening.add_done_callback(lambda _: self._release(url, file))  # all who waited were cancelled
+            return
+        if file.opening.cancelled() or file.opening.exception() is not None:
+            return
+        handle, kept = file.opening.result(), self._kept()
+        if file.is_stale or url in kept or url in self._files:
+            close(handle)
+            return
+        kept[url] = Kept(time.monotonic(), handle)
+        limit = getattr(self._fs._readonly_filehandle_cache, "_max_items", None)  # noqa: SLF001 - see the class
+        while limit and len(kept) > limit:
+            close(kept.pop(min(kept, key=lambda name: kept[name].accessed)).handle)
+
+    def _kept(self) -> dict[str, Any]:
+        kept: dict[str, Any] = self._fs._readonly_filehandle_cache._cache  # noqa: SLF001 - see the class
+        return kept
+
+
+def close(handle: Any) -> None:
+    """Close a file without waiting for it."""
+
+    def closed(*_: Any) -> Any:
+        return handle  # which must live until then
+
+    handle.close(callback=closed)
 
 
 def clamped(ranges: Sequence[OriginRange], size_bytes: int) -> list[tuple[int, int]]:
@@ -118,8 +247,21 @@ def clamped(ranges: Sequence[OriginRange], size_bytes: int) -> list[tuple[int, i
 
 async def checked(method: Any, what: str, *args: Any, **kwargs: Any) -> Any:
     """Await a callback-style call of the XRootD client; raise what plain fsspec-xrootd raises."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Any, Any]] = loop.create_future()
+    done: asyncio.Future[tuple[Any, Any]] = asyncio.get_running_loop().create_future()
+    submitted = method(*args, **kwargs, callback=callback_of(done))
+    if not submitted.ok:
+        msg = f"File did not {what} properly: {submitted.message.strip()}"
+        raise OSError(msg)
+    status, content = await done
+    if not status.ok:
+        msg = f"File did not {what} properly: {status.message.strip()}"
+        raise OSError(msg)
+    return content
+
+
+def callback_of(done: "asyncio.Future[tuple[Any, Any]]") -> Any:
+    """Return what the XRootD client is to call, on a thread of its own, to resolve a future."""
+    loop = done.get_loop()
 
     def deliver(status: Any, content: Any) -> None:
         if not done.done():
@@ -131,12 +273,4 @@ async def checked(method: Any, what: str, *args: Any, **kwargs: Any) -> Any:
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
-    submitted = method(*args, **kwargs, callback=callback)
-    if not submitted.ok:
-        msg = f"File did not {what} properly: {submitted.message.strip()}"
-        raise OSError(msg)
-    status, content = await done
-    if not status.ok:
-        msg = f"File did not {what} properly: {status.message.strip()}"
-        raise OSError(msg)
-    return content
+    return callback
