@@ -11,6 +11,7 @@ from jcache.cli.errors import CommandError
 COMMANDS = {
     "run": ("jcache.cli.run:run", "Run a command with the cache switched on."),
     "report": ("jcache.cli.report:report", "Print what a run's I/O was, from its JSON reports."),
+    "top": ("jcache.cli.top:top", "Show the jobs that use a cache just now."),
     "ls": ("jcache.cli.ls:ls", "List the remote files that the cache holds bytes of."),
     "info": ("jcache.cli.info:info", "Tell what the cache holds of one remote file."),
     "verify": ("jcache.cli.verify:verify_command", "Verify every checksum in the cache; repair it."),

@@ -1,0 +1,160 @@
+"""`jcache top`: jobs that run, and those that only seem to, told apart by their processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from report_samples import ttbar_report
+
+from jcache.cli import main
+from jcache.report.running import LOST_S, SILENT_S, Watch, bandwidth, state_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jcache.report.model import Report
+
+HERE = os.uname().nodename
+TOP = [sys.executable, "-c", "from jcache.cli.top import top; top()"]
+
+
+@pytest.fixture
+def gone() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def interim(**names) -> Report:
+    values = {"complete": False, "interval_s": 5.0, "host": HERE, "pid": os.getpid(), "run": "r1"}
+    values["start_time"] = time.time() - 30
+    return ttbar_report(events=200, real_s=30.0, **{**values, **names})
+
+
+def call(*arguments: object, **environ: str | None):
+    environ = {"JCACHE_DIR": None, "JCACHE_JSON": None, **environ}
+    return CliRunner().invoke(main, ["top", *map(str, arguments)], env=environ, prog_name="jcache")
+
+
+def test_processes_are_told_apart(gone: int) -> None:
+    now = time.time()
+    assert state_of(interim(), now=now, modified_s=now - 9999) == "running"
+    assert state_of(interim(pid=gone), now=now, modified_s=now) == "killed"
+    assert state_of(interim(complete=True), now=now, modified_s=now) == "ended"
+    # This process had not started when that report was written: its number was given again.
+    assert state_of(replace(interim(), end_time=now - 86400 * 365), now=now, modified_s=now) == "killed"
+    far = interim(host="another.host", pid=gone)
+    assert state_of(far, now=now, modified_s=now - 15) == "running"
+    assert state_of(far, now=now, modified_s=now - 15 - SILENT_S - 1) == "silent"
+
+
+def test_a_zombie_has_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    report = interim(pid=process.pid)
+    assert state_of(report, now=time.time(), modified_s=time.time()) == "killed"
+    process.wait()
+
+
+def test_a_job_is_all_of_its_processes(tmp_path: Path, gone: int) -> None:
+    parts = [interim(), interim(pid=gone, seed=2), interim(pid=gone + 1, complete=True, interval_s=0.0, seed=3)]
+    for report in parts:
+        report.save(tmp_path)
+    interim(run="r2", complete=True, interval_s=0.0, pid=1).save(tmp_path)
+    (tmp_path / "jcache.torn.x.1.1.000.json").write_text('"complete": fal')
+    (job,) = json.loads(call("--json", tmp_path).stdout)
+    assert job["processes"] == {"running": 1, "killed": 1, "ended": 1}
+    assert job["bytes"] == sum(report.requested_bytes for report in parts)
+    assert job["hit_bytes"] == sum(report.hit_bytes for report in parts)
+    assert (job["hit_bytes_per_s"], job["miss_bytes_per_s"]) == bandwidth(parts[0])
+    assert job["run"] == "r1"
+    result = call(tmp_path, "--once")
+    assert result.exit_code == 0
+    assert "ttbar" in result.stdout
+    assert "1 running" in result.stdout
+
+
+def test_what_is_over_is_not_shown_for_long(tmp_path: Path, gone: int) -> None:
+    path = interim(pid=gone).save(tmp_path)
+    watch = Watch(str(tmp_path), clock=lambda: now)
+    now = os.stat(path).st_mtime + LOST_S - 1
+    assert [job.states for job in watch.look()] == [{"killed": 1}]
+    now += 2
+    assert watch.look() == []
+
+
+def test_a_watch_sees_progress_and_the_end(tmp_path: Path) -> None:
+    first = interim()
+    first.save(tmp_path / ".reports")
+    watch = Watch(str(tmp_path))
+    assert watch.look()[0].report.requested_bytes == first.requested_bytes
+    more = replace(first, read=replace(first.read, bytes=first.read.bytes + 5, miss_bytes=first.read.miss_bytes + 5))
+    more.save(tmp_path / ".reports")
+    assert watch.look()[0].report.requested_bytes == first.requested_bytes + 5
+    replace(more, complete=True).save(tmp_path / ".reports")
+    assert watch.look() == []
+
+
+def test_present_bandwidth_is_that_of_the_last_seconds() -> None:
+    report = interim()
+    hit, miss = bandwidth(report)
+    assert 0 < hit + miss < report.requested_bytes
+    last = int((report.real_s - 10) / report.profile.bin_s)
+    assert (hit + miss) * 10 == pytest.approx(
+        sum(report.profile.hit_bytes[last:]) + sum(report.profile.miss_bytes[last:])
+    )
+
+
+def test_in_a_terminal_it_refreshes_until_it_is_interrupted(tmp_path: Path) -> None:
+    interim(appname="first").save(tmp_path)
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [*TOP, str(tmp_path), "--every", "0.1"],
+        stdout=inner,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "20"},
+    )
+    os.close(inner)
+    seen = b""
+    try:
+        while b"first" not in seen:
+            seen += os.read(outer, 4096)
+        interim(appname="second", run="r2", start_time=time.time() - 20).save(tmp_path)
+        while b"second" not in seen:
+            seen += os.read(outer, 4096)
+        process.send_signal(signal.SIGINT)
+        while True:
+            try:
+                os.read(outer, 4096)
+            except OSError:
+                break  # the other end is closed
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.wait()
+        os.close(outer)
+
+
+def test_nothing_to_see_and_wrong_places(tmp_path: Path) -> None:
+    result = call(tmp_path)
+    assert (result.exit_code, "JCACHE_STATS" in result.stdout) == (0, True)
+    assert call(JCACHE_DIR=str(tmp_path)).exit_code == 0
+    assert json.loads(call("--json", tmp_path).stdout) == []
+    for result in (call(tmp_path / "nothing"), call(), call(JCACHE_DIR=str(tmp_path / "nothing"))):
+        assert result.exit_code == 2
+        assert result.stderr.startswith("jcache: ")
+        assert result.stderr.count("\n") == 1
+    assert call("--every", "0", tmp_path).exit_code == 2
