@@ -15,7 +15,7 @@ from jcache_plugins.access import Access, access, run
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching
 from jcache_plugins.reads import OPEN_OPTIONS, UNSET, cat_many, download, spread
-from jcache_plugins.writes import invalidate, opened_for_writing
+from jcache_plugins.writes import invalidate, opened_for_writing, prepared
 
 __all__ = ["JCacheFileSystem"]
 
@@ -84,8 +84,13 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
             return None
         return access(self.fs, path, directory=self.cache_dir)
 
+    async def _way_soon(self, path: str) -> Access | None:
+        ensure()
+        await prepared(self.cache_dir)
+        return self._way(path)
+
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        found = None if kwargs else self._way(path)
+        found = None if kwargs else await self._way_soon(path)
         if found is None:
             data: bytes = await self._ask("cat_file", path, start=start, end=end, **kwargs)
             return data
@@ -109,6 +114,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         on_error: Any = UNSET,
         **kwargs: Any,
     ) -> list[Any]:
+        await prepared(self.cache_dir)
         found = {path: self._way(path) for path in set(paths)}
         if max_gap is not None or kwargs or None in found.values():
             if on_error is not UNSET:
@@ -141,7 +147,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
 
     async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         """Open a file for asynchronous reading."""
-        found = self._way(path) if mode == "rb" else None
+        found = await self._way_soon(path) if mode == "rb" else None
         if found is not None:
             try:
                 return AsyncCachedFile(self, path, found, await found.open())
@@ -151,14 +157,14 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
-        found = self._way(rpath)
+        found = await self._way_soon(rpath)
         if found is None or await self._isdir(rpath):
             await self._ask("get_file", rpath, lpath, **kwargs)
         else:
             await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK))
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        found = None if kwargs else self._way(path)
+        found = None if kwargs else await self._way_soon(path)
         stored = None if found is None else await found.stored()
         if stored is not None:
             return {"name": path, "type": "file", **stored.details, "size": stored.version.size_bytes}
@@ -166,13 +172,13 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         return info
 
     async def _exists(self, path: str, **kwargs: Any) -> bool:
-        found = self._way(path)
+        found = await self._way_soon(path)
         if found is not None and await found.stored() is not None:
             return True
         return bool(await self._ask("exists", path, **kwargs))
 
     async def _isfile(self, path: str) -> bool:
-        found = self._way(path)
+        found = await self._way_soon(path)
         if found is not None and await found.stored() is not None:
             return True
         return bool(await self._ask("isfile", path))
@@ -189,6 +195,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
             return await asyncio.to_thread(getattr(self.fs, name), *args, **kwargs)
 
     async def _write(self, name: str, paths: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:
+        await prepared(self.cache_dir)
         invalidate(self.fs, *paths, directory=self.cache_dir)
         try:
             return await self._ask(name, *args, **kwargs)

@@ -16,7 +16,7 @@ from jcache.session import current
 from jcache_plugins.access import Access, access, on_loop_of, run
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching, within_origin
-from jcache_plugins.writes import opened_for_writing
+from jcache_plugins.writes import opened_for_writing, prepared
 
 __all__ = ["ASYNC", "SYNC", "cat_many", "download", "measured"]
 
@@ -39,6 +39,12 @@ def find(fs: Any, path: Any, options: Any = None) -> Access | None:
     if session.cache() is None:
         return None
     return access(fs, path)
+
+
+async def find_soon(fs: Any, path: Any, options: Any = None) -> Access | None:
+    """Do as `find` does, without blocking the event loop while the cache directory is made and checked."""
+    await prepared()
+    return find(fs, path, options)
 
 
 def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
@@ -71,7 +77,7 @@ def async_cat_file(original: Method) -> Method:
 
     async def _cat_file(self: Any, path: Any, *args: Any, **kwargs: Any) -> bytes:
         start, end, rest = span_of(args, kwargs, ordered=ordered)
-        found = find(self, path, rest)
+        found = await find_soon(self, path, rest)
         if found is None:
             with reaching():  # what it calls in turn is this same read
                 data = await original(self, path, *args, **kwargs)
@@ -202,6 +208,7 @@ def async_cat_ranges(original: Method) -> Method:
         on_error: Any = UNSET,
         **kwargs: Any,
     ) -> list[Any]:
+        await prepared()
         found = {path: find(self, path, kwargs) for path in set(paths)} if isinstance(paths, list) else {}
         if not found or max_gap is not None or None in found.values():
             if on_error is not UNSET:
@@ -298,7 +305,7 @@ def open_async(original: Method) -> Method:
     """Make `open_async`."""
 
     async def open_async(self: Any, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
-        found = find(self, path, kwargs.keys() - OPEN_OPTIONS) if mode == "rb" else None
+        found = await find_soon(self, path, kwargs.keys() - OPEN_OPTIONS) if mode == "rb" else None
         if found is not None:
             try:
                 return AsyncCachedFile(self, path, found, await found.open())
@@ -338,7 +345,7 @@ def async_get_file(original: Method) -> Method:
 
     async def _get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
         callback = kwargs.get("callback", DEFAULT_CALLBACK)
-        found = None if args else find(self, rpath, kwargs.keys() - {"callback", "chunk_size"})
+        found = None if args else await find_soon(self, rpath, kwargs.keys() - {"callback", "chunk_size"})
         if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):  # noqa: ASYNC240 - as fsspec does it
             return await original(self, rpath, lpath, *args, **kwargs)
         try:
@@ -383,7 +390,7 @@ def async_info(original: Method) -> Method:
     """Make `_info`."""
 
     async def _info(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = find(self, path, kwargs)
+        found = await find_soon(self, path, kwargs)
         info = None if found is None else await stored_info(found, path)
         return await original(self, path, **kwargs) if info is None else info
 
@@ -405,7 +412,7 @@ def async_exists(original: Method) -> Method:
     """Make `_exists` and `_isfile`."""
 
     async def _exists(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = find(self, path, kwargs)
+        found = await find_soon(self, path, kwargs)
         if found is not None and (await found.stored() is not None or await is_there(found)):
             return True
         return await original(self, path, **kwargs)

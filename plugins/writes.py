@@ -14,6 +14,13 @@ __all__ = ["ASYNC", "SYNC", "invalidate", "opened_for_writing"]
 Method = Callable[..., Any]
 
 
+async def prepared(directory: str | None = None) -> None:
+    """Have the cache directory made and checked, without blocking the event loop, before it is asked for."""
+    session = current()
+    if session is not None and not within_origin():
+        await session.prepare(directory)
+
+
 def invalidate(fs: Any, *paths: Any, directory: str | None = None) -> None:
     """Forget what this process holds of paths that are being written, and drop it from the cache directory."""
     session = current()
@@ -52,6 +59,7 @@ def asynchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
         paths = written(original, count, place)
 
         async def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+            await prepared()
             invalidate(self, *paths(args, kwargs))
             try:
                 return await original(self, *args, **kwargs)

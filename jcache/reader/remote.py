@@ -375,6 +375,8 @@ class RemoteFile:
 
     async def _prove(self, snapshot: Snapshot, fetched: Fetched) -> bool:
         """Hold what was fetched against the snapshot's version; return whether it may be recorded."""
+        if all(isinstance(data, Exception) for data in fetched.data):
+            return False  # nothing came, so there is nothing to prove
         if fetched.info is None:
             if not snapshot.go_without_journal():
                 # Nothing shows that journal and origin have the same version: read on without the journal.

@@ -1,0 +1,107 @@
+"""Ten thousand of a kind in one process: no growth of descriptors, threads or memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import RunPython
+    from servers import Nginx, ScriptedOrigin, XrootdServer
+
+COUNTED = """
+import gc, json, os, sys, threading
+import fsspec
+import psutil
+import jcache.session
+
+process = psutil.Process()
+samples = []
+
+def sample(fs):
+    fs.cat_file(last, 0, 1)  # the loop has done what was asked of it before
+    jcache.session.current().recorder.flush(30)
+    gc.collect()
+    session = jcache.session.current()
+    samples.append({
+        "fds": process.num_fds(),
+        "threads": threading.active_count(),
+        "rss": process.memory_info().rss,
+        "files": len(session._files),
+    })
+
+def done(fs):
+    sample(fs)
+    print(json.dumps(samples))
+
+fs, path = fsspec.url_to_fs(sys.argv[1])
+last = path
+"""
+
+CYCLES = (
+    COUNTED
+    + """
+for i in range(10_001):
+    with fs.open(path) as file:
+        file.seek(100 * (i % 50))
+        data = file.read(100)
+        assert len(data) == 100
+    if i in (1000, 4000, 7000):
+        sample(fs)
+done(fs)
+"""
+)
+
+DISTINCT = (
+    COUNTED
+    + """
+base = path.rsplit("/", 1)[0]
+for i in range(10_001):
+    name = f"{base}/small-{i}"
+    assert fs.cat_file(name) == b"%06d" % i * 20, i
+    if i in (1000, 4000, 7000):
+        sample(fs)
+done(fs)
+"""
+)
+
+
+def check(samples: list[dict[str, int]], *, growth_bytes: int) -> None:
+    first, *_, last = samples
+    assert last["fds"] <= first["fds"] + 4, samples
+    assert last["threads"] <= first["threads"] + 1, samples
+    assert last["rss"] - first["rss"] < growth_bytes, samples
+    assert last["files"] <= 257, samples
+
+
+def test_cycles_of_open_read_close_over_http(run_python: RunPython, nginx_server: Nginx) -> None:
+    pytest.importorskip("psutil")
+    (nginx_server.directory / "f").write_bytes(bytes(10_000))
+    ran = run_python(CYCLES, nginx_server.url("f"))
+    check(json.loads(ran.stdout), growth_bytes=2 << 20)
+    assert ran.report["files"]["opened"] == 10_001
+
+
+def test_cycles_of_open_read_close_over_xrootd(run_python: RunPython, xrootd_server: XrootdServer) -> None:
+    pytest.importorskip("psutil")
+    (xrootd_server.directory / "f").write_bytes(bytes(10_000))
+    ran = run_python(CYCLES, xrootd_server.url("f"))
+    check(json.loads(ran.stdout), growth_bytes=2 << 20)
+
+
+def test_distinct_small_files(run_python: RunPython, nginx_server: Nginx) -> None:
+    pytest.importorskip("psutil")
+    (nginx_server.directory / "small").write_bytes(b"x")
+    for i in range(10_001):
+        path = nginx_server.directory / f"small-{i}"
+        path.write_bytes(b"%06d" % i * 20)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    for _ in range(2):
+        nginx_server.reset()
+        ran = run_python(DISTINCT, nginx_server.url("small"))
+        # The report lists each file: some hundred bytes for each.
+        check(json.loads(ran.stdout), growth_bytes=9000 * 1500)
+    assert nginx_server.body_bytes() <= 1, "the second time from 10,001 journals"
