@@ -102,6 +102,14 @@ class Storage:
         """Set access and modification time of a path or descriptor, to now by default."""
         os.utime(target, ns=times_ns) if times_ns is not None else os.utime(target)
 
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permissions of a path, whatever the umask."""
+        os.chmod(path, mode)
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        """Set the permissions of an open file, whatever the umask."""
+        os.fchmod(fd, mode)
+
     def lstat(self, path: str) -> os.stat_result:
         """Return what the file system knows of a path itself, symbolic links not followed."""
         return os.lstat(path)

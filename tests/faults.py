@@ -134,6 +134,14 @@ class FaultyStorage(Storage):
         self._step("lstat")
         return super().lstat(path)
 
+    def chmod(self, path, mode):
+        self._step("chmod")
+        super().chmod(path, mode)
+
+    def fchmod(self, fd, mode):
+        self._step("fchmod")
+        super().fchmod(fd, mode)
+
     def lock(self, fd, *, shared=False):
         self._step("lock")
         super().lock(fd, shared=shared)

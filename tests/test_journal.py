@@ -283,7 +283,7 @@ def test_a_frame_whose_size_is_there_before_its_bytes(tmp_path):
 
 def test_refresh_lists_the_directory_only_while_it_may_have_changed(tmp_path, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr("jcache.journal.listing.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jcache.journal.directory.time.monotonic", lambda: clock[0])
     storage = FaultyStorage()
     reader = attached(tmp_path, storage)
     reader.refresh()

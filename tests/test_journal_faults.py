@@ -100,7 +100,7 @@ def test_short_writes_are_completed(tmp_path, step):
     storage = FaultyStorage(lambda name, number: (step, None) if name == "pwritev" else None)
     check(tmp_path, scenario(tmp_path, storage))
     reader = attached(tmp_path)
-    assert all(segment.sealed for segment in reader._segments.values())
+    assert all(segment.sealed for segment in reader._segments.known.values())
 
 
 def test_a_disk_that_fills_at_every_byte(tmp_path):

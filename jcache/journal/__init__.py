@@ -2,7 +2,8 @@
 
 from jcache.journal.errors import DamagedExtent, JournalError
 from jcache.journal.journal import Journal, StoredVersion
+from jcache.journal.leases import Contended, Lease
 from jcache.journal.version import Version
 from jcache.journal.view import Part, View
 
-__all__ = ["DamagedExtent", "Journal", "JournalError", "Part", "StoredVersion", "Version", "View"]
+__all__ = ["Contended", "DamagedExtent", "Journal", "JournalError", "Lease", "Part", "StoredVersion", "Version", "View"]

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jcache.journal.errors import JournalError, UnusableSegment
-from jcache.journal.format import parse_segment_name
-from jcache.journal.listing import Listing, writer_may_live
-from jcache.journal.segment import Segment
+from jcache.journal.directory import Directory
+from jcache.journal.errors import JournalError
+from jcache.journal.leases import LEASE_FILE, Leases
+from jcache.journal.liveness import may_live
+from jcache.journal.presence import Presence
+from jcache.journal.segments import Segments
 from jcache.journal.view import View
-from jcache.journal.writer import SegmentWriter
+from jcache.journal.writer import SegmentWriter, describe
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
 
+    from jcache.journal.leases import Contended, Lease
+    from jcache.journal.segment import Segment
     from jcache.journal.table import Run
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
 __all__ = ["Journal", "StoredVersion"]
-
-_MOST_PROBLEMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,7 @@ class Journal:
 
     Any thread may call any method. One lock orders what changes the journal; it is held over operations on the cache
     directory, never over the origin's. Views read without it. A forked child must call `forget` before anything else.
-    Nothing is written when a journal is dropped without `close`: its segment stays unsealed, and valid.
-
-    Attributes:
-        damaged: Extents found damaged so far, while scanning or reading.
+    Nothing is written when a journal is let go of without `close`: its segment stays unsealed, and valid.
     """
 
     def __init__(
@@ -70,27 +68,29 @@ class Journal:
             storage: The cache's file system.
             directory: Where the segments are; created when the first one is.
             identity: Canonical name of the remote file, without secrets. Segments of another one are ignored.
-            dir_mode: Permissions of directories that are created, before the umask.
-            file_mode: Permissions of segments, before the umask.
+            dir_mode: Permissions of directories that are created. The umask narrows them only where they are the
+                owner's alone: who asks for sharing gets it.
+            file_mode: Permissions of files, likewise.
         """
         self._storage = storage
-        self._directory = os.fsdecode(directory)
+        self._directory = Directory(storage, os.fsdecode(directory), dir_mode=dir_mode, file_mode=file_mode)
         self._identity = identity
-        self._dir_mode = dir_mode
-        self._file_mode = file_mode
-        self.damaged = 0
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._segments: dict[str, Segment] = {}
-        self._ignored: dict[str, str] = {}
-        self._trouble: list[tuple[str, str]] = []
+        self._directory.forget()
+        self._segments = Segments(self._storage, self._directory, self._identity)
+        self._presence = Presence(self._storage)
+        self._leases = Leases(self._storage, self._directory.join(LEASE_FILE), mode=self._directory.file_mode)
         self._views: dict[Version, View] = {}
-        self._writer: SegmentWriter | None = None
         self._pid = os.getpid()
         self._closed = False
-        self._listing = Listing(self._storage, self._directory)
+
+    @property
+    def damaged(self) -> int:
+        """Extents found damaged so far, while scanning or reading."""
+        return self._segments.damaged
 
     def attach(self) -> None:
         """Open every segment of this journal that the directory has; a missing directory is an empty journal.
@@ -99,8 +99,28 @@ class Journal:
         segments of this journal, or cannot be opened, are ignored: see `problems`.
         """
         with self._lock:
-            if not self._closed:
-                self._list()
+            if not self._closed and self._segments.look():
+                self._publish()
+
+    def announce(self) -> None:
+        """Let others see, before the first byte was fetched, that this process is about to record; then look for them.
+
+        Creates this process's segment, empty and locked, and lists the directory: of two processes that start together
+        at least one sees the other. The first append writes to it, so recording costs no more operations than without;
+        if there is none, sealing removes it. Nothing is done where the segment exists already.
+
+        Raises:
+            JournalError: This process stays unseen: others may fetch what it fetches.
+        """
+        with self._lock:
+            if self._closed or self._own_writer() is not None:
+                return
+            try:
+                self._create()
+            except OSError as error:
+                raise self._failure("cannot announce a writer in", error) from error
+            if self._segments.look():
+                self._publish()
 
     def refresh(self, *, wait: bool = True) -> bool:
         """Look for what others have published: one stat of the directory and one of each segment still being written.
@@ -120,112 +140,20 @@ class Journal:
         try:
             if self._closed:
                 return False
-            changed = self._listing.may_have_changed() and self._list()
-            for segment in list(self._segments.values()):
-                if segment.sealed or (self._writer and segment is self._writer.segment):
-                    continue
-                changed |= self._follow(segment)
+            changed = self._directory.may_have_changed() and self._segments.look()
+            changed |= self._segments.follow()
             if changed:
                 self._publish()
             return changed
         finally:
             self._lock.release()
 
-    def _list(self) -> bool:
-        try:
-            names = self._listing.read()
-        except OSError as error:
-            self._report(self._directory, f"cannot be listed: {error.strerror}")
-            return False
-        found = set(names)
-        changed = False
-        for name in names:
-            if name not in self._segments and name not in self._ignored and name.startswith("@"):
-                changed |= self._open(name)
-        for name in self._segments.keys() - found:
-            changed |= self._drop(name)
-        for name in self._ignored.keys() - found:
-            del self._ignored[name]
-        if changed:
-            self._publish()
-        return changed
-
-    def _open(self, name: str) -> bool:
-        parsed = parse_segment_name(name)
-        if parsed is None:
-            if name.endswith(".seg"):
-                self._ignore(name, "not a segment's name")
-            return False
-        path = os.path.join(self._directory, name)
-        try:
-            segment = Segment.open(self._storage, path, name, parsed[2])
-            self._check_identity(segment)
-        except UnusableSegment as error:
-            self._ignore(name, str(error))
-            return False
-        except FileNotFoundError:
-            # Removed since the directory was listed.
-            return False
-        except OSError as error:
-            # Not for good: the next listing tries again (too many open files, a server that comes back).
-            self._report(path, f"cannot be opened: {error.strerror}")
-            return False
-        self._segments[name] = segment
-        self._collect(segment)
-        return True
-
-    def _follow(self, segment: Segment) -> bool:
-        try:
-            changed = segment.refresh(self._storage)
-            self._check_identity(segment)
-        except UnusableSegment as error:
-            del self._segments[segment.name]
-            self._ignore(segment.name, str(error))
-            return True
-        except OSError as error:
-            self._report(os.path.join(self._directory, segment.name), f"cannot be followed: {error.strerror}")
-            return False
-        self._collect(segment)
-        return changed
-
-    def _check_identity(self, segment: Segment) -> None:
-        if segment.metadata is not None and segment.metadata.identity != self._identity:
-            raise UnusableSegment(f"belongs to {segment.metadata.identity}")
-
-    def _collect(self, segment: Segment) -> None:
-        self.damaged += segment.damaged
-        segment.damaged = 0
-        for what in segment.problems:
-            self._report(os.path.join(self._directory, segment.name), what)
-        segment.problems.clear()
-
-    def _drop(self, name: str) -> bool:
-        writer = self._writer
-        if writer is not None and writer.segment.name == name:
-            try:
-                if not writer.is_unlinked():
-                    return False  # a listing that lags behind
-            except OSError:
-                # ESTALE, where a server removed it: gone as well.
-                pass
-            self._writer = None
-        del self._segments[name]
-        return True
-
-    def _ignore(self, name: str, what: str) -> None:
-        self._ignored[name] = what
-        self._report(os.path.join(self._directory, name), what)
-
-    def _report(self, path: str, what: str) -> None:
-        if len(self._trouble) < _MOST_PROBLEMS and (path, what) not in self._trouble[-10:]:
-            self._trouble.append((path, what))
-
     def _publish(self) -> None:
         for view in self._views.values():
             self._fill(view)
 
     def _fill(self, view: View) -> None:
-        known = [(segment, segment.metadata.version) for segment in self._segments.values() if segment.metadata]
+        known = [(segment, segment.metadata.version) for segment in self._segments.known.values() if segment.metadata]
         chosen = [(segment, version) for segment, version in known if version.same_as(view.version)]
         # Versions that differ by their ETag may both be the same as one of which only the modification time is known.
         # Nothing says which of them it is, so neither is used.
@@ -239,7 +167,7 @@ class Journal:
         """Return the states of the file that the journal's segments belong to, the most recently validated first."""
         newest: dict[Version, StoredVersion] = {}
         # A copy at one moment, without the lock: whoever asks does not wait for what is being written.
-        for segment in list(self._segments.values()):
+        for segment in list(self._segments.known.values()):
             if segment.metadata is None:
                 continue
             version = segment.metadata.version
@@ -294,51 +222,46 @@ class Journal:
                 writer = self._writer_for(version, info)
                 size, replaced = writer.append(extents)
             except OSError as error:
-                raise JournalError(
-                    f"cannot record in {self._directory}: {error.strerror or error}", errno=error.errno
-                ) from error
+                raise self._failure("cannot record in", error) from error
             if replaced:
                 self._publish()
             return size
 
-    def _writer_for(self, version: Version, info: Mapping[str, Any]) -> SegmentWriter:
+    def _own_writer(self) -> SegmentWriter | None:
         if self._pid != os.getpid():
             # A child that was not told to forget must not write where its parent does.
             self.forget()
-        writer = self._writer
-        if writer is not None:
+        return self._segments.writer
+
+    def _writer_for(self, version: Version, info: Mapping[str, Any]) -> SegmentWriter:
+        writer = self._own_writer()
+        if writer is not None and not writer.is_blank:
             assert writer.segment.metadata is not None
             begun = writer.segment.metadata.version
             # Bytes are not said to be of a version that tells more than was proved of them.
             if begun.same_as(version) and not begun.says_more_than(version):
                 return writer
             self._seal()
-        try:
-            writer = self._create(version, info)
-        except FileNotFoundError:
-            self._make_directory(self._directory)
-            writer = self._create(version, info)
-        self._writer = writer
-        self._segments[writer.segment.name] = writer.segment
+            writer = None
+        metadata = describe(self._identity, version, info)
+        if writer is None:
+            writer = self._create()
+        writer.begin(metadata)
         return writer
 
-    def _create(self, version: Version, info: Mapping[str, Any]) -> SegmentWriter:
-        return SegmentWriter.create(
-            self._storage, self._directory, self._identity, version, info, file_mode=self._file_mode
-        )
-
-    def _make_directory(self, path: str) -> None:
+    def _create(self) -> SegmentWriter:
+        path, mode = self._directory.path, self._directory.file_mode
         try:
-            self._storage.mkdir(path, self._dir_mode)
-        except FileExistsError:
-            return
+            writer = SegmentWriter.announce(self._storage, path, file_mode=mode)
         except FileNotFoundError:
-            parent = os.path.dirname(path)
-            if parent == path:
-                raise
-            self._make_directory(parent)
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                self._storage.mkdir(path, self._dir_mode)
+            self._directory.make()
+            writer = SegmentWriter.announce(self._storage, path, file_mode=mode)
+        self._segments.writer = writer
+        self._segments.known[writer.segment.name] = writer.segment
+        return writer
+
+    def _failure(self, what: str, error: OSError) -> JournalError:
+        return JournalError(f"{what} {self._directory.path}: {error.strerror or error}", errno=error.errno)
 
     def seal(self) -> None:
         """Seal this process's segment, if it has one; it stays readable, and the next append begins another.
@@ -350,23 +273,22 @@ class Journal:
             try:
                 self._seal()
             except OSError as error:
-                raise JournalError(
-                    f"cannot seal a segment in {self._directory}: {error.strerror or error}", errno=error.errno
-                ) from error
+                raise self._failure("cannot seal a segment in", error) from error
 
     def _seal(self) -> None:
-        writer, self._writer = self._writer, None
+        segments = self._segments
+        writer, segments.writer = segments.writer, None
         if writer is None or self._pid != os.getpid():
             return
         try:
             writer.seal()
         finally:
             if not writer.segment.table.runs:
-                self._segments.pop(writer.segment.name, None)
+                segments.known.pop(writer.segment.name, None)
             self._publish()
 
     def close(self) -> None:
-        """Seal, and let go of every file. The journal is empty from then on, and takes nothing.
+        """Seal, release what is leased, and let go of every file. The journal is empty from then on, and takes nothing.
 
         Raises:
             JournalError: Sealing failed; everything is let go of nevertheless.
@@ -384,13 +306,15 @@ class Journal:
         The journal is then as it was before `attach`.
         """
         views = list(self._views.values())
+        self._leases.forget()
         # The lock may be held by a thread that the child does not have.
         self._reset()
         for view in views:
             view.runs = ()
 
     def _empty(self) -> None:
-        self._segments.clear()
+        self._leases.close()
+        self._segments.known.clear()
         self._publish()
         self._views.clear()
 
@@ -404,7 +328,7 @@ class Journal:
             version: The version.
         """
         with self._lock:
-            segments = [s for s in self._segments.values() if s.metadata and s.metadata.version.same_as(version)]
+            segments = [s for s in self._segments.known.values() if s.metadata and s.metadata.version.same_as(version)]
             for segment in sorted(segments, key=lambda segment: segment.mtime_ns, reverse=True)[:1]:
                 now_ns = time.time_ns()
                 try:
@@ -415,33 +339,67 @@ class Journal:
                 segment.mtime_ns = now_ns
 
     def others_live(self) -> bool:
-        """Whether another process may be writing to this journal, as far as is known without a look at the disk.
+        """Whether another process is writing to this journal, as far as is known since the last `refresh`.
 
-        That is: a segment of another process is not sealed, and its writer is not known to be dead (a process of this
-        machine that no longer exists).
+        That is: it has a segment that is not sealed, and whose lock is held. Costs nothing while there is no such
+        segment, or its writer was asked for lately; see `Presence`. Does not wait for what is being written.
+        """
+        segments = self._segments
+        return any(
+            not segment.sealed and not segments.is_own(segment) and self._presence.may_live(segment)
+            for segment in list(segments.known.values())
+        )
+
+    def lease(self, ranges: Sequence[tuple[int, int]]) -> Lease | Contended:
+        """Ask for the right to fetch gaps, without waiting; only where `others_live`. See `jcache.journal.leases`.
+
+        Args:
+            ranges: What is about to be fetched, half-open, in any order.
+
+        Returns:
+            A lease on all of them, or who stands in the way.
+        """
+        return self._leases.take(ranges)
+
+    def drop(self) -> None:
+        """Remove all segments but those that other processes are writing: the remote file is being overwritten.
+
+        This process's segment goes too, and the next append begins another. Leases stay.
+
+        Raises:
+            JournalError: Some could not be removed.
         """
         with self._lock:
-            own = self._writer.segment if self._writer else None
-            return any(
-                not segment.sealed and segment is not own and writer_may_live(segment.name)
-                for segment in self._segments.values()
-            )
+            if self._closed:
+                return
+            segments, failure = self._segments, None
+            self._own_writer()
+            segments.look()
+            for name, segment in list(segments.known.items()):
+                try:
+                    if not segments.is_own(segment) and self._is_written(segment):
+                        continue
+                    self._storage.unlink(self._directory.join(name))
+                except FileNotFoundError:
+                    pass  # removed by another process
+                except OSError as error:
+                    failure = error
+                    continue
+                del segments.known[name]
+                if segments.is_own(segment):
+                    segments.writer = None
+            self._publish()
+            if failure is not None:
+                raise self._failure("cannot remove all segments in", failure) from failure
+
+    def _is_written(self, segment: Segment) -> bool:
+        return not segment.sealed and may_live(self._storage, segment.source.fd, segment.name, segment.mtime_ns)
 
     def problems(self) -> list[tuple[str, str]]:
         """Return path and description of every file that was ignored or found damaged, oldest first."""
         with self._lock:
-            return list(self._trouble)
+            return list(self._segments.problems)
 
     def _forget_rows(self, run: Run, rows: Sequence[int], what: str) -> int:
         with self._lock:
-            forgotten = 0
-            segment = next((s for s in self._segments.values() if s.source is run.source), None)
-            for row in rows:
-                start, position = run.starts[row], run.positions[row]
-                known = segment is not None and segment.table.forget(start, position)
-                forgotten += run.forget(start, position) or known
-            if forgotten:
-                name = segment.name if segment else "a removed segment"
-                self.damaged += forgotten
-                self._report(os.path.join(self._directory, name), f"{forgotten} extents: {what}")
-            return forgotten
+            return self._segments.forget_rows(run, rows, what)

@@ -11,6 +11,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from jcache import locks
+from jcache.journal.directory import create_file
 from jcache.journal.errors import JournalError
 from jcache.journal.format import (
     PIECE_BYTES,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
-__all__ = ["SegmentWriter", "new_salt"]
+__all__ = ["SegmentWriter", "describe", "new_salt"]
 
 _JOIN_BYTES = (
     16 * 1024
@@ -46,15 +47,37 @@ class SegmentWriter:
         segment: The same segment for this process's readers.
     """
 
-    __slots__ = ("_dirty", "_end", "_header", "_path", "_storage", "segment")
+    __slots__ = ("_dirty", "_end", "_header", "_storage", "path", "segment")
 
-    def __init__(self, storage: Storage, path: str, segment: Segment, header: bytes) -> None:
+    def __init__(self, storage: Storage, path: str, segment: Segment) -> None:
         self._storage = storage
-        self._path = path
-        self._header = header  # goes out with the first frame
+        self._header = b""  # goes out with the first frame
         self._end = 0
         self._dirty = False  # bytes of a failed write may lie behind the end
+        self.path = path
         self.segment = segment
+
+    @classmethod
+    def announce(cls, storage: Storage, directory: str, *, file_mode: int, suffix: str = "") -> SegmentWriter:
+        """Create a segment of its own name, empty, and lock it: others see that there is a writer.
+
+        Args:
+            storage: The cache's file system.
+            directory: The journal's directory.
+            file_mode: Permissions; see `create_file`.
+            suffix: Follows the name, so that nobody takes the file for a segment before it is renamed.
+
+        Raises:
+            OSError: The file system failed.
+        """
+        salt = new_salt()
+        name = segment_name(os.uname().nodename, os.getpid(), salt)
+        path = os.path.join(directory, name + suffix)
+        fd = create_file(storage, path, file_mode)
+        segment = Segment(name, Source(storage, fd, salt, 0), time.time_ns())
+        # The lock only tells others that this writer lives. Many shared file systems have none.
+        locks.hold(fd, storage=storage)
+        return cls(storage, path, segment)
 
     @classmethod
     def create(
@@ -67,33 +90,27 @@ class SegmentWriter:
         *,
         file_mode: int,
     ) -> SegmentWriter:
-        """Create a segment of its own name and lock it.
-
-        Args:
-            storage: The cache's file system.
-            directory: The journal's directory.
-            identity: Canonical name of the remote file.
-            version: The state of the file whose bytes are to come.
-            info: What the origin said of the file.
-            file_mode: Permissions, before the umask.
+        """Create a segment, as `announce` does, and say what is to come, as `begin` does.
 
         Raises:
             JournalError: `info` is not JSON or too long.
             OSError: The file system failed.
         """
-        salt, host, pid = new_salt(), os.uname().nodename, os.getpid()
-        metadata = Metadata(identity, version, info, host, pid, time.time_ns())
-        try:
-            header = pack_header(salt, metadata.pack())
-        except ValueError as error:
-            raise JournalError(f"cannot describe {identity} in a segment: {error}") from error
-        name = segment_name(host, pid, salt)
-        path = os.path.join(directory, name)
-        fd = storage.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, file_mode)
-        segment = Segment(name, Source(storage, fd, salt, 0), metadata.created_ns)
-        segment.metadata = metadata
-        locks.hold(fd, storage=storage)  # only tells others that this writer lives; many file systems have no locks
-        return cls(storage, path, segment, header)
+        metadata = describe(identity, version, info)
+        writer = cls.announce(storage, directory, file_mode=file_mode)
+        writer.begin(metadata)
+        return writer
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was written yet, so that it may still become anything."""
+        return not self._end
+
+    def begin(self, metadata: Metadata) -> None:
+        """Say what is to come. Nothing is written before the first frame, and until then it may be said anew."""
+        assert self.is_blank
+        self.segment.metadata = metadata
+        self._header = pack_header(self.segment.source.salt, metadata.pack())
 
     def append(self, extents: Sequence[tuple[int, Buffer]]) -> tuple[int, bool]:
         """Append one frame.
@@ -141,7 +158,7 @@ class SegmentWriter:
         segment.sealed = True
         if not self._end:
             # Nothing was ever written: not a segment yet, and of no use to anybody.
-            self._storage.unlink(self._path)
+            self._storage.unlink(self.path)
             return
         assert segment.metadata is not None
         columns = segment.table.columns()
@@ -156,10 +173,6 @@ class SegmentWriter:
         # The time says when the version was last proved; sealing, maybe hours later, proves nothing.
         with contextlib.suppress(OSError):
             self._storage.utime(segment.source.fd, (segment.mtime_ns, segment.mtime_ns))
-
-    def is_unlinked(self) -> bool:
-        """Whether somebody has removed the file, so that what is appended reaches nobody."""
-        return self._storage.fstat(self.segment.source.fd).st_nlink == 0
 
     def _write(self, buffers: list[Buffer]) -> int:
         size = sum(len(buffer) for buffer in buffers)
@@ -181,6 +194,26 @@ class SegmentWriter:
                 self._storage.ftruncate(fd, self._end)
             raise
         return size
+
+
+def describe(identity: str, version: Version, info: Mapping[str, object], *, created_ns: int = 0) -> Metadata:
+    """Return what a segment of this process says of itself.
+
+    Args:
+        identity: Canonical name of the remote file.
+        version: The state of the file whose bytes are to come.
+        info: What the origin said of the file.
+        created_ns: Nanoseconds since the epoch, instead of now.
+
+    Raises:
+        JournalError: `info` is not JSON or too long.
+    """
+    metadata = Metadata(identity, version, info, os.uname().nodename, os.getpid(), created_ns or time.time_ns())
+    try:
+        metadata.pack()
+    except ValueError as error:
+        raise JournalError(f"cannot describe {identity} in a segment: {error}") from error
+    return metadata
 
 
 def new_salt() -> int:
