@@ -120,7 +120,7 @@ def _hook_methods(cls: Any) -> None:
             hooked = make(original)
         except (TypeError, ValueError):
             continue  # no function, or one without a signature
-        if inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
+        if hooked is not original and inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
             functools.update_wrapper(hooked, original)
             hooked._jcache = True  # type: ignore[attr-defined]  # noqa: SLF001 - our own mark
             _replace(cls if owner in ABSTRACT else owner, name, hooked)

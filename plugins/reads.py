@@ -357,6 +357,24 @@ def async_get_file(original: Method) -> Method:
     return _get_file
 
 
+def sync_get_file(original: Method) -> Method:
+    """Make `get_file` of a synchronous file system that has its own; fsspec's opens the file, which is hooked."""
+    if original.__module__ == "fsspec.spec":
+        return original
+
+    def get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
+        found = None if args or on_loop_of(self) else find(self, rpath, kwargs.keys() - {"callback"})
+        if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):
+            return original(self, rpath, lpath, *args, **kwargs)
+        try:
+            run(self, found.stat())
+        except (UnsizedError, IsADirectoryError):
+            return original(self, rpath, lpath, **kwargs)
+        return run(self, download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)))
+
+    return get_file
+
+
 # -- info, exists: answered from the journal where the origin is not to be asked ------------------------------------
 
 
@@ -436,5 +454,6 @@ SYNC: dict[str, Callable[[Method], Method]] = {
     "cat_file": sync_cat_file,
     "cat_ranges": sync_cat_ranges,
     "_open": open_file,
+    "get_file": sync_get_file,
     "info": sync_info,
 }

@@ -347,6 +347,30 @@ def test_open_files_survive_deactivation_or_say_so(active: Callable[..., Session
     file.close()
 
 
+class Copying(SlowFileSystem):
+    """Has its own way to copy a file, as those over SFTP and FTP have."""
+
+    protocol = "copying"
+
+    def get_file(self, rpath: str, lpath: Any, callback: Any = None, **kwargs: Any) -> None:
+        with open(lpath, "wb") as file:
+            file.write(filesystems.piece(rpath, None, None))
+
+
+def test_a_synchronous_file_system_with_its_own_get_file(
+    active: Callable[..., Session], folder: Path, tmp_path: Path
+) -> None:
+    session = active()
+    fs = Copying(skip_instance_cache=True)
+    for _ in range(2):
+        fs.get_file(str(folder / "a.bin"), str(tmp_path / "got"))
+        fs.get([str(folder / "a.bin"), str(folder / "b.bin")], [str(tmp_path / "got"), str(tmp_path / "b")])
+        assert (tmp_path / "got").read_bytes() == DATA
+        assert (tmp_path / "b").read_bytes() == OTHER
+    assert seen.data_bytes == 2 * SIZE
+    assert session.counters.snapshot().read_hit == 4 * SIZE
+
+
 class Doubling(AsyncSlowFileSystem):
     """Overrides a read and calls what it overrides."""
 
@@ -642,6 +666,29 @@ def test_open_async_for_writing_invalidates(active: Callable[..., Session], fold
         assert await fs._cat_file(path, 0, 100) == OTHER[:100]
 
     asyncio.run(main())
+
+
+def test_offline_nothing_is_asked_of_the_origin(active: Callable[..., Session], folder: Path) -> None:
+    active()
+    a, b = str(folder / "a.bin"), str(folder / "b.bin")
+    assert fsspec.filesystem("aslow").cat_file(a, 0, 100) == DATA[:100]
+    assert fsspec.filesystem("slow").cat_file(a, 0, 100) == DATA[:100]
+    active(offline=True)
+    seen.reset()
+    for fs in (fsspec.filesystem("aslow"), fsspec.filesystem("slow")):
+        assert fs.cat_file(a, 10, 100) == DATA[10:100]
+        assert fs.info(a)["size"] == SIZE
+        assert fs.exists(a)
+        assert fs.isfile(a)
+        with fs.open(a) as file:
+            assert file.read(100) == DATA[:100]
+            with pytest.raises(OSError, match="JCACHE_OFFLINE"):
+                file.read(1)
+        for unknown in (fs.cat_file, fs.info, fs.open):
+            with pytest.raises(OSError, match="JCACHE_OFFLINE"):
+                unknown(b)
+    assert not seen.calls
+    assert not seen.ranges
 
 
 # -- versions -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from conftest import RunPython
-    from servers import Nginx, ScriptedOrigin, XrootdServer
+    from servers import Nginx, XrootdServer
 
 COUNTED = """
 import gc, json, os, sys, threading
