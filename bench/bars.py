@@ -1,0 +1,142 @@
+"""What must hold: each bar by name, with what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from compare import Ratio, paired, spread_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from compare import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One bar.
+
+    Attributes:
+        bar: What is asked for.
+        limit: Where the bar is.
+        measured: What was measured; None where it was not.
+        text: The same, with its spread.
+        at_least: Whether more is better.
+    """
+
+    bar: str
+    limit: float
+    measured: float | None
+    text: str
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it holds; None where nothing was measured."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for a program to read."""
+        return {**asdict(self), "met": self.met}
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """A bar on what one way takes over another."""
+
+    bar: str
+    limit: float
+    ours: tuple[str, str, str]  # workload, way, quantity
+    theirs: tuple[str, str, str]
+    at_least: bool = False
+
+
+TIMES = (
+    _Times("seed, warm, the first time / local file", 1.00,
+           ("seed", "jcache-warm", "first"), ("seed", "local", "first")),
+    _Times("seed, warm, from then on / local file", 1.00,
+           ("seed", "jcache-warm", "steady"), ("seed", "local", "steady")),
+    _Times("AGC ranges, warm / local file", 2.0,
+           ("agc-ranges", "jcache-warm", "first"), ("agc-ranges", "local", "first")),
+    _Times("seed, cold, loopback / origin", 1.20, ("seed", "jcache-cold", "first"), ("seed", "origin", "first")),
+    _Times("seed, cold, 1 ms / origin", 1.05, ("seed-lan", "jcache-cold", "first"), ("seed-lan", "origin", "first")),
+    _Times("tiny, cold / origin", 1.5, ("tiny", "jcache-cold", "first"), ("tiny", "origin", "first")),
+    _Times("tiny, warm / origin", 1.0, ("tiny", "jcache-warm", "first"), ("tiny", "origin", "first")),
+    _Times("stream, 8 kB steps, HTTP, 10 ms / one large read", 1.2,
+           ("stream-8k", "jcache-cold", "first"), ("stream-8k", "whole", "first")),
+    _Times("stream, 256 kB steps, HTTP, 10 ms / one large read", 1.2,
+           ("stream-256k", "jcache-cold", "first"), ("stream-256k", "whole", "first")),
+    _Times("stream, 8 kB steps, XRootD, 10 ms / one large read", 1.2,
+           ("stream-8k-xrootd", "jcache-cold", "first"), ("stream-8k-xrootd", "whole", "first")),
+    _Times("small files, cold / origin", 1.15,
+           ("small-files", "jcache-cold", "first"), ("small-files", "origin", "first")),
+    _Times("small files: 1 ms origin / warm", 5.0,
+           ("small-files-lan", "origin", "first"), ("small-files-lan", "jcache-warm", "first"), at_least=True),
+)  # fmt: skip
+
+
+def checks(results: Mapping[str, Mapping[str, Result]], costs: Mapping[str, Any]) -> Iterator[Check]:
+    """Yield every bar of which anything was measured."""
+    for bar in TIMES:
+        ours, theirs = (taken(results, place) for place in (bar.ours, bar.theirs))
+        if ours and theirs and len(ours) == len(theirs):
+            yield of_ratio(bar.bar, bar.limit, paired(ours, theirs), at_least=bar.at_least)
+    for name in ("stream-8k", "stream-256k", "stream-8k-xrootd"):
+        result = results.get(name, {}).get("jcache-cold")
+        if result is not None and result.origin_bytes is not None:
+            share = result.origin_bytes / result.nbytes
+            yield Check(f"{name}: bytes fetched / bytes of the file", 1.0, share, f"{share:.6f}")
+    yield from attach_checks(costs.get("attach"))
+    if calls := costs.get("calls"):
+        yield Check("warm: system calls of an open", 8, calls["open"], f"{calls['open']} {calls['open_calls']}")
+        yield Check(
+            "warm: system calls of the close that goes with it (no bar)", 1, calls["close"], str(calls["close"])
+        )
+        extra = calls["preads"] - calls["pieces"] - calls["open_calls"].get("pread64", 0)
+        yield Check("warm: system calls beyond one per contiguous piece", 0, extra, str(extra))
+        yield Check("warm: locks", 0, len(calls["locks"]), str(len(calls["locks"])))
+    if two := costs.get("two"):
+        for way, name in (("jcache", "two processes, warm / one"), ("local", "the same of the local file (no bar)")):
+            gain = Ratio(*two[way]["gain"], len(two[way]["one"]))
+            yield of_ratio(name, 1.7 if way == "jcache" else 0.0, gain, at_least=True)
+    if start := costs.get("start"):
+        yield milliseconds("import and activation add", 60, start["added"])
+    warm, origin = taken(results, ("seed", "jcache-warm", "exit")), taken(results, ("seed", "origin", "exit"))
+    if warm and origin and len(warm) == len(origin):
+        added = spread_of([a - b for a, b in zip(warm, origin, strict=True)])
+        yield milliseconds("exit and report add", 100, [added.median, added.low, added.high])
+
+
+def taken(results: Mapping[str, Mapping[str, Result]], place: tuple[str, str, str]) -> list[float]:
+    """Return a quantity of each round, nothing where the way was not measured."""
+    workload, way, quantity = place
+    result = results.get(workload, {}).get(way)
+    return [] if result is None else getattr(result, quantity)
+
+
+def attach_checks(found: Mapping[str, Any] | None) -> Iterator[Check]:
+    """Yield the bars on attaching, whose limits are for a million extents."""
+    if not found:
+        return
+    for how, limit_ms in (("sealed", 25), ("unsealed", 1000)):
+        seconds, share = found[how]["seconds"], found[how]["extents"] / 1e6
+        name = f"attach, {how}, {found[how]['extents']:,} extents: first byte"
+        times = spread_of(seconds)
+        yield milliseconds(name, limit_ms * max(share, 0.2), [times.median, times.low, times.high])
+        memory = found[how]["bytes_per_extent"]
+        yield Check(f"attach, {how}: memory an extent", 64, memory, f"{memory:.1f} B")
+    calls = found["sealed"]["calls"]
+    if calls is not None:
+        yield Check("attach, sealed: system calls on the segment", 6, sum(calls.values()), f"{calls}")
+
+
+def of_ratio(bar: str, limit: float, ratio: Ratio, *, at_least: bool) -> Check:
+    return Check(bar, limit, ratio.median, str(ratio), at_least)
+
+
+def milliseconds(bar: str, limit_ms: float, seconds: list[float]) -> Check:
+    middle, low, high = (1000 * value for value in seconds)
+    return Check(bar, limit_ms, middle, f"{middle:.1f} ms ({low:.1f}-{high:.1f})")
