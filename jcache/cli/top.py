@@ -14,7 +14,7 @@ from jcache.cli.errors import WrongInputError
 from jcache.config import Config, ConfigError
 from jcache.report.running import RunningJob, Watch
 from jcache.report.select import SelectionError
-from jcache.report.units import human, percent, span, visible
+from jcache.report.units import duration, human, percent, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,12 +94,12 @@ def drawn(jobs: list[RunningJob]) -> RenderableType:
             Text(visible(job.name), style="bold"),
             Text(visible(hosts)),
             states,
-            " ".join(span(report.real_s)),
+            duration(report.real_s),
             " ".join(human(report.requested_bytes)),
             rate if rate == "-" else f"{rate} %",
             Text(f"{' '.join(human(job.hit_bytes_per_s))}/s", style="green"),
             Text(f"{' '.join(human(job.miss_bytes_per_s))}/s", style="yellow"),
-            f"{' '.join(span(job.age_s))} ago",
+            f"{duration(job.age_s)} ago",
         )
     return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jcache.report.compare import Difference, ratio_shown, shown
-from jcache.report.units import human, percent, span, visible
+from jcache.report.units import duration, human, percent, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,8 @@ def parts(title: str, lines: Sequence[Line], width: int, *, of_files: bool) -> l
         first = ("-" if line.size is None else _bytes(line.size)) if of_files else str(line.processes)
         rate = percent(line.hit_bytes, line.bytes)
         cells = [line.name, first, _bytes(line.bytes), rate if rate == "-" else f"{rate} %", _bytes(line.missed_bytes)]
-        cells += [str(line.opens), " ".join(span(line.waited_s))]
-        rows.append(cells if of_files else [*cells, " ".join(span(line.real_s))])
+        cells += [str(line.opens), duration(line.waited_s)]
+        rows.append(cells if of_files else [*cells, duration(line.real_s)])
     return layout(heads if of_files else [*heads, "real time"], rows, width)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jcache.report.savings import savings, throughput
-from jcache.report.units import human, span
+from jcache.report.units import duration, human
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def shown(value: float | None, unit: Unit, *, sign: bool = False) -> str:
     if unit in ("bytes", "bytes/s"):
         return mark + " ".join(human(size)) + unit.removeprefix("bytes")
     if unit == "s":
-        return mark + " ".join(span(size))
+        return mark + duration(size)
     return f"{mark}{size:g}" if size != int(size) else f"{mark}{int(size)}"
 
 

@@ -13,7 +13,7 @@ from jcache.report.merge import describe
 from jcache.report.rows import INTERIM, groups
 from jcache.report.savings import savings
 from jcache.report.tables import Line, coldest, slowest, table
-from jcache.report.units import human, percent, span, visible
+from jcache.report.units import duration, human, percent, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -139,12 +139,12 @@ def _heading(report: Report) -> str:
 def _cards(report: Report) -> str:
     rate = percent(report.hit_bytes, report.requested_bytes)
     saved = savings(report)
-    time_saved = " ".join(span(saved.seconds))
+    time_saved = duration(saved.seconds)
     cards = [
         ("hit rate", f"{rate} %" if rate != "-" else rate, f"{_bytes(report.hit_bytes)} from the cache"),
         ("bytes requested", _bytes(report.requested_bytes), f"{report.files.unique} files"),
         ("bytes from the origin", _bytes(report.origin.bytes), f"{report.origin.requests} requests"),
-        ("real time", " ".join(span(report.real_s)), f"{' '.join(span(report.user_s))} user time"),
+        ("real time", duration(report.real_s), f"{duration(report.user_s)} user time"),
         ("time saved, estimated", time_saved, f"{_bytes(saved.bytes)} not fetched"),
     ]
     items = "".join(
@@ -199,8 +199,8 @@ def _lines(title: str, caption: str, lines: Sequence[Line], *, of_files: bool = 
             cells = [size, *cells, _percent(line.bytes, line.size or 0)]
         elif head == "host":
             cells = [str(line.processes), *cells]
-        cells += [_rate(line), _bytes(line.missed_bytes), str(line.opens), " ".join(span(line.waited_s))]
-        cells += [] if of_files else [" ".join(span(line.real_s))]
+        cells += [_rate(line), _bytes(line.missed_bytes), str(line.opens), duration(line.waited_s)]
+        cells += [] if of_files else [duration(line.real_s)]
         rows.append(f'<tr><th scope="row">{_text(line.name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     if len(lines) > LONGEST:
         caption += f" The first {LONGEST} of {len(lines)}; 'jcache report --json --by ...' has them all."

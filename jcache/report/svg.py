@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from jcache.report import plot
-from jcache.report.units import human, percent, span, visible
+from jcache.report.units import duration, human, percent, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,9 @@ def draw(report: Report, *, scale: Scale | None = None, alone: bool = False) -> 
         alone: Whether it is a file of its own, with colours and background, or part of a page with `STYLE`.
     """
     scale = scale or scale_of(report)
-    mark = hashlib.sha256(f"{report.filename}{scale}".encode()).hexdigest()[:8]
+    mark = hashlib.sha256(f"{report.filename} {report.run} {report.read} {report.readv} {scale}".encode()).hexdigest()[
+        :8
+    ]
     attributes = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="t{mark} d{mark}" class="jc jc-svg"'
     size = f'width="{WIDTH}" height="{HEIGHT}"' if alone else 'width="100%"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} {attributes}>']
@@ -106,7 +108,7 @@ def draw(report: Report, *, scale: Scale | None = None, alone: bool = False) -> 
 def describe(report: Report) -> str:
     """Say in words what the drawing shows, for those who do not see it."""
     text = (
-        f"In {' '.join(span(report.real_s))}, {' '.join(human(report.requested_bytes))} were read, "
+        f"In {duration(report.real_s)}, {' '.join(human(report.requested_bytes))} were read, "
         f"{percent(report.hit_bytes, report.requested_bytes)} % of them from the cache."
     )
     if report.requested_bytes and report.real_s > 0:

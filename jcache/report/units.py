@@ -33,8 +33,14 @@ def span(seconds: float | None) -> tuple[str, str]:
         return "-", ""
     for limit, divisor, unit in ((600, 1, "s"), (4 * 3600, 60, "min"), (4 * 86400, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / divisor:.{2 if seconds < 100 else 1}f}", unit
+            value = seconds / divisor
+            return f"{value:.{2 if value < 100 else 1}f}", unit
     return f"{seconds / 86400:.1f}", "d"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time with its unit; `-` for `None`."""
+    return " ".join(span(seconds)).strip()
 
 
 def parse_age(text: str) -> float:
