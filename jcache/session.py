@@ -1,5 +1,6 @@
 """One session per process: its settings, counters, recorder, cache directories and open remote files."""
 
+import functools
 import sys
 import threading
 import time
@@ -78,6 +79,8 @@ class Session:
         self.recorder = Recorder(limit_bytes=PENDING_BYTES, recorded=self._recorded, failed=self._failed)
         self._lock = threading.Lock()
         self._files: OrderedDict[tuple[bytes, str], RemoteFile] = OrderedDict()
+        # Those that are about to be closed, and when they were last used as that was decided.
+        self._leaving: dict[tuple[bytes, str], float] = {}
         self._caches: dict[bytes, Cache | None] = {}
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         self._closed = False
@@ -157,10 +160,10 @@ class Session:
                 remote = self._files[key] = RemoteFile(self, journal, url=identity.url, writable=writable)
             remote.active += 1
             idle = self._idle_files()
-        for file in idle:
-            # Behind what is queued for it: its bytes are recorded first, then its segment is sealed.
-            if not self.recorder.call(file.close):
-                file.close()
+        for key in idle:
+            # Behind what is queued for it: until its bytes are recorded, who comes back finds them in memory.
+            if not self.recorder.call(functools.partial(self._retire, key)):
+                self._retire(key)
         return remote
 
     def release(self, remote: RemoteFile) -> None:
@@ -196,11 +199,24 @@ class Session:
         if cache is not None and cache.writable:
             self.recorder.call(remove)
 
-    def _idle_files(self) -> list[RemoteFile]:
-        if len(self._files) <= IDLE_FILES:
+    def _idle_files(self) -> list[tuple[bytes, str]]:
+        staying = len(self._files) - len(self._leaving)
+        if staying <= IDLE_FILES:
             return []
-        by_age = sorted((key for key, file in self._files.items() if not file.active), key=self._age)
-        return [self._files.pop(key) for key in by_age[: len(self._files) - IDLE_FILES * 7 // 8]]
+        idle = (key for key, file in self._files.items() if not file.active and key not in self._leaving)
+        chosen = sorted(idle, key=self._age)[: staying - IDLE_FILES * 7 // 8]
+        self._leaving.update((key, self._age(key)) for key in chosen)
+        return chosen
+
+    def _retire(self, key: tuple[bytes, str]) -> None:
+        """Close a file, unless it has been used since it was found idle."""
+        with self._lock:
+            used_s = self._leaving.pop(key, None)
+            file = self._files.get(key)
+            if file is None or file.active or file.used_s != used_s:
+                return
+            del self._files[key]
+        file.close()
 
     def _age(self, key: tuple[bytes, str]) -> float:
         return self._files[key].used_s

@@ -290,6 +290,41 @@ class SluggishStorage(Storage):
         locals()[_name] = _slow(_name)
 
 
+class SlowWrites(Storage):
+    __slots__ = ()
+
+    def pwritev(self, fd: int, buffers: Any, position: int) -> int:
+        time.sleep(0.003)
+        return super().pwritev(fd, buffers, position)
+
+
+def test_more_files_than_stay_open_are_fetched_once(
+    active: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(directories, "Storage", SlowWrites)
+    (tmp_path / "many").mkdir()
+    paths = [tmp_path / "many" / str(i) for i in range(sessions.IDLE_FILES + 100)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes([i % 256]) * 1000)
+        os.utime(path, ns=(0, 1_700_000_000_123_456_789))
+    session = active()
+    fs = SlowFileSystem()
+    for _ in range(2):
+        for i, path in enumerate(paths):
+            assert fs.cat_file(str(path), 0, 500) == bytes([i % 256]) * 500
+    assert seen.data_bytes == 500 * len(paths)
+    settle()
+    assert session.counters.snapshot().recorded_bytes == 500 * len(paths)
+    for i, path in enumerate(paths):
+        assert fs.cat_file(str(path), 0, 500) == bytes([i % 256]) * 500
+    assert seen.data_bytes == 500 * len(paths)
+    settle()
+    (tmp_path / "many" / "one more").write_bytes(b"x")
+    fs.cat_file(str(tmp_path / "many" / "one more"))
+    settle()
+    assert len(session._files) <= sessions.IDLE_FILES
+
+
 async def longest_pause(until: threading.Event) -> float:
     longest = 0.0
     before = time.perf_counter()
