@@ -1,0 +1,45 @@
+"""What the workers of the Dask tests run; a file of its own, to be uploaded to those on other hosts."""
+
+from __future__ import annotations
+
+import os
+
+
+def digest(url: str, columns: tuple[str, ...]) -> tuple[int, str]:
+    """Read columns with plain uproot; the process that did it, and a digest of the values."""
+    import hashlib
+
+    import awkward as ak
+    import uproot
+
+    with uproot.open(url) as file:
+        events = file["Events"].arrays(list(columns))
+    found = hashlib.sha256()
+    for name in columns:
+        found.update(ak.to_numpy(ak.flatten(events[name], axis=None)).tobytes())
+    return os.getpid(), found.hexdigest()
+
+
+def make_file_system(url: str) -> int:
+    """Make a file system, and keep it, before the plug-in is there."""
+    import fsspec
+
+    import jcache.session
+
+    assert jcache.session.current() is None
+    fsspec.keep = fsspec.filesystem("http")
+    return len(fsspec.keep.cat_file(url, 0, 10))
+
+
+def read_with_it(url: str, start: int, stop: int) -> bytes:
+    import fsspec
+
+    return fsspec.keep.cat_file(url, start, stop)
+
+
+def state() -> tuple[int, str | None, object]:
+    """Process, cache directory and validation of this process's session."""
+    import jcache.session
+
+    running = jcache.session.current()
+    return (os.getpid(), None, None) if running is None else (os.getpid(), running.config.dir, running.validate)
