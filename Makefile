@@ -40,8 +40,8 @@ lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
 	$(BIN)/mypy
 
 bench: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
-	@set -e; for script in bench/*.py; do test -e "$$script" || { echo "there are no benchmarks yet"; break; }; \
-		echo "$$script"; $(BIN)/python "$$script"; done
+	$(BIN)/pytest bench/test_parts.py --benchmark-enable --benchmark-columns=median,iqr,rounds
+	$(BIN)/python bench $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
