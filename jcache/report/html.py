@@ -141,7 +141,7 @@ def _cards(report: Report) -> str:
     saved = savings(report)
     time_saved = duration(saved.seconds)
     cards = [
-        ("hit rate", f"{rate} %" if rate != "-" else rate, f"{_bytes(report.hit_bytes)} from the cache"),
+        ("hit rate", f"{rate} %" if rate != "-" else rate, f"{_bytes(report.hit_bytes)} from cache"),
         ("bytes requested", _bytes(report.requested_bytes), f"{report.files.unique} files"),
         ("bytes from the origin", _bytes(report.origin.bytes), f"{report.origin.requests} requests"),
         ("real time", duration(report.real_s), f"{duration(report.user_s)} user time"),
