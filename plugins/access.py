@@ -236,7 +236,8 @@ def run(fs: Any, coroutine: Coroutine[Any, Any, T]) -> T:
 
     try:
         result: T = sync(loop_of(fs), awaited)
-    except BaseException:
-        coroutine.close()
-        raise
+    finally:
+        # One that has begun belongs to the loop, also where the caller was interrupted while it waited.
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+            coroutine.close()
     return result

@@ -78,7 +78,11 @@ class FileSystemOrigin:
 
     async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
         """Fetch ranges and prove their version by a stat on either side of them."""
-        before = known or await self.stat()
+        try:
+            before = known or await self.stat()
+        except UnsizedError:
+            with reaching():
+                return Fetched(await self._read(ranges), None)  # as the plain file system would
         started_s = time.time()
         with reaching():
             data = await self._read(ranges)

@@ -1,5 +1,6 @@
-"""The recording thread: what it takes, what it refuses, and that nothing ends it but `close`."""
+"""The threads that touch the cache directory: what they take, what they refuse, and that nothing ends them."""
 
+import asyncio
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from readers import PATIENCE_S
 from jcache.journal import JournalError, Version
 from jcache.origin import Info
 from jcache.reader.recorder import Recorder, Recording
+from jcache.reader.workers import CacheHungError, Workers
 
 INFO = Info(Version(1000, etag='"1"'))
 OTHER = Info(Version(1000, etag='"2"'))
@@ -209,3 +211,61 @@ def test_many_threads_submit_and_everything_is_recorded_once() -> None:
     stop(box)
     assert sorted(start for _, _, extents in box.journal.frames for start, _ in extents) == list(range(400))
     assert sorted(start for start, _ in box.settled) == list(range(400))
+
+
+# -- the threads that read the cache directory -------------------------------------------------------------------------
+
+
+def workers(**options) -> tuple[Workers, list[float]]:
+    hung: list[float] = []
+    return Workers(**{"threads": 4, "limit_s": 0.1, "on_hung": hung.append, **options}), hung
+
+
+def test_tasks_use_all_the_threads() -> None:
+    pool, _ = workers(limit_s=PATIENCE_S)
+    together = threading.Barrier(4, timeout=PATIENCE_S)
+
+    async def all_of_them() -> None:
+        for _ in range(3):
+            await asyncio.gather(*(pool.run(together.wait) for _ in range(4)))
+
+    asyncio.run(all_of_them())
+
+
+def test_a_long_queue_is_not_a_hung_directory() -> None:
+    pool, hung = workers(threads=1)
+    step = threading.Event()
+
+    async def all_of_them() -> list[bool]:
+        return await asyncio.gather(*(pool.run(lambda: step.wait(0.03)) for _ in range(10)))
+
+    assert asyncio.run(all_of_them()) == [False] * 10
+    assert not hung
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_directory_that_hangs_is_given_up_once(queued: bool) -> None:
+    pool, hung = workers(threads=1)
+    go = threading.Event()
+
+    async def both() -> list:
+        return await asyncio.gather(*(pool.run(go.wait) for _ in range(1 + queued)), return_exceptions=True)
+
+    assert all(isinstance(result, CacheHungError) for result in asyncio.run(both()))
+    assert hung == [0.1]
+    with pytest.raises(CacheHungError):
+        pool.call(lambda: None)
+    go.set()
+
+
+def test_what_a_task_raises_is_raised_a_timeout_as_well() -> None:
+    pool, hung = workers()
+
+    def fail() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        pool.call(fail)
+    with pytest.raises(TimeoutError, match="its own"):
+        asyncio.run(pool.run(fail))
+    assert not hung

@@ -824,13 +824,13 @@ def test_what_another_process_publishes_while_this_one_reads_is_a_hit(setup, mon
         each.assert_empty()
 
 
-def test_a_forked_child_starts_from_what_is_on_disk(setup) -> None:
+def test_a_forked_child_starts_from_what_is_on_disk(setup, tmp_path) -> None:
     each = setup()
     asyncio.run(each.read((0, 100)))
     each.settle()
     each.remote.forget()  # as the child does
     host = Host()
-    child = RemoteFile(host, Journal(Storage(), each.journal._directory, URL), url=URL)
+    child = RemoteFile(host, Journal(Storage(), str(tmp_path / "j"), URL), url=URL)
     origin = ScriptedOrigin(OLD)
     assert asyncio.run(child.read(origin, [(0, 150)], vector=False)) == [OLD.data[:150]]
     assert origin.fetched == [(100, 150)]

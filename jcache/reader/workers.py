@@ -7,9 +7,9 @@ for them with a time limit. Past it the directory counts as hung, and nobody wai
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -48,10 +48,13 @@ class Workers:
         self._threads = threads
         self._limit_s = limit_s
         self._on_hung = on_hung
-        self._tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._tasks: SimpleQueue[_Task] = SimpleQueue()
         self._lock = threading.Lock()
         self._started = 0
-        self._idle = 0
+        # Threads that wait for a task less the tasks that wait for a thread.
+        self._spare = 0
+        # When a thread last began a task: others wait behind it for as long as there is progress.
+        self._began_s = 0.0
 
     async def run(self, task: Callable[[], T], *, size_bytes: int = 0) -> T:
         """Have a thread run a task, without blocking the event loop.
@@ -67,26 +70,36 @@ class Workers:
             CacheHungError: The limit was exceeded, now or before.
             Exception: What the task raised.
         """
-        done, limit_s = self._submit(task), self._limit(size_bytes)
+        submitted, limit_s = self._submit(task), self._limit(size_bytes)
+        done: asyncio.Future[T] = asyncio.wrap_future(submitted.done)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(done), limit_s)
-        except TimeoutError:
-            if done.done() and not done.cancelled():
-                raise
-            raise self._give_up(limit_s) from None
+            while True:
+                await asyncio.wait({done}, timeout=limit_s)
+                if done.done():
+                    return done.result()
+                if self._is_hung(submitted, limit_s):
+                    raise self._give_up(limit_s)
+        finally:
+            done.cancel()  # what comes too late is for nobody, an exception neither
 
     def call(self, task: Callable[[], T], *, size_bytes: int = 0) -> T:
         """Have a thread run a task, and wait for it; as `run`, for synchronous code."""
-        done, limit_s = self._submit(task), self._limit(size_bytes)
-        try:
-            return done.result(limit_s)
-        except FutureTimeoutError:
-            if done.done() and not done.cancelled():
-                raise
-            raise self._give_up(limit_s) from None
+        submitted, limit_s = self._submit(task), self._limit(size_bytes)
+        while True:
+            wait({submitted.done}, limit_s)
+            if submitted.done.done():
+                result: T = submitted.done.result()
+                return result
+            if self._is_hung(submitted, limit_s):
+                raise self._give_up(limit_s)
 
     def _limit(self, size_bytes: int) -> float:
         return self._limit_s + size_bytes / SLOWEST_BYTES_PER_S
+
+    def _is_hung(self, task: "_Task", limit_s: float) -> bool:
+        """Whether a task that is not done had its time: its own, or where none was free for it that of those before."""
+        began_s = self._began_s if task.began_s is None else task.began_s
+        return self.hung or time.monotonic() - began_s >= limit_s
 
     def _give_up(self, limit_s: float) -> CacheHungError:
         with self._lock:
@@ -95,34 +108,55 @@ class Workers:
             self._on_hung(limit_s)
         return CacheHungError(f"the cache directory did not answer within {limit_s:.0f} s")
 
-    def _submit(self, task: Callable[[], T]) -> "Future[T]":
+    def _submit(self, task: Callable[[], T]) -> "_Task":
         if self.hung:
             msg = "the cache directory does not answer"
             raise CacheHungError(msg)
-        done: Future[T] = Future()
-        # A running future cannot be cancelled: the task goes on, whoever stopped waiting for it.
-        done.set_running_or_notify_cancel()
-        self._tasks.put((task, done))
+        submitted = _Task(task)
         with self._lock:
-            start = self._idle == 0 and self._started < self._threads
+            start = self._spare <= 0 and self._started < self._threads
+            self._spare -= 1
             if start:
                 self._started += 1
         if start:
-            threading.Thread(target=self._run, name="jcache-read", daemon=True).start()
-        return done
+            try:
+                threading.Thread(target=self._run, name="jcache-read", daemon=True).start()
+            except RuntimeError as error:  # the process has all the threads it may have
+                with self._lock:
+                    self._started -= 1
+                    only = self._started == 0
+                    self._spare += only
+                if only:
+                    msg = f"the cache directory cannot be read: {error}"
+                    raise JournalError(msg) from error
+        self._tasks.put(submitted)
+        return submitted
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._idle += 1
-            task, done = self._tasks.get()
-            with self._lock:
-                self._idle -= 1
+                self._spare += 1
+            task = self._tasks.get()
+            task.began_s = self._began_s = time.monotonic()
             try:
-                result = task()
+                result = task.task()
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-                done.set_exception(error)
+                task.done.set_exception(error)
             else:
-                done.set_result(result)
+                task.done.set_result(result)
+                del result
             # Not kept until the next task comes: what was read may be large.
-            del task, done
+            del task
+
+
+class _Task:
+    """What a thread is to do, and when it began."""
+
+    __slots__ = ("began_s", "done", "task")
+
+    def __init__(self, task: Callable[[], Any]) -> None:
+        self.task = task
+        self.began_s: float | None = None
+        self.done: Future[Any] = Future()
+        # A running future cannot be cancelled: the task goes on, whoever stopped waiting for it.
+        self.done.set_running_or_notify_cancel()
