@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from readers import PATIENCE_S, Host
 from servers import Resource
@@ -21,6 +22,7 @@ from jcache.origin import Fetched, Info
 from jcache.reader.remote import RemoteFile
 from jcache.storage import Storage
 from jcache_plugins.http import HttpOrigin
+from jcache_plugins.origins import FileSystemOrigin
 
 OLD, NEW = random.Random(1).randbytes(5000), random.Random(2).randbytes(5000)
 LONG_AGO = 1_600_000_000.0
@@ -492,3 +494,19 @@ def test_no_answer_of_another_length_enters_the_journal(http_origin, tmp_path) -
     file.short_by = 0
     assert reader([(0, 100), (200, 300)]) == [[OLD[:100], OLD[200:300]]]
     assert reader.counts.readv_hit == 0
+
+
+def test_a_file_system_that_tells_no_size_is_read_unproved() -> None:
+    class Stream(AbstractFileSystem):
+        protocol = "stream"
+
+        def info(self, path: str, **kwargs: object) -> dict:
+            return {"name": path, "size": None, "type": "file"}
+
+        def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: object) -> bytes:
+            return OLD[start:end]
+
+    origin = FileSystemOrigin(Stream(), "/f", identify("stream", "/f", {}))
+    got = asyncio.run(origin.fetch([(0, 10), (20, None)], known=None))
+    assert got.data == [OLD[:10], OLD[20:]]
+    assert got.info is None
