@@ -13,7 +13,7 @@ from report_samples import ttbar_report
 from jcache.cli import main
 from jcache.report.job import JobTitle
 from jcache.report.merge import merge
-from jcache.report.model import Report
+from jcache.report.model import Report, ReportError
 from jcache.report.select import SelectionError, expand, in_directory, load, read_head, runs
 
 NOW = time.time()
@@ -172,6 +172,10 @@ def test_heads_of_other_layouts_are_found(tmp_path):
         assert (head.run, head.host, head.pid, head.complete) == ("r", report.host, report.pid, True)
         assert (head.start_time, head.end_time) == (saved.start_time, saved.end_time)
     assert read_head(str(tmp_path / "gone")) is None
+    wrong = tmp_path / "jcache.wrong.json"
+    wrong.write_text(re.sub('"start_time": .*', '"start_time": "now",', report.dumps()))
+    with pytest.raises(ReportError, match="start_time"):
+        read_head(str(wrong))
     (run,) = runs([saved, read_head(str(tight))])
     assert (run.run, len(run.heads)) == ("r", 2)
     with pytest.raises(SelectionError, match="no reports"):

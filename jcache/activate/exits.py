@@ -233,7 +233,7 @@ class Ending:
 
     def _begin_interim(self) -> None:
         session = self._session
-        if session is not None and session.config.stats > 0:
+        if session is not None and session.config.stats > 0 and session.config.report_directory is not None:
             from jcache.activate.interim import Interim
 
             self._interim = Interim(session, self.job, times_before=self._times)

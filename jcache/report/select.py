@@ -14,6 +14,7 @@ from jcache.config import REPORTS_NAME
 from jcache.report.job import title_of
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError
+from jcache.report.schema import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -153,11 +154,12 @@ def read_head(path: str) -> Head | None:
         raise ReportError(path, "", error.strerror or str(error)) from None
     try:
         values = {name.decode(): json.loads(value) for name, value in _HEAD.findall(text)}
-        head = Head(path=path, modified_s=modified_s, **values)
+        values |= {"path": path, "modified_s": modified_s}
+        head = build(Head, values, optional={"Head": frozenset({"run"})}, source=path)
         if head.run or len(text) < _HEAD_BYTES:
             return head
-    except (ValueError, TypeError):
-        pass  # written by somebody else, in another layout
+    except (ValueError, ReportError):
+        pass  # torn, or written by somebody else, in another layout
     report = Report.load(path)
     return Head(
         path=path,
