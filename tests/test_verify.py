@@ -7,10 +7,11 @@ import gc
 import os
 import random
 import shutil
+import threading
 import time
 
 import pytest
-from faults import FaultyStorage, error
+from faults import Crashed, FaultyStorage, error
 from journals import IDENTITY, INFO, REMOTE, VERSION, attached, journal, readable, record
 
 from jcache.cache.directory import TAG
@@ -388,3 +389,35 @@ def test_progress_adds_up(tmp_path):
 
 def test_a_missing_directory_is_a_finding(tmp_path):
     assert kinds(tmp_path / "missing") == [Kind.UNREADABLE]
+
+
+def test_a_repair_that_is_killed_at_any_operation_loses_nothing(tmp_path, tmp_path_factory):
+    path = sealed(tmp_path / "j", *SMALL)
+    flip(path, path.read_bytes().index(REMOTE[300:310]))
+    pristine = tmp_path_factory.mktemp("pristine")
+    shutil.copytree(tmp_path, pristine, dirs_exist_ok=True)
+    counting = FaultyStorage()
+    run(tmp_path, storage=counting, repair=True)
+    numbers = [number for number, name in enumerate(counting.calls) if name != "close"]  # which changes nothing
+    for number in numbers:
+        shutil.rmtree(tmp_path)
+        shutil.copytree(pristine, tmp_path)
+        with pytest.raises(Crashed):
+            run(tmp_path, storage=FaultyStorage(lambda _, at, n=number: Crashed() if at == n else None), repair=True)
+        assert covered(tmp_path / "j") == SMALL_BYTES - 10, counting.calls[number]
+        run(tmp_path, repair=True)
+        assert run(tmp_path)[1].wrong == 0
+        assert covered(tmp_path / "j") == SMALL_BYTES - 10
+
+
+def test_two_repairs_at_once_lose_nothing(tmp_path):
+    for name in "abcdefgh":
+        path = sealed(tmp_path / name, *SMALL)
+        flip(path, path.read_bytes().index(REMOTE[300:310]))
+    threads = [threading.Thread(target=run, args=(tmp_path,), kwargs={"repair": True}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert run(tmp_path)[1].wrong == 0
+    assert [covered(tmp_path / name) for name in "abcdefgh"] == [SMALL_BYTES - 10] * 8

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.directory import TAG, TAG_NAME
-from jcache.journal.check import Check, FlawKind, State, check, salvage
+from jcache.journal.check import Check, FlawKind, State, check
 from jcache.journal.errors import JournalError
 from jcache.journal.format import parse_segment_name
 from jcache.journal.liveness import QUIET_S
+from jcache.journal.salvage import salvage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""One segment, read from end to end: every checksum verified, every flaw found with its place, what is sound copied.
+"""One segment, read from end to end: every checksum verified, every flaw found with its place, nothing written.
 
 Reading is sequential, in blocks of 4 MiB. Memory holds a block, one frame's table, and the index.
 """
@@ -12,7 +12,6 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jcache.journal.errors import JournalError
 from jcache.journal.format import (
     ENTRY,
     FRAME,
@@ -31,7 +30,6 @@ from jcache.journal.format import (
 )
 from jcache.journal.liveness import QUIET_S, may_live
 from jcache.journal.segment import read_all
-from jcache.journal.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,13 +37,10 @@ if TYPE_CHECKING:
     from jcache.journal.format import Column, Columns, FrameHead, Metadata, Trailer
     from jcache.storage import Storage
 
-__all__ = ["Check", "Flaw", "FlawKind", "State", "check", "salvage"]
+__all__ = ["Check", "Flaw", "FlawKind", "State", "Walk", "check", "open_walk", "take_status"]
 
 _BLOCK_BYTES = 4 * 1024 * 1024
-_BATCH_BYTES = 8 * 1024 * 1024
-_BATCH_EXTENTS = 10_000
 _MOST_FLAWS = 1000
-_CHANGED = "changed while it was being repaired; left alone"
 
 
 def _ignore(_nbytes: int) -> None:
@@ -116,6 +111,11 @@ class Check:
         return os.path.join(self.directory, self.name)
 
     @property
+    def stamp(self) -> tuple[tuple[int, int], int, int]:
+        """What changes with the file: inode, size, modification time."""
+        return self.inode, self.size_bytes, self.mtime_ns
+
+    @property
     def is_sound(self) -> bool:
         """Whether there is nothing to mend."""
         return self.state in {State.SEALED, State.LIVE} and not self.flaws
@@ -146,7 +146,7 @@ def check(
     """
     found = Check(directory, name)
     try:
-        with _opened(storage, found, quiet_s, progress) as walk:
+        with open_walk(storage, found, quiet_s, progress) as walk:
             if walk is not None:
                 for _ in walk.sound():
                     pass
@@ -157,97 +157,22 @@ def check(
     return found
 
 
-def salvage(storage: Storage, found: Check) -> int:
-    """Replace a segment by a new, sealed one with what is sound in it; remove it where nothing is.
-
-    The new one takes over the modification time, by which others tell how recently the version was validated. It is on
-    the disk before the old one is removed; whoever reads the old one keeps it.
-
-    Args:
-        storage: The cache's file system.
-        found: What `check` said of a segment that nobody writes to any more.
-
-    Returns:
-        Bytes of extents that were copied.
-
-    Raises:
-        JournalError: The segment has changed since, or there is no room for a new one: everything is as it was.
-        OSError: The file system failed: everything is as it was.
-    """
-    assert found.state in {State.SEALED, State.ORPHAN, State.UNUSABLE}, "a live segment is its writer's alone"
-    copied = 0
-    if found.sound_extents:
-        copied = _copy(storage, found)
-    now = Check(found.directory, found.name)
-    _take_status(storage.lstat(found.path), now)
-    if _identity(now) != _identity(found):
-        raise JournalError(_CHANGED)
-    storage.unlink(found.path)
-    return copied
-
-
-def _identity(found: Check) -> tuple[tuple[int, int], int, int]:
-    return found.inode, found.size_bytes, found.mtime_ns
-
-
-def _copy(storage: Storage, found: Check) -> int:
-    metadata = found.metadata
-    assert metadata is not None, "extents are known only where metadata is"
-    again = Check(found.directory, found.name)
-    writer: SegmentWriter | None = None
-    copied = 0
-    try:
-        with _opened(storage, again, 0.0, _ignore) as walk:
-            if walk is None or again.state is not found.state or _identity(again) != _identity(found):
-                raise JournalError(_CHANGED)
-            writer = SegmentWriter.create(
-                storage,
-                found.directory,
-                metadata.identity,
-                metadata.version,
-                metadata.info,
-                file_mode=found.mode,
-            )
-            batch: list[tuple[int, memoryview]] = []
-            size = 0
-            for start, data in walk.sound():
-                batch.append((start, data))
-                size += len(data)
-                if size >= _BATCH_BYTES or len(batch) == _BATCH_EXTENTS:
-                    writer.append(batch)
-                    copied += size
-                    batch, size = [], 0
-            if batch:
-                writer.append(batch)
-                copied += size
-        writer.seal()
-        fd = writer.segment.source.fd
-        storage.fsync(fd)
-        storage.utime(fd, (found.mtime_ns, found.mtime_ns))
-    except (OSError, JournalError):
-        if writer is not None:
-            with contextlib.suppress(OSError):  # then it stays as an orphan, whose bytes are right
-                storage.unlink(os.path.join(found.directory, writer.segment.name))
-        raise
-    return copied
-
-
 @contextlib.contextmanager
-def _opened(
-    storage: Storage, found: Check, quiet_s: float, progress: Callable[[int], object]
-) -> Iterator[_Walk | None]:
+def open_walk(
+    storage: Storage, found: Check, quiet_s: float, progress: Callable[[int], object] = _ignore
+) -> Iterator[Walk | None]:
     """Open a segment for a walk, with its state told in `found`; None where there is nothing to walk through."""
     parsed = parse_segment_name(found.name)
     assert parsed is not None, "the caller tells segments from other files by their names"
     fd = storage.open(found.path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        _take_status(storage.fstat(fd), found)
+        take_status(storage.fstat(fd), found)
         if not stat.S_ISREG(found.mode):
             found.state, found.reason = State.FOREIGN, "not a regular file"
             yield None
             return
         found.mode &= 0o777
-        walk = _Walk(storage, fd, parsed[2], found, progress)
+        walk = Walk(storage, fd, parsed[2], found, progress)
         if not walk.find_end():
             if may_live(storage, fd, found.name, found.mtime_ns, quiet_s=quiet_s):
                 found.state = State.LIVE
@@ -255,7 +180,7 @@ def _opened(
             else:
                 # Its writer may have sealed it and left between the look at its end and the look at its lock.
                 mode = found.mode
-                _take_status(storage.fstat(fd), found)
+                take_status(storage.fstat(fd), found)
                 found.mode = mode
                 if not walk.find_end():
                     found.state = State.ORPHAN
@@ -264,12 +189,13 @@ def _opened(
         storage.close(fd)
 
 
-def _take_status(status: os.stat_result, found: Check) -> None:
+def take_status(status: os.stat_result, found: Check) -> None:
+    """Note what the file system knows of a segment."""
     found.mode, found.inode = status.st_mode, (status.st_dev, status.st_ino)
     found.size_bytes, found.mtime_ns = status.st_size, status.st_mtime_ns
 
 
-class _Walk:
+class Walk:
     """The way through one segment, frame by frame; what is wrong goes into the `Check`."""
 
     def __init__(self, storage: Storage, fd: int, salt: int, found: Check, progress: Callable[[int], object]) -> None:
