@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import filesystems
 import fsspec
 import pytest
+from aiohttp import ClientError
 from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settings
 from fsspec.implementations.http import HTTPFileSystem
 
@@ -248,14 +249,14 @@ def test_a_fetch_that_fails_is_not_recorded_and_fails_only_who_needs_it(
     for failure in ({"short_by": 100}, {"drop_after": 300}, {"status": 500}, {"status": 403}):
         for name, value in failure.items():
             setattr(resource, name, value)
-        with pytest.raises(Exception, match=""):  # noqa: PT011 - whatever the plain file system raises
+        with pytest.raises((OSError, ClientError)):  # noqa: PT011 - whatever the plain file system raises
             fs.cat_file(url, 1000, 2000)
         first, second, third = fs.cat_ranges([url] * 3, [0, 1000, 5], [10, 2000, 8])
         assert (first, third) == (DATA[:10], DATA[5:8])
         assert isinstance(second, Exception)
         with fs.open(url) as file:
             file.seek(1500)
-            with pytest.raises(Exception, match=""):  # noqa: PT011 - as above
+            with pytest.raises((OSError, ClientError)):  # noqa: PT011 - as above
                 file.read(500)
             resource.short_by, resource.drop_after, resource.status = 0, None, None
             file.seek(1500)
@@ -275,7 +276,7 @@ class SluggishStorage(Storage):
     """Every operation takes its time. It is not `pread` as a plain alias, so that this holds for reads as well."""
 
     __slots__ = ()
-    delay_s = 0.1
+    delay_s = 0.06
 
     def _slow(name: str) -> Any:  # noqa: N805 - a maker of methods
         plain = getattr(Storage, name)

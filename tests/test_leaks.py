@@ -92,6 +92,7 @@ def test_cycles_of_open_read_close_over_xrootd(run_python: RunPython, xrootd_ser
     check(json.loads(ran.stdout), growth_bytes=2 << 20)
 
 
+@pytest.mark.slow
 def test_distinct_small_files(run_python: RunPython, nginx_server: Nginx) -> None:
     pytest.importorskip("psutil")
     (nginx_server.directory / "small").write_bytes(b"x")
