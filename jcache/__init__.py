@@ -1,3 +1,20 @@
 """JCache: a read cache for remote data that records exactly the byte ranges a job asked for."""
 
 __version__ = "0.1.0"
+
+_NOTEBOOK = "jcache_plugins.notebook"
+"""Imported by name: IPython looks for its two functions here, in the package that is below all they need."""
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Add `%jcache` and `%%jcache` to a notebook; called by `%load_ext jcache`."""
+    from importlib import import_module
+
+    import_module(_NOTEBOOK).load(shell)
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """Take them back; called by `%unload_ext jcache`."""
+    from importlib import import_module
+
+    import_module(_NOTEBOOK).unload(shell)

@@ -1,0 +1,250 @@
+"""Notebooks: `%load_ext jcache`, and JCache is turned on, off and asked from the cells of IPython and Jupyter."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.display import display
+
+from jcache import activate, session
+from jcache.activate.job import Job
+from jcache.config import Config, ConfigError
+from jcache.counters import Counters
+from jcache.report.display import ShownReport, shown
+from jcache.report.merge import merge
+from jcache.report.model import Report, ReportError, from_counters
+from jcache_plugins.settings import checked, config_of, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from jcache.session import Session
+
+__all__ = ["JCacheMagics", "load", "unload"]
+
+USAGE = """%jcache on [DIR] [NAME=VALUE ...]   cache what this notebook reads, in DIR ($JCACHE_DIR by default)
+%jcache off                         stop; show the report
+%jcache report                      show the report up to now
+%jcache                             say whether it is on
+%%jcache                            run a cell and show what it read"""
+
+COUNTING = (
+    "read", "readv", "file_opened", "file_size", "file_bytes", "origin", "recorded", "damaged", "failure", "bypassed",
+)  # fmt: skip
+"""The methods of `Counters` that count."""
+
+
+def load(shell: Any) -> None:
+    """Add the magics to a shell; what `%load_ext jcache` does."""
+    shell.register_magics(JCacheMagics)
+
+
+def unload(shell: Any) -> None:
+    """Take the magics back; what is cached goes on being cached until `%jcache off`."""
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("jcache", None)
+
+
+@magics_class
+class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are too loosely typed for strict mode
+    """The magic `jcache`; `USAGE` says what it does."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self._times = (0.0, 0.0)
+        self._last: ShownReport | None = None
+
+    @line_cell_magic  # type: ignore[untyped-decorator]  # as above
+    def jcache(self, line: str, cell: str | None = None) -> ShownReport | None:
+        """Turn caching on or off, show its report, or (`%%jcache`) what one cell read."""
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"%jcache {line}: {error}") from None
+        if cell is not None:
+            if words:
+                raise UsageError(f"%%jcache takes no arguments:\n{USAGE}")
+            self._measure(cell)
+            return None
+        match words:
+            case []:
+                print(_state())  # noqa: T201 - the cell's output
+                return None
+            case ["on", *rest]:
+                self._on(rest)
+                return None
+            case ["off"]:
+                return self._off()
+            case ["report"]:
+                return self._report()
+        raise UsageError(f"no such command: %jcache {line}\n{USAGE}")
+
+    def _on(self, words: list[str]) -> None:
+        directory = next((word for word in words[:1] if "=" not in word), None)
+        settings: dict[str, object] = {"appname": program(), "dir": directory}
+        for word in words[directory is not None :]:
+            name, equals, value = word.partition("=")
+            if not equals:
+                raise UsageError(f"{word!r} is not NAME=VALUE, such as validate=never\n{USAGE}")
+            settings[name] = value
+        try:
+            # At the kernel's end nobody is there to read a report on stderr.
+            config = config_of(checked({"summary": False, **settings}), os.environ)
+        except (ConfigError, TypeError) as error:
+            raise UsageError(str(error)) from None
+        running = session.current()
+        if running is not None and running.config.dir is not None and running.config != config:
+            self._off()
+        running = session.current()
+        if running is None or running.config.dir is None:
+            activate.deactivate()
+            times = os.times()
+            self._times = (times.user, times.system)
+            activate.activate(config)
+        print(_state())  # noqa: T201 - the cell's output
+
+    def _off(self) -> ShownReport | None:
+        if session.current() is None:
+            print(_state())  # noqa: T201 - the cell's output
+            return None
+        running = _running()
+        running.config = replace(running.config, summary=False)  # it is shown, and need not be printed as well
+        running.close()  # what waits to be recorded is counted then
+        self._last = self._report(complete=True)
+        activate.deactivate()
+        return self._last
+
+    def _report(self, *, complete: bool = False) -> ShownReport:
+        running = session.current()
+        if running is None:
+            if self._last is None:
+                raise UsageError("nothing to report: JCache has not been on, %jcache on DIR turns it on")
+            return self._last
+        own = self._own(running.counters, running, appname=running.config.appname or program(), complete=complete)
+        others = _others(running, own)
+        return shown(merge([own, *others]), [own, *others] if others else ())
+
+    def _own(self, counters: Counters, running: Session, **fields: Any) -> Report:
+        times = os.times()
+        return from_counters(
+            counters,
+            host=os.uname().nodename,
+            pid=os.getpid(),
+            run=running.run_id,
+            **{
+                "command": sys.orig_argv,
+                "user_s": max(0.0, times.user - self._times[0]),
+                "sys_s": max(0.0, times.system - self._times[1]),
+                **fields,
+            },
+        )
+
+    def _measure(self, cell: str) -> None:
+        running = _running()
+        before, counters, start = running.counters, Counters(), os.times()
+        running.counters = _Both(before, counters)  # type: ignore[assignment]  # all of it that anyone uses
+        try:
+            _run(self.shell, cell)
+        finally:
+            running.counters = before
+            stop = os.times()
+            _add_sizes(counters, before)
+            display(
+                shown(
+                    self._own(
+                        counters,
+                        running,
+                        appname=f"cell [{self.shell.execution_count}]",
+                        command=next((line for line in cell.splitlines() if line.strip()), ""),
+                        user_s=stop.user - start.user,
+                        sys_s=stop.system - start.system,
+                    )
+                )
+            )
+
+
+class _Both:
+    """Counters of the session and of a cell: what is counted is counted in both, all else is the session's."""
+
+    def __init__(self, first: Counters, second: Counters) -> None:
+        self._first = first
+        for name in COUNTING:
+            setattr(self, name, _in_both(getattr(first, name), getattr(second, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._first, name)
+
+
+def _in_both(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:
+    def count(*args: Any, **kwargs: Any) -> None:
+        first(*args, **kwargs)
+        second(*args, **kwargs)
+
+    return count
+
+
+def _add_sizes(counters: Counters, session_counters: Counters) -> None:
+    """Tell a cell's counters the sizes of files that were opened before it."""
+    sizes: Mapping[str, int | None] = {file.url: file.size_bytes for file in session_counters.snapshot().files}
+    for file in counters.snapshot().files:
+        size = sizes.get(file.url)
+        if file.size_bytes is None and size is not None:
+            counters.file_size(file.url, size)
+
+
+def _run(shell: Any, cell: str) -> None:
+    """Run a cell's code as if no magic stood above it: its last expression is shown, an error is the cell's."""
+    source = shell.transform_cell(cell)
+    name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+    nodes = shell.transform_ast(shell.compile.ast_parse(source, filename=name)).body
+    last = [nodes.pop()] if nodes and isinstance(nodes[-1], ast.Expr) else []
+    for code in (
+        shell.compile(ast.Module(nodes, []), name, "exec"),
+        shell.compile(ast.Interactive(last), name, "single"),  # which calls the display hook
+    ):
+        exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102 - the user's own code
+
+
+def _running() -> Session:
+    running = session.current()
+    if running is None:
+        raise UsageError("JCache is not on: %jcache on DIR")
+    return running
+
+
+def _state() -> str:
+    running = session.current()
+    if running is None or running.config.dir is None:
+        return "JCache is off."
+    config = running.config
+    chosen = [
+        f"{name}={value}"
+        for name in ("validate", "offline", "bypass")
+        if (value := getattr(config, name)) != getattr(Config(), name)
+    ]
+    return f"JCache is on: {' '.join([running.config.dir, *chosen])}"
+
+
+def _others(running: Session, own: Report) -> list[Report]:
+    """Return the reports of processes that this one started, as far as they are written."""
+    directory = running.config.report_directory
+    if directory is None:
+        return []
+    try:
+        paths = Job(running.run_id, root_pid=0, program="").reports(directory)
+    except OSError:
+        return []  # as when nobody had written any
+    found = []
+    for path in paths:
+        if os.path.basename(path) != own.filename:
+            with contextlib.suppress(ReportError):
+                found.append(Report.load(path))
+    return found
