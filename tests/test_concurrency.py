@@ -249,14 +249,14 @@ def test_a_fetch_that_fails_is_not_recorded_and_fails_only_who_needs_it(
     for failure in ({"short_by": 100}, {"drop_after": 300}, {"status": 500}, {"status": 403}):
         for name, value in failure.items():
             setattr(resource, name, value)
-        with pytest.raises((OSError, ClientError)):  # noqa: PT011 - whatever the plain file system raises
+        with pytest.raises((OSError, ClientError)):
             fs.cat_file(url, 1000, 2000)
         first, second, third = fs.cat_ranges([url] * 3, [0, 1000, 5], [10, 2000, 8])
         assert (first, third) == (DATA[:10], DATA[5:8])
         assert isinstance(second, Exception)
         with fs.open(url) as file:
             file.seek(1500)
-            with pytest.raises((OSError, ClientError)):  # noqa: PT011 - as above
+            with pytest.raises((OSError, ClientError)):
                 file.read(500)
             resource.short_by, resource.drop_after, resource.status = 0, None, None
             file.seek(1500)
