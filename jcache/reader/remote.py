@@ -119,6 +119,7 @@ class RemoteFile:
             Their bytes in the caller's order; None where any byte is missing or the version must be asked for
             first, and nothing is counted.
         """
+        started_s = time.monotonic()
         snapshot = self._snapshot
         if snapshot is None or snapshot.info is None or not self._is_fresh() or not snapshot.is_of(version):
             return None
@@ -148,7 +149,7 @@ class RemoteFile:
             snapshot.deliver()
         except OriginChangedError:
             return None
-        self._count(vector, len(out), sum(map(len, out)), miss)
+        self._count(vector, len(out), sum(map(len, out)), miss, started_s)
         return out
 
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
@@ -244,6 +245,7 @@ class RemoteFile:
     async def _read(
         self, snapshot: Snapshot, origin: Origin, spans: Sequence[Span], *, vector: bool, ahead_bytes: int
     ) -> list[bytes | Exception]:
+        started_s = time.monotonic()
         if snapshot.info is None and any((a or 0) < 0 or (b or 0) < 0 for a, b in spans):
             await self._pin_by_stat(snapshot, origin)  # counted from the end: the size is needed first
         version = snapshot.version
@@ -276,7 +278,7 @@ class RemoteFile:
             todo = again
         if total:
             snapshot.deliver()
-        self._count(vector, len(spans), total, miss)
+        self._count(vector, len(spans), total, miss, started_s)
         return [result if result is not None else b"" for result in results]
 
     async def _carry_out(self, snapshot: Snapshot, origin: Origin, plan: Plan) -> list[bytes | Exception | None]:
@@ -351,6 +353,7 @@ class RemoteFile:
         try:
             if self._host.offline:
                 raise OfflineMissError(offline_message(self.url, flight))
+            started_s = time.monotonic()
             try:
                 fetched = await origin.fetch(to_origin(flight.ranges), known=as_origin_says(snapshot.info))
             except Exception:
@@ -364,7 +367,12 @@ class RemoteFile:
                 if not isinstance(data, Exception)
             )
             counters.origin(
-                requests=fetched.requests, nbytes=nbytes, errors=errors, retries=fetched.retries, prefetch=ahead
+                requests=fetched.requests,
+                nbytes=nbytes,
+                errors=errors,
+                retries=fetched.retries,
+                prefetch=ahead,
+                seconds=time.monotonic() - started_s,
             )
             record = await self._prove(snapshot, fetched)
             return snapshot.land(flight, fetched, record=record)
@@ -663,7 +671,7 @@ class RemoteFile:
 
     # -- helpers --------------------------------------------------------------------------------------------
 
-    def _count(self, vector: bool, ranges: int, total: int, miss: int) -> None:
+    def _count(self, vector: bool, ranges: int, total: int, miss: int, started_s: float) -> None:
         counters = self._host.counters
         if not self._opened:
             self.opened(self._open_s)
@@ -672,9 +680,11 @@ class RemoteFile:
         else:
             hit, missed_bytes, bypass = total - miss, miss, 0
         if vector:
-            counters.readv(ranges, total, hit, missed_bytes, bypass, url=self.url)
+            counters.readv(
+                ranges, total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s
+            )
         else:
-            counters.read(total, hit, missed_bytes, bypass, url=self.url)
+            counters.read(total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s)
 
 
 def row_bytes(row: Sequence[Part], view: View | None) -> bytes:
