@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jcache.journal.compaction import COMPACT_AT, compact, needs_compaction
 from jcache.journal.directory import Directory
 from jcache.journal.errors import JournalError
 from jcache.journal.leases import LEASE_FILE, Leases
-from jcache.journal.liveness import may_live
-from jcache.journal.presence import Presence
+from jcache.journal.presence import Presence, writer_exists
 from jcache.journal.segments import Segments
+from jcache.journal.version import StoredVersion
 from jcache.journal.view import View
 from jcache.journal.writer import SegmentWriter, describe
 
@@ -21,28 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
 
     from jcache.journal.leases import Contended, Lease
-    from jcache.journal.segment import Segment
     from jcache.journal.table import Run
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
 __all__ = ["Journal", "StoredVersion"]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVersion:
-    """A state of the file of which the journal holds something.
-
-    Attributes:
-        version: The state.
-        info: What the origin said of the file when a segment of it was begun.
-        validated_ns: When it was last known to be the origin's, nanoseconds since the epoch: the newest modification
-            time of its segments.
-    """
-
-    version: Version
-    info: Mapping[str, Any]
-    validated_ns: int
 
 
 class Journal:
@@ -165,16 +147,7 @@ class Journal:
 
     def versions(self) -> list[StoredVersion]:
         """Return the states of the file that the journal's segments belong to, the most recently validated first."""
-        newest: dict[Version, StoredVersion] = {}
-        # A copy at one moment, without the lock: whoever asks does not wait for what is being written.
-        for segment in list(self._segments.known.values()):
-            if segment.metadata is None:
-                continue
-            version = segment.metadata.version
-            stored = newest.get(version)
-            if stored is None or stored.validated_ns < segment.mtime_ns:
-                newest[version] = StoredVersion(version, segment.metadata.info, segment.mtime_ns)
-        return sorted(newest.values(), key=lambda stored: stored.validated_ns, reverse=True)
+        return self._segments.versions()
 
     def view(self, version: Version) -> View:
         """Return what the journal holds of one version: the same object each time, always up to date.
@@ -328,15 +301,7 @@ class Journal:
             version: The version.
         """
         with self._lock:
-            segments = [s for s in self._segments.known.values() if s.metadata and s.metadata.version.same_as(version)]
-            for segment in sorted(segments, key=lambda segment: segment.mtime_ns, reverse=True)[:1]:
-                now_ns = time.time_ns()
-                try:
-                    self._storage.utime(segment.source.fd, (now_ns, now_ns))
-                except OSError:
-                    # EPERM or EROFS: another user's segment, or a cache that is only read.
-                    return
-                segment.mtime_ns = now_ns
+            self._segments.touch(version)
 
     def others_live(self) -> bool:
         """Whether another process is writing to this journal, as far as is known since the last `refresh`.
@@ -372,28 +337,58 @@ class Journal:
         with self._lock:
             if self._closed:
                 return
-            segments, failure = self._segments, None
             self._own_writer()
-            segments.look()
-            for name, segment in list(segments.known.items()):
-                try:
-                    if not segments.is_own(segment) and self._is_written(segment):
-                        continue
-                    self._storage.unlink(self._directory.join(name))
-                except FileNotFoundError:
-                    pass  # removed by another process
-                except OSError as error:
-                    failure = error
-                    continue
-                del segments.known[name]
-                if segments.is_own(segment):
-                    segments.writer = None
+            failure = self._segments.remove()
             self._publish()
             if failure is not None:
                 raise self._failure("cannot remove all segments in", failure) from failure
 
-    def _is_written(self, segment: Segment) -> bool:
-        return not segment.sealed and may_live(self._storage, segment.source.fd, segment.name, segment.mtime_ns)
+    def wants_compaction(self) -> bool:
+        """Whether this journal has gathered so many segments, or so old versions, that `compact` is worth its time.
+
+        Told from what `attach` and `refresh` saw, without a look at the disk.
+        """
+        known = [s for s in list(self._segments.known.values()) if s.metadata is not None]
+        at_rest = [s for s in known if s.sealed or (writer_exists(s.name) is False and not self._segments.is_own(s))]
+        return needs_compaction(known, at_rest)
+
+    def compact(self, *, at_least: int = COMPACT_AT, timeout_s: float | None = None) -> int:
+        """Merge segments that nobody writes to any more into one for each version, and remove what is of no use.
+
+        Every extent is verified and copied once, in the order in which the bytes were first read; the time of the last
+        validation is kept. Readers of the old segments are not disturbed. Removed without a trace are segments of other
+        versions than the one validated last, 10 minutes after that, and empty ones of dead writers. This process's own
+        segment takes part once it is sealed. Other threads may use the journal meanwhile.
+
+        Args:
+            at_least: So many segments of one version must there be.
+            timeout_s: When this time is up, what is not done is given up. (What the file system takes to write all to
+                its medium comes on top.)
+
+        Returns:
+            How many segments were removed; 0 also if another process is compacting.
+
+        Raises:
+            JournalError: Every byte is where it was. With `ENOSPC` where there is not room for twice what is merged.
+        """
+        writer = self._segments.writer
+        try:
+            done = compact(
+                self._storage,
+                self._directory,
+                self._identity,
+                at_least=at_least,
+                timeout_s=timeout_s,
+                own=writer.segment.name if writer else None,
+            )
+        except OSError as error:
+            raise self._failure("cannot compact", error) from error
+        with self._lock:
+            if not self._closed:
+                self._segments.damaged += done.damaged
+                if self._segments.look():
+                    self._publish()
+        return done.removed
 
     def problems(self) -> list[tuple[str, str]]:
         """Return path and description of every file that was ignored or found damaged, oldest first."""

@@ -68,11 +68,6 @@ class Presence:
         self._known[name] = _Answer(live, exists, now_s + keep_s)
         return live
 
-    def forget(self, names: set[str]) -> None:
-        """Keep only what is known of these segments."""
-        for name in self._known.keys() - names:
-            del self._known[name]
-
 
 def writer_exists(name: str) -> bool | None:
     """Tell from a segment's name whether its process exists; None of another machine's, of which nothing is known."""

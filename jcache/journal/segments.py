@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from jcache.journal.errors import UnusableSegment
 from jcache.journal.format import parse_segment_name
+from jcache.journal.liveness import may_live
 from jcache.journal.segment import Segment
+from jcache.journal.version import StoredVersion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcache.journal.directory import Directory
     from jcache.journal.table import Run
+    from jcache.journal.version import Version
     from jcache.journal.writer import SegmentWriter
     from jcache.storage import Storage
 
@@ -96,6 +100,56 @@ class Segments:
             self.damaged += forgotten
             self._report(self._directory.join(name), f"{forgotten} extents: {what}")
         return forgotten
+
+    def versions(self) -> list[StoredVersion]:
+        """Return the states of the file that the segments belong to, the most recently validated first."""
+        newest: dict[Version, StoredVersion] = {}
+        # A copy at one moment, without the lock: whoever asks does not wait for what is being written.
+        for segment in list(self.known.values()):
+            if segment.metadata is None:
+                continue
+            version = segment.metadata.version
+            stored = newest.get(version)
+            if stored is None or stored.validated_ns < segment.mtime_ns:
+                newest[version] = StoredVersion(version, segment.metadata.info, segment.mtime_ns)
+        return sorted(newest.values(), key=lambda stored: stored.validated_ns, reverse=True)
+
+    def touch(self, version: Version) -> None:
+        """Set the modification time of a version's newest segment to now."""
+        segments = [s for s in self.known.values() if s.metadata and s.metadata.version.same_as(version)]
+        newest = max(segments, key=lambda segment: segment.mtime_ns, default=None)
+        if newest is None:
+            return
+        now_ns = time.time_ns()
+        try:
+            self._storage.utime(newest.source.fd, (now_ns, now_ns))
+        except OSError:
+            # EPERM or EROFS: another user's segment, or a cache that is only read.
+            return
+        newest.mtime_ns = now_ns
+
+    def remove(self) -> OSError | None:
+        """Remove all files but those that other processes write; return the last failure, if there was one."""
+        failure: OSError | None = None
+        self.look()
+        for name, segment in list(self.known.items()):
+            is_own = self.is_own(segment)
+            try:
+                if not (segment.sealed or is_own) and self._may_grow(segment):
+                    continue
+                self._storage.unlink(self._directory.join(name))
+            except FileNotFoundError:
+                pass  # removed by another process
+            except OSError as error:
+                failure = error
+                continue
+            del self.known[name]
+            if is_own:
+                self.writer = None
+        return failure
+
+    def _may_grow(self, segment: Segment) -> bool:
+        return may_live(self._storage, segment.source.fd, segment.name, segment.mtime_ns)
 
     def _open(self, name: str) -> bool:
         parsed = parse_segment_name(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Version"]
+__all__ = ["StoredVersion", "Version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +90,19 @@ class Version:
         if not isinstance(etag, str | None) or not isinstance(checksum, str | None):
             raise ValueError(f"etag and checksum are strings: {fields!r}")
         return cls(size, mtime, etag, checksum)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A state of the file of which the journal holds something.
+
+    Attributes:
+        version: The state.
+        info: What the origin said of the file when a segment of it was begun.
+        validated_ns: When it was last known to be the origin's, nanoseconds since the epoch: the newest modification
+            time of its segments.
+    """
+
+    version: Version
+    info: Mapping[str, Any]
+    validated_ns: int
