@@ -19,8 +19,9 @@ from jcache.cli.doctor import doctor
 from jcache.doctor.examine import examine
 from jcache.doctor.meeting import ROOT_NAME, meet, workplace
 from jcache.doctor.model import Check, Diagnosis, Level, Verdict
-from jcache.doctor.mounts import find_mount, judge
+from jcache.doctor.mounts import judge
 from jcache.doctor.pair import PeerLostError
+from jcache.mounts import find_mount
 from jcache.storage import Storage
 
 JCACHE = str(Path(sys.executable).with_name("jcache"))

@@ -29,6 +29,7 @@ LAYERS = (
     "jcache.counters",
     "jcache.ranges",
     "jcache.locks",
+    "jcache.mounts",
     "jcache.storage",
     "jcache.errors",
     "jcache",
@@ -158,7 +159,8 @@ def test_importing_jcache_loads_jcache_alone() -> None:
         "jcache.origin",
         "jcache.counters",
         "jcache.ranges",
-        "jcache.storage",
+        "jcache.mounts",
+    "jcache.storage",
     ],
 )
 def test_layers_load_nothing_heavy(module: str) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from jcache.doctor.deeds import Deeds
 from jcache.doctor.meeting import clean, meet, workplace
 from jcache.doctor.model import Check, Diagnosis, Level
-from jcache.doctor.mounts import find_mount, judge
+from jcache.doctor.mounts import judge
 from jcache.doctor.pair import PeerLostError, exclusion, visibility
 from jcache.doctor.probes import check_directory, latencies, tries
 from jcache.doctor.rival import check_processes
+from jcache.mounts import find_mount
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
