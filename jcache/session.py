@@ -157,7 +157,8 @@ class Session:
             if remote is None:
                 journal = None if cache is None else cache.journal(identity)
                 writable = cache is not None and cache.writable
-                remote = self._files[key] = RemoteFile(self, journal, url=identity.url, writable=writable)
+                local = cache is not None and cache.is_local
+                remote = self._files[key] = RemoteFile(self, journal, url=identity.url, writable=writable, local=local)
             remote.active += 1
             idle = self._idle_files()
         for key in idle:

@@ -149,12 +149,12 @@ class Setup:
     def assert_empty(self) -> None:
         """Nothing is under way, and no fetched byte is kept in memory."""
         self.settle()
-        snapshot = self.remote._snapshot
+        snapshot = self.remote._validation.snapshot
         if snapshot is not None:
             assert not list(snapshot._flights), "a flight was never landed"
             assert not list(snapshot._held), "bytes are kept for ever"
         assert self.host.recorder._waiting_bytes == 0
-        assert self.remote._opening is None
+        assert self.remote._validation.opening is None
 
     def assert_adds_up(self) -> None:
         counts = self.host.counters.snapshot()

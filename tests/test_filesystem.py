@@ -341,9 +341,9 @@ def test_jumps_leave_nothing_behind_in_memory(active: Callable[..., Session], fo
     remote = session.acquire(found.identity)
     session.release(remote)
     fs.cat_file(path, 0, 1)  # behind everything that the loop still had to do
-    assert remote._snapshot is not None
-    assert not list(remote._snapshot._held), "no bytes are kept that were read ahead"
-    assert not list(remote._snapshot._flights)
+    assert remote._validation.snapshot is not None
+    assert not list(remote._validation.snapshot._held), "no bytes are kept that were read ahead"
+    assert not list(remote._validation.snapshot._flights)
     counted = session.counters.snapshot()
     assert counted.recorded_bytes == counted.read_miss
     assert counted.prefetch_unused_bytes == counted.origin_bytes - counted.recorded_bytes

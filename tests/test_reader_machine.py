@@ -18,7 +18,6 @@ from readers import PATIENCE_S, URL, Host, Replaced, ScriptedOrigin
 
 from jcache.errors import OriginChangedError
 from jcache.journal import Journal
-from jcache.reader import remote as remote_module
 from jcache.reader.remote import RemoteFile
 
 SIZE = 600
@@ -58,7 +57,6 @@ class ReaderMachine(RuleBasedStateMachine):
         self.patches = [
             mock.patch.object(os, "urandom", random.Random(0).randbytes),
             mock.patch.object(secrets, "randbits", random.Random(0).getrandbits),
-            mock.patch.object(remote_module, "REFRESH_S", 0.0),
         ]
         for patch in self.patches:
             patch.start()
@@ -232,10 +230,10 @@ class ReaderMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_behind(self) -> None:
         for process in self.processes:
-            snapshot = process.remote._snapshot
+            snapshot = process.remote._validation.snapshot
             if snapshot is not None:
                 assert not list(snapshot._flights)
-            assert process.remote._opening is None
+            assert process.remote._validation.opening is None
 
     @precondition(lambda self: hasattr(self, "processes"))
     @invariant()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jcache.cache import identity as identities
 from jcache.cache.identity import Identity
+from jcache.mounts import find_mount
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Cache:
     Attributes:
         directory: Absolute path of the root.
         writable: Whether journals can be written; if not, what is there can still be read.
+        is_local: Whether the directory is on this machine's own disks or in its memory.
         reason: Why not, as one sentence, else None.
         dir_mode: Permissions of directories below the root.
         file_mode: Permissions of files below the root.
@@ -87,6 +89,7 @@ class Cache:
         """
         self.directory = os.path.abspath(directory)
         self.writable = False
+        self.is_local = False
         self.reason: str | None = None
         self.dir_mode = _PRIVATE_DIR
         self.file_mode = _PRIVATE_DIR & 0o666
@@ -107,6 +110,8 @@ class Cache:
             mode = self._storage.stat(self.directory).st_mode
         except OSError as error:
             raise CacheUnusable(self.directory, f"it cannot be made: {_why(error)}") from error
+        mount = find_mount(self.directory)
+        self.is_local = mount is not None and mount.is_local
         if not stat.S_ISDIR(mode):
             raise CacheUnusable(self.directory, "it is a file")
         if not made and mode & (stat.S_ISGID | stat.S_IWGRP):

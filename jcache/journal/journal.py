@@ -84,25 +84,30 @@ class Journal:
             if not self._closed and self._segments.look():
                 self._publish()
 
-    def announce(self) -> None:
+    def announce(self) -> bool:
         """Let others see, before the first byte was fetched, that this process is about to record; then look for them.
 
         Creates this process's segment, empty and locked, and lists the directory: of two processes that start together
         at least one sees the other. The first append writes to it, so recording costs no more operations than without;
         if there is none, sealing removes it. Nothing is done where the segment exists already.
 
+        Returns:
+            True if anything new was found.
+
         Raises:
             JournalError: This process stays unseen: others may fetch what it fetches.
         """
         with self._lock:
             if self._closed or self._own_writer() is not None:
-                return
+                return False
             try:
                 self._create()
             except OSError as error:
                 raise self._failure("cannot announce a writer in", error) from error
-            if self._segments.look():
+            found = self._segments.look()
+            if found:
                 self._publish()
+            return found
 
     def refresh(self, *, wait: bool = True) -> bool:
         """Look for what others have published: one stat of the directory and one of each segment still being written.

@@ -1,0 +1,259 @@
+"""A remote file's journal as its readers use it: with time limits, behind their back, only as long as it is well."""
+
+import asyncio
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from jcache.counters import Counters
+from jcache.journal import Contended, Journal, JournalError, Lease, StoredVersion, Version, View
+from jcache.journal.leases import LEASE_LIMIT_S
+from jcache.locks import pauses
+from jcache.origin import Info
+from jcache.ranges import Range
+from jcache.reader.recorder import Recorder, Recording
+from jcache.reader.snapshot import Extent, Snapshot
+from jcache.reader.workers import CacheHungError, Workers
+
+__all__ = ["Host", "Store"]
+
+T = TypeVar("T")
+
+# Of what a file system's `info` says besides the version.
+DETAILS_BYTES = 8 << 10
+
+
+class Host(Protocol):
+    """What a remote file needs of the process that it lives in."""
+
+    counters: Counters
+    recorder: Recorder
+    workers: Workers
+    validate: str | float
+    offline: bool
+
+    def trouble(self, what: str) -> None:
+        """Say once that the cache is in trouble, and count it."""
+        ...
+
+
+class Store:
+    """The journal of one remote file in this process.
+
+    Nothing here raises for what happens to the cache directory: it is then as if the journal had nothing.
+    Any number of tasks on any event loops, and threads, use one instance.
+    """
+
+    def __init__(self, host: Host, journal: Journal | None, *, url: str, writable: bool, local: bool) -> None:
+        """Take care of a journal; nothing is touched yet.
+
+        Args:
+            host: The process's counters, recorder and workers.
+            journal: None where the cache cannot serve the file.
+            url: The file's address for messages, without secrets.
+            writable: Whether what is fetched may be recorded.
+            local: Whether the cache directory is on this machine, so that reading it on the caller's thread is safe.
+        """
+        self._host = host
+        # None once it is not to be used any more; `_owned` is what there is to close.
+        self._journal = self._owned = journal
+        self._url = url
+        self._attached = False
+        self._announced = False
+        self._storable: tuple[Info, Info] | None = None
+        self.writable = writable
+        self._local = local
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a journal that may be used."""
+        return self._journal is not None
+
+    def leave(self, why: str) -> None:
+        """Read and record nothing more of this file in this process, and say why."""
+        self._journal = None
+        self._host.trouble(f"{self._url}: {why}")
+
+    # -- what there is --------------------------------------------------------------------------------------
+
+    async def versions(self) -> list[StoredVersion]:
+        """Return what the journal has, newest first, having attached to it."""
+        journal, attached = self._journal, self._attached
+        if journal is None:
+            return []
+
+        def look() -> list[StoredVersion]:
+            if not attached:
+                journal.attach()
+            return journal.versions()
+
+        try:
+            found = await self._host.workers.run(look)
+        except (JournalError, OSError) as error:
+            self.leave(f"its journal cannot be read ({error})")
+            return []
+        self._attached = True
+        return found
+
+    async def view(self, version: Version) -> View | None:
+        """Return what the journal has of one version, None where that cannot be used."""
+        if self._journal is None or not version.is_provable:
+            return None
+        try:
+            # Not on the event loop: the journal's lock is held while the recorder writes.
+            return await self._host.workers.run(functools.partial(self._journal.view, version))
+        except CacheHungError:
+            return None
+
+    async def touch(self, version: Version) -> None:
+        """Note, for processes to come, that a version was found to be the origin's just now."""
+        if self._journal is not None:
+            with contextlib.suppress(JournalError):
+                await self._host.workers.run(functools.partial(self._journal.touch, version))
+
+    def call(self, task: Callable[[], T], *, size_bytes: int) -> T:
+        """Read from the cache directory in synchronous code: on this thread, where that cannot take for ever."""
+        return task() if self._local else self._host.workers.call(task, size_bytes=size_bytes)
+
+    # -- sharing with other processes ---------------------------------------------------------------------------
+
+    async def share(self, gaps: Sequence[Range]) -> Lease | None:
+        """Look around before gaps are fetched: who else writes here, what they have published, what they are fetching.
+
+        Costs one stat of the journal's directory while this process is alone. Where others write, the gaps are leased;
+        if one of them is fetching some of these bytes, its fetch is waited for, a bounded time.
+
+        Args:
+            gaps: What is about to be fetched.
+
+        Returns:
+            The lease, to be released when the bytes are recorded or will not be; None where the bytes may be in the
+            journal by now, so that the read is to be planned anew.
+        """
+        journal = self._journal
+        if journal is None:
+            return NO_LEASE
+
+        def look() -> Lease | Contended | None:
+            if self.writable and not self._announced:
+                self._announced = True
+                with contextlib.suppress(JournalError):
+                    if journal.announce():
+                        return None
+            # Without waiting for the recorder: then the origin is the faster one.
+            if journal.refresh(wait=False):
+                return None
+            return journal.lease(gaps) if journal.others_live() else NO_LEASE
+
+        try:
+            answer = await self._host.workers.run(look)
+            if not isinstance(answer, Contended):
+                return answer
+            for pause_s in pauses(LEASE_LIMIT_S):
+                await asyncio.sleep(pause_s)
+                if await self._host.workers.run(answer.is_over):
+                    break
+            else:
+                await self._host.workers.run(answer.give_up)
+        except (JournalError, OSError):
+            return NO_LEASE
+        return None
+
+    def release(self, lease: Lease) -> None:
+        """Release a lease behind the caller's back: it takes a call on the cache directory."""
+        if lease.ranges and not self._host.recorder.call(lease.release):
+            lease.release()
+
+    # -- recording ------------------------------------------------------------------------------------------
+
+    def record(
+        self, snapshot: Snapshot, extents: list[Extent], *, timeout_s: float, lease: "Lease | None" = None
+    ) -> bool:
+        """Queue extents of a snapshot's version for recording.
+
+        Args:
+            snapshot: Holds the extents in memory until they are recorded.
+            extents: Origin offset and bytes of each.
+            timeout_s: How long to wait for room in the queue.
+            lease: Released when they are recorded, or given up.
+
+        Returns:
+            False where there is no room: nothing was queued, and nothing released.
+        """
+        journal, info = self._journal, snapshot.info
+        if not extents or journal is None or info is None:
+            snapshot.settle(extents)
+            if lease is not None:
+                self.release(lease)
+            return True
+        if self._storable is None or self._storable[0] is not info:
+            self._storable = info, Info(info.version, storable(info.details))
+
+        def settled(recorded: Sequence[Extent]) -> None:
+            snapshot.settle(recorded)
+            if lease is not None:
+                lease.release()
+
+        recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated)
+        return self._host.recorder.submit(recording, timeout_s=timeout_s)
+
+    async def record_in_time(
+        self, snapshot: Snapshot, extents: list[Extent], *, room_s: float, lease: "Lease | None" = None
+    ) -> None:
+        """Queue extents, waiting for room at most `room_s` seconds; without room they go unrecorded."""
+        if self.record(snapshot, extents, timeout_s=0, lease=lease):
+            return
+        taken = False
+        try:
+            taken = await asyncio.to_thread(self.record, snapshot, extents, timeout_s=room_s, lease=lease)
+        except RuntimeError:
+            taken = False  # no thread to wait in: the interpreter is about to end
+        finally:
+            if not taken:
+                snapshot.settle(extents)
+                if lease is not None:
+                    self.release(lease)
+        if not taken:
+            self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def attach_again(self) -> None:
+        """Look which segments there still are, after some were removed; it touches the cache directory."""
+        if self._owned is not None:
+            self._owned.attach()
+
+    def close(self) -> None:
+        """Seal and close the journal; call it behind the last recording."""
+        if self._owned is not None:
+            self._owned.close()
+
+    def forget(self) -> None:
+        """In a forked child: drop everything without writing or unlocking what is the parent's."""
+        if self._owned is not None:
+            self._owned.forget()
+
+
+NO_LEASE = Lease(None, ())
+
+
+def storable(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a file system's `info` what may be written to disk: JSON, of bounded size, and no address.
+
+    Addresses may have passwords or signatures in them, those that a server redirected to as well.
+    """
+    kept: dict[str, Any] = {}
+    room = DETAILS_BYTES
+    for name, value in details.items():
+        if name in {"name", "url"}:
+            continue
+        try:
+            text = json.dumps({name: value}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            continue
+        if "://" not in text and len(text) <= room:
+            kept[name] = value
+            room -= len(text)
+    return kept

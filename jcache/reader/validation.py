@@ -1,0 +1,237 @@
+"""Which version of a remote file this process reads: validated as the settings want it, kept, or given up whole."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.journal import StoredVersion, Version
+from jcache.origin import Info, Origin
+from jcache.reader.snapshot import REPLACED, Flight, FlightAbortedError, Snapshot, agrees
+from jcache.reader.store import Host, Store
+from jcache.reader.waiting import landed
+
+__all__ = ["RESTARTS", "Validation", "offline_message"]
+
+# How often a file that nobody has read yet may be found replaced before that is the reader's problem.
+RESTARTS = 4
+# The checksum of a file whose origin gives only a size, and for which JCACHE_VALIDATE=never vouches.
+WRITE_ONCE = "write-once"
+
+
+class Validation:
+    """The snapshot that reads of one remote file go by.
+
+    At any time at most one task validates; the others wait for it. Attributes other than methods are read-only.
+
+    Attributes:
+        snapshot: The version in use; None before the first validation and after it was given up.
+        open_s: What attaching and validating took so far, in seconds.
+    """
+
+    def __init__(self, host: Host, store: Store, *, url: str) -> None:
+        """Prepare the validation of a file.
+
+        Args:
+            host: The process's settings.
+            store: The file's journal.
+            url: The file's address for messages, without secrets.
+        """
+        self._host = host
+        self._store = store
+        self._url = url
+        self.snapshot: Snapshot | None = None
+        self.open_s = 0.0
+        self.opening: Flight | None = None
+        self._validated_s = 0.0
+        # Counts the changes of mind about the version: one that began before the last one is out of date.
+        self._epoch = 0
+        # Whether what the journal has may no longer be trusted without asking the origin.
+        self._must_stat = False
+        self._lock = threading.Lock()
+
+    def known(self) -> Info | None:
+        """Return the version as this process holds it, if it is validated and need not be asked for again."""
+        snapshot = self.fresh()
+        return None if snapshot is None else snapshot.info
+
+    def fresh(self) -> Snapshot | None:
+        """Return the snapshot in use, unless it must be validated first."""
+        validate = self._host.validate
+        if isinstance(validate, float) and time.monotonic() - self._validated_s >= validate:
+            return None
+        return self.snapshot
+
+    async def ready(self, origin: Origin) -> Snapshot:
+        """Return the snapshot to read: journal attached, version validated as the settings want it."""
+        while True:
+            snapshot = self.fresh()
+            if snapshot is not None:
+                return snapshot
+            with self._lock:
+                opening, epoch = self.opening, self._epoch
+                if opening is None:
+                    mine = self.opening = Flight()
+            if opening is not None:
+                if not await landed(opening):
+                    self._end_opening(opening, FlightAbortedError())
+                    continue
+                error = opening.done.exception()
+                if error is not None and not isinstance(error, FlightAbortedError):
+                    raise error
+                continue
+            started_s = time.perf_counter()
+            try:
+                snapshot = await self._open(origin)
+            except BaseException as error:
+                self._end_opening(mine, error if isinstance(error, Exception) else FlightAbortedError())
+                raise
+            self.open_s += time.perf_counter() - started_s
+            kept = self._keep(snapshot, epoch)
+            self._end_opening(mine, None)
+            if kept:
+                return snapshot
+
+    async def stat(self, origin: Origin) -> Info:
+        """Return the file's version and info as this process holds it: validated once, then kept.
+
+        Raises:
+            OfflineMissError: Nothing is known of the file and the origin must not be asked.
+            Exception: Whatever the origin's stat raises.
+        """
+        for _ in range(RESTARTS):
+            snapshot = await self.ready(origin)
+            if snapshot.info is not None:
+                return snapshot.info
+            try:
+                await self.pin_by_stat(snapshot, origin)
+            except OriginChangedError:
+                self.discard(snapshot)
+        msg = f"{self._url}: the remote file is being replaced again and again"
+        raise OriginChangedError(msg)
+
+    async def stored(self, origin: Origin) -> Info | None:
+        """Return the version and info where they may be had without asking the origin, else None.
+
+        Raises:
+            OfflineMissError: There are none, and the origin must not be asked.
+        """
+        if not self._host.offline and self._host.validate == "open":
+            return None
+        info = self.known()
+        if info is None and (self._host.offline or not self._must_stat):
+            info = self._trust(await self._store.versions(), None)
+            if info is not None:
+                info = await self.stat(origin)
+            elif self._host.offline:
+                raise OfflineMissError(offline_message(self._url))
+        return info
+
+    async def pin_by_stat(self, snapshot: Snapshot, origin: Origin) -> None:
+        """Find out which version a snapshot is of that nothing is known of yet."""
+        if self._host.offline:
+            raise OfflineMissError(offline_message(self._url))
+        await self.pin(snapshot, await origin.stat())
+
+    async def pin(self, snapshot: Snapshot, info: Info) -> Info:
+        """Hold what the origin has said against a snapshot's version; return it as it is recorded.
+
+        Raises:
+            OriginChangedError: It is another version.
+        """
+        info = self._vouched(info)
+        snapshot.pin(info, await self._store.view(info.version) if snapshot.info is None else None)
+        return info
+
+    def discard(self, snapshot: Snapshot) -> bool:
+        """Give up a version that the origin no longer has; return whether the application has bytes of it."""
+        with self._lock:
+            if self.snapshot is snapshot:
+                self.snapshot = None
+                self._must_stat = True
+                self._epoch += 1
+        return snapshot.discard()
+
+    def invalidate(self) -> None:
+        """Forget the version, because this process has written to the file: the next read asks the origin.
+
+        Reads under way end with the version that they began with; nothing more of it is recorded.
+        """
+        with self._lock:
+            snapshot, self.snapshot = self.snapshot, None
+            self._must_stat = True
+            self._epoch += 1
+        if snapshot is not None:
+            snapshot.outdated = True
+
+    async def _open(self, origin: Origin) -> Snapshot:
+        versions = await self._store.versions()
+        before = self.snapshot
+        info = self._trust(versions, before)
+        if info is None and before is not None and before.info is None:
+            return before  # nothing was ever proved: nothing to hold against the origin
+        if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
+            info = self._vouched(await origin.stat())
+            if isinstance(self._host.validate, float):
+                await self._store.touch(info.version)
+        if before is not None and before.info is not None and info is not None:
+            if agrees(before.info.version, info.version):
+                return before
+            if self.discard(before):
+                raise OriginChangedError(REPLACED)
+        return Snapshot(info, None if info is None else await self._store.view(info.version))
+
+    def _keep(self, snapshot: Snapshot, epoch: int) -> bool:
+        with self._lock:
+            if self._epoch != epoch:
+                return False
+            self.snapshot = snapshot
+            self._validated_s = time.monotonic()
+            return True
+
+    def _end_opening(self, opening: Flight, error: Exception | None) -> None:
+        with self._lock:
+            if self.opening is opening:
+                self.opening = None
+            if opening.done.done():
+                return
+            if error is None:
+                opening.done.set_result(None)
+            else:
+                opening.done.set_exception(error)
+
+    def _trust(self, versions: Sequence[StoredVersion], before: Snapshot | None) -> Info | None:
+        """Return the recorded version that may be used without asking the origin, if there is one."""
+        if not versions or (self._must_stat and not self._host.offline):
+            return None
+        validate, newest = self._host.validate, versions[0]
+        if self._host.offline or validate == "never":
+            return Info(newest.version, newest.info)
+        if isinstance(validate, float) and before is None:
+            age_s = time.time() - newest.validated_ns / 1e9
+            # A time in the future is another node's clock: no ground for trust.
+            if 0 <= age_s < validate:
+                return Info(newest.version, newest.info)
+        return None
+
+    def _vouched(self, info: Info) -> Info:
+        """With JCACHE_VALIDATE=never the user vouches for files of which the origin gives nothing but a size."""
+        version = info.version
+        if version.is_provable or self._host.validate != "never":
+            return info
+        return Info(Version(version.size_bytes, checksum=WRITE_ONCE), info.details)
+
+
+def as_origin_says(info: Info | None) -> Info | None:
+    """Return a version without what only the user vouches for: the origin knows nothing of that."""
+    if info is None or info.version.checksum != WRITE_ONCE:
+        return info
+    return Info(Version(info.version.size_bytes), info.details)
+
+
+def offline_message(url: str, missing: str = "nothing is known of this file") -> str:
+    """Say what is missing, and what to do."""
+    return (
+        f"{url}: {missing} and JCACHE_OFFLINE is set; "
+        f"run once with the origin in reach and JCACHE_OFFLINE unset, then again offline"
+    )
