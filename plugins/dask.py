@@ -54,7 +54,7 @@ class JCachePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
 
     Registered again it goes on with the new settings, and the report of its client stays one. Unregistered
     (`client.unregister_worker_plugin("jcache")`) it leaves the workers uncached. When the client that registered it
-    closes, the report of all workers is printed on stderr; not with `summary=False`.
+    closes, the report of all workers is printed on stderr, or shown in a notebook; not with `summary=False`.
 
     Works with processes and threads, with nannies and without. JCache has to be installed where the workers are.
 
@@ -297,12 +297,20 @@ def _closing(close: Any, client: Any) -> Any:
             try:
                 report = await _gather(client, ASK_AT_CLOSE_S)
                 if known.summary and report.requested_bytes:
-                    print(report, file=sys.stderr)  # noqa: T201 - the report
+                    _show(report)
             except Exception as error:  # noqa: BLE001 - a client's end is never held up by its report
                 _log.warning("no JCache report: %s: %s", type(error).__name__, error)
         await close(*args, **kwargs)
 
     return _close
+
+
+def _show(report: ShownReport) -> None:
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        ipython.display.display(report)
+    else:
+        print(report, file=sys.stderr)  # noqa: T201 - the report
 
 
 async def _gather(client: Any, timeout_s: float) -> ShownReport:

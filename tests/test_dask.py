@@ -57,7 +57,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with quiet(), LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as started:
+    with quiet(), LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as started:
         yield started
 
 
@@ -107,6 +107,16 @@ def wait_until(enough: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def wait_for_recording(client: Client) -> None:
+    """What is fetched is recorded behind the application's back, and another worker would be too early for it."""
+
+    def all_recorded() -> bool:
+        report = jcache_report(client)
+        return report.cache.recorded_bytes == report.origin.bytes > 0
+
+    wait_until(all_recorded)
+
+
 def saved(cache: Path) -> list[Report]:
     return [Report.load(path) for path in sorted(cache.glob(".reports/jcache.*.json"))]
 
@@ -126,6 +136,7 @@ def test_one_line_caches_in_workers_that_run_and_the_report_is_of_all(
     sent = nginx.body_bytes()
     assert 0 < sent == cold.origin.bytes == cold.read.miss_bytes + cold.readv.miss_bytes
 
+    wait_for_recording(client)
     nginx.reset()
     for worker in pids:  # each reads all files, wherever it read which before
         assert run(client, nginx, workers=[worker]) == wanted
@@ -197,6 +208,7 @@ def test_workers_that_come_later_cache_and_the_killed_count_up_to_their_last_int
     victim, _ = client.run(os.getpid)
     pid = client.run(os.getpid)[victim]
     assert run(client, nginx, MORE_COLUMNS, workers=[victim]) == wanted
+    wait_for_recording(client)
     counted = jcache_report(client)
     # The interval has passed once its file says as much as the worker did.
     wait_until(lambda: [r.requested_bytes for r in saved(cache_dir)] == [counted.requested_bytes])
@@ -228,7 +240,7 @@ def test_workers_that_come_later_cache_and_the_killed_count_up_to_their_last_int
 
 def test_workers_that_are_threads_share_one_session(nginx: Nginx, cache_dir: Path, tmp_path: Path) -> None:
     wanted = expected(nginx)
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     before = dict(os.environ)
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         client.register_plugin(JCachePlugin(cache_dir, summary=False))
@@ -258,7 +270,8 @@ def read(url, start):
 
 def main():
     directory, url = sys.argv[1:]
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
         read(url, 0)
         client.submit(read, url, 1000).result()
         client.register_plugin(JCachePlugin(directory, appname="mine"))
@@ -290,7 +303,7 @@ def test_in_a_job_that_caches_by_its_environment_each_read_is_in_one_report(
 
 def test_an_asynchronous_client(nginx: Nginx, cache_dir: Path) -> None:
     async def main() -> ShownReport:
-        options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+        options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
         async with (
             LocalCluster(**options, asynchronous=True) as cluster,
             Client(cluster, asynchronous=True) as client,
@@ -329,6 +342,7 @@ def sshd(directory: Path) -> Iterator[dict[str, Any]]:
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {directory}/host\nPidFile {directory}/pid\n"
         f"AuthorizedKeysFile {directory}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         "PermitRootLogin prohibit-password\n"
+        f'SetEnv "PYTHONPATH={os.environ.get("PYTHONPATH", "")}"\n'  # as for processes that are started without ssh
     )
     # As root, Debian's asks for an empty directory that its service would have made.
     place = Path("/run/sshd")
@@ -373,8 +387,8 @@ def test_workers_over_ssh(nginx: Nginx, cache_dir: Path, tmp_path: Path, capfd: 
             ["127.0.0.1"] * 3,
             connect_options=options,
             worker_class="distributed.Worker",  # without a nanny
-            worker_options={"nthreads": 1},
-            scheduler_options={"port": 0, "dashboard": False},
+            worker_options={"nthreads": 1, "host": "127.0.0.1"},
+            scheduler_options={"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
             remote_python=sys.executable,
         ) as cluster,
         Client(cluster) as client,
@@ -387,6 +401,7 @@ def test_workers_over_ssh(nginx: Nginx, cache_dir: Path, tmp_path: Path, capfd: 
         client.register_plugin(JCachePlugin(cache_dir, stats=OFTEN_S))
         for worker in pids:
             assert run(client, nginx, workers=[worker]) == wanted
+            wait_for_recording(client)
         report = jcache_report(client)
         assert report.processes == 2
         assert nginx.body_bytes() == report.origin.bytes == report.requested_bytes / 2 == report.hit_bytes

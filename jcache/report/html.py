@@ -23,44 +23,47 @@ if TYPE_CHECKING:
 LONGEST = 100
 """Rows of a table that are shown; the text says how many are left out."""
 
+# `.jc.jc`: a notebook has rules of its own for what stands in its outputs, which a single class would not overrule.
 STYLE = (
     svg.STYLE
     + f"""
 .jc{{color:var(--jc-ink);background:var(--jc-paper);font:15px/1.5 {svg.FONT};font-variant-numeric:tabular-nums}}
-.jc *{{box-sizing:border-box}}
-.jc main,.jc-part{{max-width:1040px;margin:0 auto;padding:28px 24px 48px}}
-.jc-part{{padding:16px}}
-.jc h1{{font-size:26px;line-height:1.25;margin:0;overflow-wrap:anywhere}}
-.jc h2{{font-size:17px;margin:36px 0 10px}}
-.jc p{{margin:4px 0}}
-.jc .jc-soft{{color:var(--jc-muted)}}
-.jc .jc-alarm{{color:var(--jc-bad);font-weight:600}}
-.jc code{{display:block;margin-top:10px;padding:8px 12px;background:var(--jc-card);border-radius:6px;
+.jc.jc *{{box-sizing:border-box}}
+.jc.jc main,.jc.jc .jc-part{{max-width:1040px;margin:0 auto;padding:28px 24px 48px}}
+.jc.jc .jc-part{{padding:16px}}
+.jc.jc h1{{font-size:26px;font-weight:700;line-height:1.25;margin:0;overflow-wrap:anywhere}}
+.jc.jc h2{{font-size:17px;font-weight:700;line-height:1.5;margin:36px 0 10px}}
+.jc.jc p{{margin:4px 0}}
+.jc.jc .jc-soft{{color:var(--jc-muted)}}
+.jc.jc .jc-alarm{{color:var(--jc-bad);font-weight:600}}
+.jc.jc code{{display:block;margin-top:10px;padding:8px 12px;background:var(--jc-card);border-radius:6px;
  font:13px/1.5 ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;overflow-wrap:anywhere}}
-.jc .jc-cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(168px,1fr));gap:12px;margin:22px 0 0}}
-.jc .jc-card{{background:var(--jc-card);border-radius:10px;padding:14px 16px}}
-.jc .jc-card dt{{color:var(--jc-muted);font-size:13px}}
-.jc .jc-card dd{{margin:2px 0 0;font-size:25px;font-weight:600;line-height:1.25}}
-.jc .jc-card small{{display:block;font-size:13px;font-weight:400;color:var(--jc-muted)}}
-.jc figure{{margin:28px 0 0;overflow-x:auto}}
-.jc figure svg{{display:block;min-width:640px;height:auto}}
-.jc .jc-groups{{columns:2 400px;column-gap:40px}}
-.jc .jc-groups table{{break-inside:avoid;margin-bottom:14px}}
-.jc .jc-scroll{{overflow-x:auto}}
-.jc table{{border-collapse:collapse;width:100%;font-size:14px;margin:0}}
-.jc caption{{text-align:left;color:var(--jc-muted);font-size:13px;padding:0 0 6px}}
-.jc th,.jc td{{padding:5px 10px 5px 0;border-bottom:1px solid var(--jc-line);text-align:right;white-space:nowrap;
+.jc.jc .jc-cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(168px,1fr));gap:12px;margin:22px 0 0}}
+.jc.jc .jc-card{{background:var(--jc-card);border-radius:10px;padding:14px 16px}}
+.jc.jc .jc-card dt{{color:var(--jc-muted);font-size:13px;font-weight:400}}
+.jc.jc .jc-card dt,.jc.jc .jc-card dd{{float:none;clear:none;width:auto;padding:0}}
+.jc.jc .jc-card dd{{margin:2px 0 0;font-size:25px;font-weight:600;line-height:1.25}}
+.jc.jc .jc-card small{{display:block;font-size:13px;font-weight:400;color:var(--jc-muted)}}
+.jc.jc figure{{margin:28px 0 0;overflow-x:auto}}
+.jc.jc figure svg{{display:block;min-width:640px;height:auto}}
+.jc.jc .jc-groups{{columns:2 400px;column-gap:40px}}
+.jc.jc .jc-groups table{{break-inside:avoid;margin-bottom:14px}}
+.jc.jc .jc-scroll{{overflow-x:auto}}
+.jc.jc table{{border-collapse:collapse;table-layout:auto;width:100%;font-size:14px;margin:0}}
+.jc.jc caption{{text-align:left;color:var(--jc-muted);font-size:13px;padding:0 0 6px}}
+.jc.jc th,.jc.jc td{{padding:5px 10px 5px 0;border-bottom:1px solid var(--jc-line);text-align:right;white-space:nowrap;
  background:none}}
-.jc thead th{{color:var(--jc-muted);font-weight:500;vertical-align:bottom}}
-.jc tr>:first-child{{text-align:left;white-space:normal;overflow-wrap:anywhere;width:46%}}
-.jc tbody th{{font-weight:400}}
-.jc .jc-groups td{{font-weight:600}}
-.jc .jc-groups .jc-bad{{color:var(--jc-bad)}}
-.jc .jc-bar{{display:inline-block;width:64px;height:9px;border-radius:2px;margin-right:8px;overflow:hidden;
+.jc.jc thead th{{color:var(--jc-muted);font-weight:500;vertical-align:bottom}}
+.jc.jc tr:nth-child(n){{background:none}}
+.jc.jc tr>:first-child{{text-align:left;white-space:normal;overflow-wrap:anywhere;width:46%}}
+.jc.jc tbody th{{font-weight:400}}
+.jc.jc .jc-groups td{{font-weight:600}}
+.jc.jc .jc-groups .jc-bad{{color:var(--jc-bad)}}
+.jc.jc .jc-bar{{display:inline-block;width:64px;height:9px;border-radius:2px;margin-right:8px;overflow:hidden;
  background:var(--jc-origin)}}
-.jc .jc-bar i{{display:block;height:100%;background:var(--jc-cache)}}
-.jc footer{{margin-top:40px;color:var(--jc-muted);font-size:13px}}
-@media print{{.jc{{{svg.COLORS}}}.jc h2{{break-after:avoid}}}}
+.jc.jc .jc-bar i{{display:block;height:100%;background:var(--jc-cache)}}
+.jc.jc footer{{margin-top:40px;color:var(--jc-muted);font-size:13px}}
+@media print{{.jc{{{svg.COLORS}}}.jc.jc h2{{break-after:avoid}}}}
 """.replace("\n", "")
 )
 

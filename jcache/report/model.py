@@ -230,6 +230,12 @@ class Report:
         """`jcache.<appname>.<host>.<pid>.<start>.json`; start in unix seconds, odd characters of names replaced."""
         return f"jcache.{_for_filename(self.appname)}.{_for_filename(self.host)}.{self.pid}.{self.start_time:.3f}.json"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from jcache.report.html import fragment
+
+        return fragment(self)
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document, schema 1, as plain Python values."""
         document: dict[str, Any] = {"schema": SCHEMA, **_plain(self)}
