@@ -75,6 +75,8 @@ TIMES = (
            ("small-files", "jcache-cold", "first"), ("small-files", "origin", "first")),
     _Times("small files: 1 ms origin / warm", 5.0,
            ("small-files-lan", "origin", "first"), ("small-files-lan", "jcache-warm", "first"), at_least=True),
+    _Times("the same with JCACHE_VALIDATE=never", 5.0,
+           ("small-files-lan", "origin", "first"), ("small-files-lan", "trusted-warm", "first"), at_least=True),
 )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ PANELS = (
     ("agc-wan", "the same, 20 ms away at 1 Gb/s"),
 )
 SHOWN = (
-    "origin", "local", "jcache-cold", "jcache-warm", "xcache-cold", "xcache-warm", "blockcache-cold", "blockcache-warm",
-    "filecache-cold", "filecache-warm",
+    "origin", "local", "jcache-cold", "jcache-warm", "trusted-warm", "xcache-cold", "xcache-warm",
+    "blockcache-cold", "blockcache-warm", "filecache-cold", "filecache-warm",
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def faded(way: str) -> str:
 def draw(report: dict[str, Any]) -> str:
     """Return a picture of times relative to the origin alone, one panel for each workload, as SVG."""
     width, bar, gap, label, head = 760, 15, 5, 190, 34
-    colours = {"origin": "#8a8f98", "local": "#8a8f98", "jcache": "#1f77b4"}
+    colours = {"origin": "#8a8f98", "local": "#8a8f98", "jcache": "#1f77b4", "trusted": "#1f77b4"}
     body: list[str] = []
     y = 8
     for name, title in PANELS:

@@ -218,7 +218,8 @@ class Stage:
         cache = self.new_cache() if family in CACHED else None
         if cache is not None:
             cache.mkdir(parents=True)
-        jcache = cache if family == "jcache" else None
+        jcache = cache if family in {"jcache", "trusted"} else None
+        env = {"JCACHE_VALIDATE": "never"} if family == "trusted" else None
         out = {}
         try:
             for temperature in ("cold", "warm") if cache is not None else ("",):
@@ -228,7 +229,7 @@ class Stage:
                 if counted:
                     spec |= {"passes": 1, "digest": True}
                 before = self._sent(workload) if counted else 0
-                sample = self.run(spec, jcache=jcache)
+                sample = self.run(spec, jcache=jcache, env=env)
                 sent = self._sent(workload) - before if counted else 0
                 where = self.xcache(workload.link, counted=counted)[1] if family == "xcache" else cache
                 out[f"{family}-{temperature}".rstrip("-")] = (sample, sent, disk_bytes(where, cache) if counted else 0)

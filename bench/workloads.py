@@ -7,15 +7,17 @@ from typing import Literal
 
 from daemons import LAN, STREAM, WAN, Link
 
-Family = Literal["origin", "local", "jcache", "blockcache", "filecache", "xcache", "whole"]
-FAMILIES: tuple[Family, ...] = ("origin", "whole", "local", "jcache", "blockcache", "filecache", "xcache")
-CACHED = {"jcache", "blockcache", "filecache", "xcache"}
+Family = Literal["origin", "local", "jcache", "trusted", "blockcache", "filecache", "xcache", "whole"]
+FAMILIES: tuple[Family, ...] = ("origin", "whole", "local", "jcache", "trusted", "blockcache", "filecache", "xcache")
+CACHED = {"jcache", "trusted", "blockcache", "filecache", "xcache"}
 MEANING = {
     "origin": "origin alone",
     "whole": "origin, one large read",
     "local": "local file through fsspec",
     "jcache-cold": "JCache, cold",
     "jcache-warm": "JCache, warm",
+    "trusted-cold": "JCache, VALIDATE=never, cold",
+    "trusted-warm": "JCache, VALIDATE=never, warm",
     "blockcache-cold": "fsspec blockcache, cold",
     "blockcache-warm": "fsspec blockcache, warm",
     "filecache-cold": "fsspec filecache, cold",
@@ -53,8 +55,8 @@ class Workload:
     passes: int = 3
 
 
-ALL: tuple[Family, ...] = ("origin", "local", "jcache", "blockcache", "filecache", "xcache")
-AWAY: tuple[Family, ...] = ("origin", "jcache", "blockcache", "xcache")
+ALL: tuple[Family, ...] = ("origin", "local", "jcache", "trusted", "blockcache", "filecache", "xcache")
+AWAY: tuple[Family, ...] = ("origin", "jcache", "trusted", "blockcache", "xcache")
 PLAIN: tuple[Family, ...] = ("origin", "local", "jcache")
 
 WORKLOADS = {
@@ -81,9 +83,9 @@ WORKLOADS = {
             "stream-8k-xrootd", "stream", "stream", "xrootd", ("origin", "whole", "jcache"),
             "front to back in steps of 8 kB, XRootD, 10 ms away at 1 Gb/s", STREAM, step=8000, passes=1,
         ),
-        Workload("small-files", "many", "objects", "http", PLAIN,
+        Workload("small-files", "many", "objects", "http", (*PLAIN, "trusted"),
                  "many files of 4 kB in one asynchronous call", passes=1),
-        Workload("small-files-lan", "many", "objects", "http", ("origin", "jcache"),
+        Workload("small-files-lan", "many", "objects", "http", ("origin", "jcache", "trusted"),
                  "the same, 1 ms away", LAN, passes=1),
     )
 }  # fmt: skip
