@@ -162,7 +162,7 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
                     self._own(
                         counters,
                         running,
-                        appname=f"cell [{self.shell.execution_count}]",
+                        appname=f"cell [{_number(self.shell)}]",
                         command=next((line for line in cell.splitlines() if line.strip()), ""),
                         user_s=stop.user - start.user,
                         sys_s=stop.system - start.system,
@@ -203,7 +203,7 @@ def _add_sizes(counters: Counters, session_counters: Counters) -> None:
 def _run(shell: Any, cell: str) -> None:
     """Run a cell's code as if no magic stood above it: its last expression is shown, an error is the cell's."""
     source = shell.transform_cell(cell)
-    name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+    name = shell.compile.cache(source, _number(shell), raw_code=cell)
     nodes = shell.transform_ast(shell.compile.ast_parse(source, filename=name)).body
     last = [nodes.pop()] if nodes and isinstance(nodes[-1], ast.Expr) else []
     for code in (
@@ -211,6 +211,11 @@ def _run(shell: Any, cell: str) -> None:
         shell.compile(ast.Interactive(last), name, "single"),  # which calls the display hook
     ):
         exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102 - the user's own code
+
+
+def _number(shell: Any) -> int:
+    """Return the number of the cell that runs; IPython 9 has counted `execution_count` up by then, 8 has not."""
+    return len(shell.history_manager.input_hist_parsed) - 1
 
 
 def _running() -> Session:

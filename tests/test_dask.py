@@ -238,6 +238,20 @@ def test_workers_that_come_later_cache_and_the_killed_count_up_to_their_last_int
     assert jcache_report(client).requested_bytes == report.requested_bytes
 
 
+def test_workers_that_cannot_write_reports_are_asked(
+    client: Client, nginx: Nginx, cache_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    client.register_plugin(JCachePlugin(cache_dir, json=tmp_path / "file" / "no", stats=OFTEN_S, summary=False))
+    wanted = expected(nginx)
+    assert run(client, nginx) == wanted
+    report = jcache_report(client)
+    assert report.files.unique == 3
+    assert [member.requested_bytes > 0 for member in report.members] == [True] * report.processes
+    client.unregister_worker_plugin("jcache")
+    assert jcache_report(client).requested_bytes == report.requested_bytes  # as they were asked last
+
+
 def test_workers_that_are_threads_share_one_session(nginx: Nginx, cache_dir: Path, tmp_path: Path) -> None:
     wanted = expected(nginx)
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
