@@ -38,10 +38,17 @@ COSTS = ("attach", "calls", "start", "two")
 @click.option(
     "--show", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Measure nothing; show these results."
 )
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write tables for documents there.",
+)
 @click.option("--list", "listing", is_flag=True, help="Name what can be measured.")
 def main(
     only: str | None, ways: str | None, rounds: int, size: str, json_file: Path | None, svg: Path | None,
-    data: Path | None, work: Path | None, show: Path | None, listing: bool,
+    data: Path | None, work: Path | None, show: Path | None,
+    markdown_file: Path | None, listing: bool,
 ) -> None:  # fmt: skip
     """Measure JCache against its origin, local files and other caches, and hold it against its bars."""
     from workloads import FAMILIES, WORKLOADS
@@ -71,11 +78,13 @@ def main(
         finally:
             if own is not None:
                 shutil.rmtree(own, ignore_errors=True)
-    from show import draw, print_tables
+    from show import draw, markdown, print_tables
 
     print_tables(console, report)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1))
+    if markdown_file is not None:
+        markdown_file.write_text(markdown(report))
     if svg is not None:
         svg.write_text(draw(report))
 

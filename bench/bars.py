@@ -33,8 +33,8 @@ class Check:
 
     @property
     def met(self) -> bool | None:
-        """Whether it holds; None where nothing was measured."""
-        if self.measured is None:
+        """Whether it holds; None where nothing was measured, or is shown for comparison only."""
+        if self.measured is None or self.bar.endswith("(no bar)"):
             return None
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 

@@ -84,6 +84,34 @@ def bars_of(checks: list[dict[str, Any]]) -> Table:
     return table
 
 
+def markdown(report: dict[str, Any]) -> str:
+    """Return bars and ratios as the tables of `docs/performance.md`."""
+    lines = ["| bar | limit | measured (quartiles) | |", "|---|---:|---:|---|"]
+    for check in report["checks"]:
+        sign = "≥" if check["at_least"] else "≤"
+        verdict = {True: "met", False: "missed", None: ""}[check["met"]]
+        lines.append(f"| {check['bar']} | {sign} {check['limit']:g} | {check['text']} | {verdict} |")
+    names = [name for name in report["workloads"] if "origin" in report["workloads"][name]]
+    shown = [way for way in MEANING if any(way in report["workloads"][name] for name in names)]
+    lines += ["", f"| time / origin alone | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    for way in shown:
+        cells = []
+        for name in names:
+            ways = report["workloads"][name]
+            cells.append(f"{paired(ways[way]['first'], ways['origin']['first']).median:.2f}" if way in ways else "")
+        lines.append(f"| {MEANING[way]} | {' | '.join(cells)} |")
+    lines += ["", f"| on disk / asked for | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    for way in shown:
+        if not way.endswith("-cold"):
+            continue
+        cells = []
+        for name in names:
+            ways = report["workloads"][name]
+            cells.append(f"{ways[way]['disk_bytes'] / asked_bytes(ways):.4f}" if way in ways else "")
+        lines.append(f"| {MEANING[way].removesuffix(', cold')} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def faded(way: str) -> str:
     return ' fill-opacity="0.55"' if way.endswith("cold") else ""
 

@@ -64,7 +64,7 @@ WORKLOADS = {
     for workload in (
         Workload("seed", "vectors", "seed", "xrootd", ALL, "6.44 % of 1 GB, ranges of 0.58 MB, nine in a vector"),
         Workload("seed-lan", "vectors", "seed", "xrootd", AWAY, "the same, 1 ms away", LAN),
-        Workload("seed-wan", "vectors", "seed", "xrootd", AWAY, "the same, 20 ms away at 1 Gb/s", WAN),
+        Workload("seed-wan", "vectors", "seed", "xrootd", AWAY, "the same, 20 ms away at 1 Gb/s", WAN, passes=1),
         Workload("peers", "vectors", "peers", "xrootd", ALL, "63 MB in 124 ranges and 25 vectors"),
         Workload("agc-ranges", "vectors", "agc", "xrootd", ALL, "what uproot asks for, without uproot"),
         Workload("agc", "uproot", "ttree", "xrootd", ALL, "uproot, seven columns, TTree"),
