@@ -19,13 +19,16 @@ OK, PARTIAL, PRECONDITION_FAILED, OUT_OF_RANGE, NOT_FOUND = 200, 206, 412, 416, 
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 CHUNK_BYTES = 1 << 20
 RETRIES = 2
+# What a server is taken to read from its disk in one go.
+AT_ONCE_BYTES = 256 << 10
 
 
 class HttpOrigin(FileSystemOrigin):
     """One file of an HTTP server (RFC 9110).
 
     Bytes are asked for with `If-Match` where the server has strong entity tags, and each response's own `ETag`,
-    `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof.
+    `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof, but for one
+    `HEAD` behind bodies that are large, or took longer than a round trip.
     """
 
     async def stat(self) -> Info:
@@ -45,15 +48,17 @@ class HttpOrigin(FileSystemOrigin):
                     return await self._get(session, part, known)
 
             answers = [await one(ranges[0])] if len(ranges) == 1 else await asyncio.gather(*map(one, ranges))
-        for answer in answers:
-            if isinstance(answer, OriginChangedError):
-                raise answer
-        good = [answer for answer in answers if isinstance(answer, _Answer)]
-        info = common_info(good)
-        if info is not None and known is not None:
-            if not agrees(known.version, info.version):
-                raise OriginChangedError(REPLACED)
-            info = known
+            for answer in answers:
+                if isinstance(answer, OriginChangedError):
+                    raise answer
+            good = [answer for answer in answers if isinstance(answer, _Answer)]
+            info = common_info(good)
+            if info is not None and known is not None:
+                if not agrees(known.version, info.version):
+                    raise OriginChangedError(REPLACED)
+                info = known
+            if info is not None and took_long(good):
+                await self._ask_again(session, info.version)
         return Fetched(
             [answer.body if isinstance(answer, _Answer) else answer for answer in answers],
             info,
@@ -61,6 +66,18 @@ class HttpOrigin(FileSystemOrigin):
             requests=len(ranges),
             retries=sum(answer.retries for answer in good),
         )
+
+    async def _ask_again(self, session: Any, version: Version) -> None:
+        """Ask whether the file is still of a version; servers that do not answer such questions are not pressed."""
+        options = dict(self.fs.kwargs)
+        headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
+        options.setdefault("allow_redirects", True)
+        async with session.head(self.fs.encode_url(self.path), headers=headers, **options) as response:
+            if response.status != OK or not response.headers.get("Content-Length", "").isdecimal():
+                return
+            now = self._version(response.headers, int(response.headers["Content-Length"]))
+        if now.is_provable and not agrees(version, now):
+            raise OriginChangedError(REPLACED)
 
     async def _get(self, session: Any, part: OriginRange, known: Info | None) -> "_Answer | Exception":
         retries = 0
@@ -87,7 +104,9 @@ class HttpOrigin(FileSystemOrigin):
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if known is not None and known.version.etag is not None:
             headers["If-Match"] = known.version.etag
+        asked_s = time.monotonic()
         async with session.get(self.fs.encode_url(self.path), headers=headers, **options) as response:
+            told_s = time.monotonic()
             if response.status == PRECONDITION_FAILED and "If-Match" in headers:
                 raise OriginChangedError(REPLACED)
             if response.status == OUT_OF_RANGE:
@@ -105,7 +124,9 @@ class HttpOrigin(FileSystemOrigin):
                 size = self._check_range(response.headers, start, stop, len(body))
             else:
                 body, size = await self._cut(response, start, stop)
-            return _Answer(body, response.headers, self._info(response, size, known))
+            answer = _Answer(body, response.headers, self._info(response, size, known))
+            answer.asked_s, answer.told_s, answer.done_s = asked_s, told_s, time.monotonic()
+            return answer
 
     def _check_range(self, headers: Mapping[str, str], start: int, stop: int | None, length: int) -> int | None:
         """Check that a partial response holds the range asked for, whole; return the file's size if it is told."""
@@ -185,10 +206,25 @@ class HttpOrigin(FileSystemOrigin):
         return Version(size, mtime_ns=nanoseconds(headers.get("Last-Modified")), etag=strong(headers.get("ETag")))
 
 
+def took_long(answers: "Sequence[_Answer]") -> bool:
+    """Whether the file may have been overwritten in place while the server sent these bodies.
+
+    A server names the version when it begins to send; nginx then goes on with whatever the file holds. Only a question
+    behind the bytes can tell. It is spared for what a server has read at once as it named the version: little, and
+    delivered within a round trip.
+    """
+    answers = [answer for answer in answers if answer.body]
+    if not answers:
+        return False
+    round_trip_s = min(answer.told_s - answer.asked_s for answer in answers)
+    sending_s = max(answer.done_s for answer in answers) - min(answer.told_s for answer in answers)
+    return sending_s > round_trip_s or sum(len(answer.body) for answer in answers) > AT_ONCE_BYTES
+
+
 class _Answer:
     """The bytes of one range and what the response said of them."""
 
-    __slots__ = ("beyond", "body", "info", "retries", "settled", "size_bytes")
+    __slots__ = ("asked_s", "beyond", "body", "done_s", "info", "retries", "settled", "size_bytes", "told_s")
 
     def __init__(
         self,
@@ -205,6 +241,8 @@ class _Answer:
         self.beyond = beyond
         self.size_bytes = size_bytes
         self.retries = 0
+        # When the request was sent, its headers came, and its body was there.
+        self.asked_s = self.told_s = self.done_s = 0.0
         date = parsed(headers.get("Date", ""))
         # By the server's own clock where it tells the time.
         read_s = time.time() if date is None else date.timestamp()
