@@ -83,14 +83,18 @@ def test_a_sealed_million_has_no_object_per_extent(million):
     assert run.starts.obj is run.lengths.obj is run.positions.obj is run.checksums.obj, "columns are the read buffer"
 
 
-def test_an_unsealed_million_is_scanned_without_a_step_per_extent(tmp_path):
-    version = filled(tmp_path, 1_000_000, sealed=False)
+@pytest.mark.parametrize("order", ["ascending", "random"])
+def test_an_unsealed_million_is_scanned_without_a_step_per_extent(tmp_path, order):
+    rows = list(range(1_000_000))
+    if order == "random":
+        random.Random(1).shuffle(rows)
+    version = filled(tmp_path, 1_000_000, order=rows, sealed=False)
     storage = FaultyStorage()
     reader = Journal(storage, str(tmp_path), "x")
     start = time.process_time()
     reader.attach()
     elapsed_s = time.process_time() - start
-    assert elapsed_s < 3, "1 s is the bar on a machine of its own"
+    assert elapsed_s < 3, "1 s is the bar on a machine of its own, where it takes 0.75 s in random order"
     assert storage.counts["pread"] < 1.05 * 1_000_000 / 512, "one read for each frame's header and table"
     check_some(reader, version, 1_000_000)
     gc.collect()

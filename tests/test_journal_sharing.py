@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -261,3 +262,47 @@ target.close()
     assert readables == ["100", "200", "300"]
     assert {path.stat().st_uid for path in (root / "a" / "b").iterdir()} == {10_001, 10_002}
     assert Storage().stat(str(root / "a")).st_gid == 10_000
+
+
+def test_who_looks_for_others_does_not_wait_for_a_slow_write(tmp_path):
+    writing, go_on = threading.Event(), threading.Event()
+
+    class Slow(Storage):
+        def pwritev(self, fd, buffers, position):
+            writing.set()
+            assert go_on.wait(60)
+            return super().pwritev(fd, buffers, position)
+
+    target = attached(tmp_path, Slow())
+    view = target.view(VERSION)
+    thread = threading.Thread(target=record, args=(target, (0, 10)))
+    thread.start()
+    assert writing.wait(60)
+    record(other := attached(tmp_path), (10, 30))
+    assert target.refresh(wait=False), "another thread may look meanwhile"
+    assert readable(view) == 20
+    assert target.others_live()
+    assert target.lease([(40, 50)]).ranges
+    target.announce()
+    other.close()
+    assert target.refresh(wait=False)
+    go_on.set()
+    thread.join()
+    assert readable(view) == 30
+    target.close()
+    assert readable(attached(tmp_path).view(VERSION)) == 30
+
+
+def test_an_announced_segment_that_somebody_removed(tmp_path):
+    target = attached(tmp_path)
+    target.announce()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    target.seal()
+    target.announce()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    target.refresh()
+    assert record(target, (0, 10))
+    target.close()
+    assert readable(attached(tmp_path).view(VERSION)) == 10

@@ -79,6 +79,17 @@ class JournalMachine(RuleBasedStateMachine):
         each.refresh()
         self.check(each, which, [(start, min(SIZE, start + length))])
 
+    @rule(each=journals)
+    def announce(self, each: Journal) -> None:
+        each.announce()
+
+    @rule(each=journals, at_least=st.integers(1, 3))
+    def compact(self, each: Journal, at_least: int) -> None:
+        each.compact(at_least=at_least)
+        each.refresh()
+        for which in range(2):
+            self.check(each, which, self.model[which])
+
     @rule(each=journals, which=which)
     def read_everything(self, each: Journal, which: int) -> None:
         each.refresh()

@@ -214,3 +214,59 @@ def test_closing_the_journal_ends_its_leases(tmp_path, holder):
     assert not storage.open_fds
     lease.release()
     assert not target.lease([(0, 10)]).ranges
+
+
+def test_processes_that_start_together_fetch_each_byte_once(tmp_path):
+    """What `jcache.journal.leases` tells a reader to do, done by four processes that read the same at the same time."""
+    program = """
+        import time
+        from jcache.journal import Contended
+        from jcache.journal.leases import LEASE_LIMIT_S
+        from jcache.locks import pauses
+        target = attached(directory)
+        target.announce()
+        view, fetched, waits = target.view(VERSION), 0, 0
+        def missing(wanted):
+            return [part[:2] for a, b in wanted for part in view.find(a, b) if part[2] is None]
+        print("ready", flush=True)
+        input()
+        for first in range(0, 1_000_000, 20_000):
+            wanted = [(first + 1000 * i, first + 1000 * i + 500) for i in range(20)]
+            while gaps := missing(wanted):
+                lease = target.lease(gaps) if target.others_live() else None
+                if isinstance(lease, Contended):
+                    waits += 1
+                    for pause_s in pauses(LEASE_LIMIT_S):
+                        time.sleep(pause_s)
+                        if lease.is_over():
+                            break
+                    else:
+                        lease.give_up()
+                    lease = None
+                    target.refresh()
+                    continue
+                if target.refresh() and missing(wanted) != gaps:
+                    if lease is not None:
+                        lease.release()
+                    continue
+                time.sleep(0.003)  # the way to the origin
+                fetched += sum(b - a for a, b in gaps)
+                record(target, *gaps)
+                if lease is not None:
+                    lease.release()
+        assert readable(view, 0, 1_000_000) == 500_000
+        print(fetched, waits, flush=True)
+        target.close()
+    """
+    processes = [start(program, tmp_path, seed) for seed in range(4)]
+    for process in processes:
+        assert answer(process) == "ready"
+    for process in processes:
+        tell(process)
+    told = [answer(process).split() for process in processes]
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    assert sum(int(waits) for _, waits in told) > 0, "they met"
+    # Only who came first did not see the others, and fetched one vector of 10,000 bytes without a lease.
+    assert 500_000 <= sum(int(fetched) for fetched, _ in told) <= 510_000

@@ -6,7 +6,7 @@ them. Whoever removes a segment has published its bytes before; so two who compa
 them, waste their time, and lose nothing. Killed at any moment, it leaves a temporary file, or the same bytes twice; the
 next compaction clears up.
 
-Memory holds the tables of all that is merged, some 150 bytes an extent, and some 16 MiB of data.
+Memory holds the tables of all that is merged, some 200 bytes an extent, and some 16 MiB of data.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from jcache.journal.errors import JournalError
 from jcache.journal.format import checksum
 from jcache.journal.segment import read_all
-from jcache.journal.table import is_disjoint
+from jcache.journal.table import is_disjoint, sort_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from jcache.journal.format import Columns
+    from jcache.journal.format import Column, Columns
     from jcache.journal.segment import Segment
     from jcache.journal.writer import SegmentWriter
     from jcache.ranges import Range
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Copy", "TimeUp"]
 
 _BLOCK_BYTES, _WORTH_SKIPPING_BYTES = 4 * 1024 * 1024, 64 * 1024
-_BATCH_BYTES, _BATCH_EXTENTS = 8 * 1024 * 1024, 10_000
+_BATCH_BYTES, _BATCH_EXTENTS = 8 * 1024 * 1024, 50_000
 
 
 class TimeUp(Exception):  # noqa: N818  # what happened, not what failed
@@ -145,12 +145,11 @@ class _Covered:
         return new
 
 
-def _blocks(lengths: Iterable[int], positions: array[int]) -> Iterator[list[int]]:
+def _blocks(lengths: Column, positions: Column) -> Iterator[list[int]]:
     """Yield rows by position, in groups that one read serves."""
-    lengths = list(lengths)
     rows: list[int] = []
     first = reach = 0
-    for row in sorted(range(len(lengths)), key=positions.__getitem__):
+    for row in sort_rows(positions):
         position, length = positions[row], lengths[row]
         if rows and (position - reach > _WORTH_SKIPPING_BYTES or position + length - first > _BLOCK_BYTES):
             yield rows
@@ -169,7 +168,7 @@ def _contested(tables: list[Columns]) -> bytearray | None:
     for table in tables:
         starts.extend(table.starts)
         lengths.extend(table.lengths)
-    order = sorted(range(len(starts)), key=starts.__getitem__)
+    order = sort_rows(starts)
     if is_disjoint(array("Q", map(starts.__getitem__, order)), array("I", map(lengths.__getitem__, order))):
         return None
     contested = bytearray(len(starts))

@@ -30,8 +30,9 @@ __all__ = ["Journal", "StoredVersion"]
 class Journal:
     """All segments of one remote file in one directory.
 
-    Any thread may call any method. One lock orders what changes the journal; it is held over operations on the cache
-    directory, never over the origin's. Views read without it. A forked child must call `forget` before anything else.
+    Any thread may call any method. One lock orders what is written, and one what is known; both are held over
+    operations on the cache directory, never over the origin's, and who looks for others' bytes does not wait for a
+    write of this process. Views read without either. A forked child must call `forget` before anything else.
     Nothing is written when a journal is let go of without `close`: its segment stays unsealed, and valid.
     """
 
@@ -60,6 +61,7 @@ class Journal:
         self._reset()
 
     def _reset(self) -> None:
+        self._writing = threading.RLock()  # taken before the other one, where both are
         self._lock = threading.RLock()
         self._directory.forget()
         self._segments = Segments(self._storage, self._directory, self._identity)
@@ -116,8 +118,8 @@ class Journal:
         changed again within the same tick.
 
         Args:
-            wait: Whether to wait while this journal is being written to, which takes as long as the directory pleases;
-                else nothing new is found then.
+            wait: Whether to wait for another thread that is looking, beginning a segment or sealing one, which takes as
+                long as the directory pleases; else nothing new is found then.
 
         Returns:
             True if anything new was found.
@@ -185,24 +187,26 @@ class Journal:
         Raises:
             JournalError: Nothing was recorded. The same call may succeed later.
         """
-        extents = [(start, memoryview(data).cast("B")) for start, data in extents]
-        extents = [(start, data) for start, data in extents if len(data)]
+        views = [(start, memoryview(data).cast("B")) for start, data in extents]
+        views = [(start, data) for start, data in views if len(data)]
         if not version.is_provable:
             raise JournalError("bytes of a version that proves nothing are not recorded")
-        if any(start < 0 or start + len(data) > version.size_bytes for start, data in extents):
+        if any(start < 0 or start + len(data) > version.size_bytes for start, data in views):
             raise JournalError(f"an extent lies outside the file of {version.size_bytes} bytes")
-        if not extents:
+        if not views:
             return 0
-        with self._lock:
-            if self._closed:
-                raise JournalError("the journal is closed")
+        with self._writing:
             try:
-                writer = self._writer_for(version, info)
-                size, replaced = writer.append(extents)
+                with self._lock:
+                    if self._closed:
+                        raise JournalError("the journal is closed")
+                    writer = self._writer_for(version, info)
+                size, replaced = writer.append(views)
             except OSError as error:
                 raise self._failure("cannot record in", error) from error
             if replaced:
-                self._publish()
+                with self._lock:
+                    self._publish()
             return size
 
     def _own_writer(self) -> SegmentWriter | None:
@@ -247,7 +251,7 @@ class Journal:
         Raises:
             JournalError: It stays unsealed, and valid.
         """
-        with self._lock:
+        with self._writing, self._lock:
             try:
                 self._seal()
             except OSError as error:
@@ -271,7 +275,7 @@ class Journal:
         Raises:
             JournalError: Sealing failed; everything is let go of nevertheless.
         """
-        with self._lock:
+        with self._writing, self._lock:
             try:
                 self.seal()
             finally:
@@ -285,7 +289,7 @@ class Journal:
         """
         views = list(self._views.values())
         self._leases.forget()
-        # The lock may be held by a thread that the child does not have.
+        # The locks may be held by threads that the child does not have.
         self._reset()
         for view in views:
             view.runs = ()
@@ -339,7 +343,7 @@ class Journal:
         Raises:
             JournalError: Some could not be removed.
         """
-        with self._lock:
+        with self._writing, self._lock:
             if self._closed:
                 return
             self._own_writer()

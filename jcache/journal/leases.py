@@ -1,10 +1,9 @@
 """Leases: who is fetching which bytes of a remote file just now, so that others wait for them instead.
 
 A lease is a set of byte-range locks on one empty file in the journal's directory, at the offsets that the remote file's
-bytes have. Use, on a miss, only while `Journal.others_live`:
+bytes have. Use, on a miss:
 
-    journal.refresh()                           # others may have published these bytes already
-    answer = journal.lease(gaps)
+    answer = journal.lease(gaps) if journal.others_live() else None
     if isinstance(answer, Contended):           # the reader holds nothing now, so nobody waits for it in a circle
         for pause_s in pauses(LEASE_LIMIT_S):
             sleep(pause_s)
@@ -12,14 +11,16 @@ bytes have. Use, on a miss, only while `Journal.others_live`:
                 break
         else:
             answer.give_up()
-        refresh, plan, and ask again            # what is still a gap
-    else:
-        fetch; record; answer.release()         # when the bytes are in the journal, or will not be
+    journal.refresh()                           # behind the lease: what others had was published before they released
+    plan again: what is still a gap             # nothing, and a lease: release it; a gap, and no lease: from the top
+    fetch; record; answer.release()             # when the bytes are in the journal, or will not be
 
-A holder publishes before it releases, so who waited finds the bytes with one refresh. Once `LEASE_LIMIT_S` was not
-enough (the holder is stopped, or slow), `lease` answers with a lease that holds nothing where it would have had to
-wait. That costs a second fetch of the same bytes, as does everything else that goes wrong here: no byte's rightness
-depends on a lease. All calls but the answers' attributes may block as long as the directory does.
+A holder publishes before it releases, so who waited, or came a moment later, finds the bytes with one refresh. Once
+`LEASE_LIMIT_S` was not enough (the holder is stopped, or slow), `lease` answers with a lease that holds nothing where
+it would have had to wait. That costs a second fetch of the same bytes, as does everything else that goes wrong here: no
+byte's rightness depends on a lease. All calls but the answers' attributes may block as long as the directory does.
+
+Of processes that start together the first one sees no other, so its first fetch has no lease, and may be done twice.
 
 Cost: one lock call for each range, at most 32 for any number of ranges (the closest are joined), one more to release
 them all; the file is opened at the first. Nothing where leases are not wanted.

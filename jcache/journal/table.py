@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jcache.journal.format import Column
     from jcache.storage import Storage
 
-__all__ = ["Run", "Source", "Table", "is_disjoint", "open_source"]
+__all__ = ["Run", "Source", "Table", "is_disjoint", "open_source", "sort_rows"]
 
 
 class Source:
@@ -117,7 +117,10 @@ class Run:
 
 
 class Table:
-    """All extents known of one segment. Changed under the journal's lock, searched without one.
+    """All extents known of one segment, searched without a lock.
+
+    Changed under the journal's lock; one's own segment while it is written, by its writer alone. `forget` may come at
+    any time: where a merge misses it, the extent is found damaged once more.
 
     Attributes:
         runs: The runs, longest first; replaced, never changed, when there are others.
@@ -188,8 +191,7 @@ def _ordered(columns: Columns) -> Columns:
     if 0 not in lengths:
         if is_disjoint(starts, lengths):
             return columns
-        order = sorted(range(len(starts)), key=starts.__getitem__)
-        columns = _picked(columns, order)
+        columns = _picked(columns, sort_rows(starts))
         if is_disjoint(columns.starts, columns.lengths):
             return columns
     return _picked(columns, _outermost(columns.starts, columns.lengths))
@@ -203,9 +205,9 @@ def is_disjoint(starts: Column, lengths: Column) -> bool:
     return all(map(le, map(add, starts, lengths), following))
 
 
-def _outermost(starts: Column, lengths: Column) -> list[int]:
-    kept: list[int] = []
-    for row in sorted(range(len(starts)), key=starts.__getitem__):
+def _outermost(starts: Column, lengths: Column) -> array[int]:
+    kept = array("Q")
+    for row in sort_rows(starts):
         stop = starts[row] + lengths[row]
         if not lengths[row]:
             continue
@@ -216,7 +218,14 @@ def _outermost(starts: Column, lengths: Column) -> list[int]:
     return kept
 
 
-def _picked(columns: Columns, order: list[int]) -> Columns:
+def sort_rows(column: Column) -> array[int]:
+    """Return the numbers of all rows, ordered by a column; rows of one value keep their order."""
+    # An array, because the sorted integers lie all over the memory: to go through them four times takes longer than to
+    # sort them (1,000,000 rows: 2.0 s against 0.4 s; from an array 0.3 s).
+    return array("Q", sorted(range(len(column)), key=column.__getitem__))
+
+
+def _picked(columns: Columns, order: Sequence[int]) -> Columns:
     return Columns(
         array("Q", map(columns.starts.__getitem__, order)),
         array("I", map(columns.lengths.__getitem__, order)),

@@ -112,12 +112,12 @@ class SegmentWriter:
         self.segment.metadata = metadata
         self._header = pack_header(self.segment.source.salt, metadata.pack())
 
-    def append(self, extents: Sequence[tuple[int, Buffer]]) -> tuple[int, bool]:
+    def append(self, extents: Sequence[tuple[int, memoryview]]) -> tuple[int, bool]:
         """Append one frame.
 
         Args:
-            extents: Offset in the remote file and bytes of each extent, not empty, in the order in which they were
-                asked for.
+            extents: Offset in the remote file and bytes (views of single bytes) of each extent, not empty, in the order
+                in which they were asked for.
 
         Returns:
             Bytes written, and whether the table's runs were replaced.
@@ -130,10 +130,14 @@ class SegmentWriter:
         starts, lengths, sums = array("Q"), array("I"), array("Q")
         buffers: list[Buffer] = []
         for start, data in extents:
-            view = memoryview(data).cast("B")
-            buffers.append(view)
-            for offset in range(0, len(view), PIECE_BYTES):
-                piece = view[offset : offset + PIECE_BYTES]
+            buffers.append(data)
+            if len(data) <= PIECE_BYTES:
+                starts.append(start)
+                lengths.append(len(data))
+                sums.append(checksum(data, salt))
+                continue
+            for offset in range(0, len(data), PIECE_BYTES):
+                piece = data[offset : offset + PIECE_BYTES]
                 starts.append(start + offset)
                 lengths.append(len(piece))
                 sums.append(checksum(piece, salt))
@@ -158,7 +162,8 @@ class SegmentWriter:
         segment.sealed = True
         if not self._end:
             # Nothing was ever written: not a segment yet, and of no use to anybody.
-            self._storage.unlink(self.path)
+            with contextlib.suppress(FileNotFoundError):
+                self._storage.unlink(self.path)
             return
         assert segment.metadata is not None
         columns = segment.table.columns()
