@@ -22,6 +22,9 @@ IDLE_FILES = 256
 # Fetched bytes that wait to be recorded.
 PENDING_BYTES = 256 << 20
 POOL_THREADS = 4
+# How long the compaction of one journal may take behind the application's back, and of all of them as the process ends.
+COMPACT_S = 60.0
+COMPACT_AT_EXIT_S = 5.0
 
 _current: "Session | None" = None
 
@@ -217,7 +220,7 @@ class Session:
             if file is None or file.active or file.used_s != used_s:
                 return
             del self._files[key]
-        file.close()
+        file.close(compact_until_s=time.monotonic() + COMPACT_S)
 
     def _age(self, key: tuple[bytes, str]) -> float:
         return self._files[key].used_s
@@ -266,7 +269,10 @@ class Session:
             files = list(self._files.values())
             self._files.clear()
         for file in files:
-            self.recorder.call(file.close)
+            self.recorder.call(file.seal)
+        until_s = time.monotonic() + min(timeout_s / 4, COMPACT_AT_EXIT_S)
+        for file in files:
+            self.recorder.call(functools.partial(file.close, compact_until_s=until_s))
         return self.recorder.close(timeout_s)
 
     def forget(self) -> None:

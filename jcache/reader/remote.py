@@ -420,10 +420,18 @@ class RemoteFile:
         """Look which segments there still are, after some were removed; it touches the cache directory."""
         self._store.attach_again()
 
-    def close(self) -> None:
-        """Seal and close the journal; call it behind the last recording."""
+    def seal(self) -> None:
+        """Seal what was recorded; call it behind the last recording."""
+        self._store.seal()
+
+    def close(self, *, compact_until_s: float = 0.0) -> None:
+        """Seal and close the journal; call it behind the last recording.
+
+        Args:
+            compact_until_s: Until when, by the monotonic clock, it may be compacted if it has gathered many segments.
+        """
         self.drop_ahead()
-        self._store.close()
+        self._store.close(compact_s=compact_until_s - time.monotonic())
 
     def forget(self) -> None:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""

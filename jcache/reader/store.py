@@ -225,10 +225,25 @@ class Store:
         if self._owned is not None:
             self._owned.attach()
 
-    def close(self) -> None:
-        """Seal and close the journal; call it behind the last recording."""
+    def seal(self) -> None:
+        """Seal what was recorded; call it behind the last recording."""
         if self._owned is not None:
-            self._owned.close()
+            self._owned.seal()
+
+    def close(self, *, compact_s: float) -> None:
+        """Seal and close the journal; before, compact it if it wants that, for at most `compact_s` seconds."""
+        journal = self._owned
+        if journal is None:
+            return
+        try:
+            if compact_s > 0 and self.writable and not self._host.workers.hung and journal.wants_compaction():
+                journal.seal()
+                with contextlib.suppress(
+                    JournalError
+                ):  # every byte is where it was; the next who closes it tries again
+                    journal.compact(timeout_s=compact_s)
+        finally:
+            journal.close()
 
     def forget(self) -> None:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""
