@@ -415,3 +415,17 @@ def test_killed_at_a_random_moment(tmp_path, seed):
     assert others(tmp_path) == [LOCK_FILE], "the dead process's leftovers are known by its number"
     assert hits(attached(tmp_path).view(VERSION), 0, 30) == [(0, 30)]
     assert attached(tmp_path, identity=IDENTITY + "x").versions() == []
+
+
+def test_a_writer_that_only_seemed_dead_loses_nothing(tmp_path):
+    fill(tmp_path, [(0, 100)], [(100, 200)])
+    # Without a lock, and under the name of a process that does not exist.
+    alive = journal(tmp_path, FaultyStorage(lambda name, at: error(errno.ENOLCK) if name == "lock" else None))
+    record(alive, (200, 300))
+    (name,) = alive._segments.known
+    os.rename(tmp_path / name, tmp_path / name.replace(f".{os.getpid()}.", ".4999999."))
+    storage = FaultyStorage(lambda name, at: record(alive, (300, 400)) and None if name == "rename" else None)
+    assert journal(tmp_path, storage).compact(at_least=3) == 2
+    assert readable(attached(tmp_path).view(VERSION)) == 400
+    assert compacted(tmp_path, at_least=2) == 2
+    assert stored(tmp_path) == [(0, 100), (100, 100), (200, 100), (300, 100)]

@@ -135,7 +135,7 @@ class _Covered:
         for index in range(first, last):
             if at < starts[index]:
                 new.append((at, starts[index]))
-            at = max(at, stops[index])
+            at = stops[index]
         if at < stop:
             new.append((at, stop))
         if first < last:
