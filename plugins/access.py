@@ -2,8 +2,8 @@
 
 import asyncio
 import inspect
-import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -26,7 +26,6 @@ _ORIGINS = {
     "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.http", "HttpOrigin"),
     "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.xrootd", "XRootDOrigin"),
 }
-_lock = threading.Lock()
 
 
 class Access:
@@ -147,15 +146,27 @@ def require() -> Session:
     return session
 
 
+class _Known(dict[tuple[Any, str | None], Access | None]):
+    """What was worked out for the paths of one file system instance, under the settings of one session."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        # Weak: the session may end before the file system does.
+        self.session = weakref.ref(session)
+
+
 def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None:
-    """Return the access to a path, worked out once per path and file system instance.
+    """Return the access to a path, worked out once per path, file system instance and session.
 
     Returns:
         None where it cannot be told which object the path means.
     """
-    known: dict[tuple[Any, str | None], Access | None] | None = fs.__dict__.get("_jcache_access")
-    if known is None:
-        known = fs.__dict__.setdefault("_jcache_access", {})
+    session = require()
+    known: _Known | None = fs.__dict__.get("_jcache_access")
+    if known is None or known.session() is not session:
+        known = fs.__dict__["_jcache_access"] = _Known(session)
     key = (path, directory)
     try:
         return known[key]
@@ -163,15 +174,14 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
         pass
     except TypeError:
         return None  # not a path at all: the file system says so better
-    found = _work_out(fs, path, directory)
+    found = _work_out(session, fs, path, directory)
     if len(known) >= PATHS:
         known.clear()
     known[key] = found
     return found
 
 
-def _work_out(fs: Any, path: str, directory: str | None) -> Access | None:
-    session = require()
+def _work_out(session: Session, fs: Any, path: str, directory: str | None) -> Access | None:
     options = positional(fs) | dict(fs.storage_options or {})
     for name in ("hostid", "host", "port", "endpoint_url"):
         value = fs.__dict__.get(name)

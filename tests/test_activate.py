@@ -201,6 +201,64 @@ faraway.read(20)
     assert run.panels == 2
 
 
+def test_what_is_started_after_deactivation_is_a_job_of_its_own(site: Site) -> None:
+    child = "import faraway; faraway.read(5)"
+    code = f"""
+import faraway, subprocess, sys
+from jcache.activate import activate, deactivate
+faraway.read(10)
+deactivate()
+subprocess.run([sys.executable, "-c", {child!r}], check=True)
+activate()
+faraway.read(20)
+subprocess.run([sys.executable, "-c", {child!r}], check=True)
+"""
+    run = site.run("-c", code)
+    assert run.code == 0, run.err
+    jobs: dict[str, list[int]] = {}
+    for report in run.reports:
+        jobs.setdefault(report["run"], []).append(report["read"]["bytes"])
+    assert sorted(sorted(sizes) for sizes in jobs.values()) == [[5], [5, 20], [10]]
+    assert run.panels == 3
+
+
+def test_a_process_that_leaves_a_job_takes_nobody_out_of_it(site: Site) -> None:
+    child = f"from jcache.activate import deactivate; {READ}; deactivate()"
+    code = f"""
+import faraway, subprocess, sys
+faraway.read(10)
+subprocess.run([sys.executable, "-c", {child!r}], check=True)
+subprocess.run([sys.executable, "-c", {READ!r}], check=True)
+"""
+    run = site.run("-c", code)
+    assert run.code == 0, run.err
+    assert len({report["run"] for report in run.reports}) == 1
+    assert (len(run.reports), run.panels) == (3, 1)
+
+
+def test_activate_takes_over_from_a_session_without_a_directory(site: Site) -> None:
+    code = """
+import faraway, os
+from jcache.activate import activate, ensure
+from jcache.config import Config
+plain = faraway.read
+first = ensure()
+import colorsys, wsgiref.util
+import late
+assert faraway.read is plain, "only what is told to cache does"
+first.counters.read(3, 3, 0, 0)
+second = activate(Config.from_environ({"JCACHE_DIR": os.environ["WHERE"]}))
+assert ensure() is second is activate() is not first
+assert faraway.read is not plain
+faraway.read(10)
+"""
+    site.write("late.py", "")
+    run = site.run("-c", code, JCACHE_DIR=None, WHERE=str(site.cache))
+    assert run.code == 0, run.err
+    assert [report["read"]["bytes"] for report in run.reports] == [10]
+    assert run.panels == 1
+
+
 def test_ensure_without_a_cache_directory_leaves_no_report(site: Site) -> None:
     code = """
 import faraway, os, pathlib

@@ -202,6 +202,15 @@ def test_the_installed_command_runs(reports):
     assert done.stderr == ""
 
 
+def test_the_package_is_the_command():
+    command = [sys.executable, "-X", "importtime", "-m", "jcache", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"jcache {jcache.__version__}\n"
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "click" in loaded
+    assert loaded.isdisjoint({"rich", "asyncio", "fsspec", "jcache.session", "jcache.report"})
+
+
 @pytest.fixture
 def cached(tmp_path):
     """A cache directory with bytes of two files, one of them in two states."""

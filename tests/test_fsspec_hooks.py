@@ -338,6 +338,16 @@ def test_instances_work_after_deactivation(active: Callable[..., Session], folde
         assert seen.data_bytes == SIZE + 20
 
 
+@pytest.mark.parametrize("cls", [SlowFileSystem, AsyncSlowFileSystem])
+def test_what_a_path_means_is_up_to_the_session(active: Callable[..., Session], folder: Path, cls: Any) -> None:
+    made, path = cls(), str(folder / "a.bin")
+    for fields, fetched in ({}, 10), ({"flat": True}, 10), ({"basepath": str(folder)}, 10), ({"flat": True}, 0):
+        active(**fields)
+        seen.reset()
+        assert made.cat_file(path, 0, 10) == DATA[:10]
+        assert seen.data_bytes == fetched, fields
+
+
 def test_open_files_survive_deactivation_or_say_so(active: Callable[..., Session], folder: Path) -> None:
     active()
     file = SlowFileSystem().open(str(folder / "a.bin"))

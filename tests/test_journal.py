@@ -10,6 +10,7 @@ from journals import INFO, REMOTE, VERSION, attached, hits, journal, readable, r
 
 from jcache.journal import JournalError, Version
 from jcache.journal.format import PIECE_BYTES
+from jcache.storage import Storage
 
 
 def test_nothing_is_touched_before_the_first_append(tmp_path):
@@ -156,6 +157,30 @@ def test_versions_are_ordered_by_their_last_validation(tmp_path):
     assert [v.version for v in again.versions()] == [old, new]
     assert again.versions()[0].validated_ns == reader.versions()[0].validated_ns
     reader.touch(Version(10, 3))
+
+
+def test_versions_validated_at_the_same_time_are_ordered_by_their_beginning(tmp_path):
+    old, new = Version(10, 1), Version(10, 2)
+    for version in (old, new):
+        writer = attached(tmp_path)
+        writer.append(version, {}, [(0, b"a")])
+        writer.close()
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    for listed in (names, names[::-1]):
+        for entry in tmp_path.iterdir():
+            os.utime(entry, ns=(5, 5))
+        storage = ListedAs(listed)
+        assert [stored.version for stored in attached(tmp_path, storage).versions()] == [new, old]
+
+
+class ListedAs(Storage):
+    """Lists a directory in an order that a file system may choose."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def listdir(self, path):
+        return [os.fsencode(name) if isinstance(path, bytes) else name for name in self.names]
 
 
 def test_sealing_does_not_count_as_a_validation(tmp_path):

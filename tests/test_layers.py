@@ -14,6 +14,7 @@ SOURCES = [path for folder in ("jcache", "plugins") for path in sorted((ROOT / f
 
 # From the top down. A module may import what stands below it, and its own layer's other modules.
 LAYERS = (
+    "jcache.__main__",
     "jcache_plugins",
     "jcache.cli",
     "jcache.demo",
@@ -160,7 +161,7 @@ def test_importing_jcache_loads_jcache_alone() -> None:
         "jcache.counters",
         "jcache.ranges",
         "jcache.mounts",
-    "jcache.storage",
+        "jcache.storage",
     ],
 )
 def test_layers_load_nothing_heavy(module: str) -> None:

@@ -50,7 +50,8 @@ def start() -> None:
 def activate(config: "Config | None" = None) -> "Session":
     """Begin caching now, with all plug-ins, as `JCACHE_DIR` in the environment would.
 
-    A session that is running already is returned as it is.
+    A session that is running already is returned as it is. One that only caches where it is told to (of `ensure`) ends,
+    for it has no directory that plug-ins could cache in.
 
     Args:
         config: What to use instead of the environment's settings.
@@ -66,12 +67,14 @@ def activate(config: "Config | None" = None) -> "Session":
 
     global _failed
     running = session.current()
-    if running is not None:
+    if running is not None and running.config.dir is not None:
         return running
     if config is None:
         config = Config.from_environ(os.environ)
         if config.dir is None:
             raise ConfigError("JCACHE_DIR is not set: it says where the cache is")
+    if running is not None:
+        deactivate()
     ending, hooks = _arm()
     begun = _begin_with(ending, config)
     _failed = False
@@ -89,7 +92,7 @@ def ensure() -> "Session":
 
     running = session.current()
     if running is None:
-        ending, _ = _arm()
+        ending = _arm_ending()
         running = session.ensure()
         ending.begin(running)
     return running
@@ -110,6 +113,7 @@ def deactivate() -> None:
         atexit.unregister(ending.at_exit)
         ending.finish()
         ending.uninstall()
+        ending.job.leave(os.environ)
         # Not before: without a session there may be no need to load its module.
         module = sys.modules.get("jcache.session")
         if module is not None:
@@ -117,15 +121,21 @@ def deactivate() -> None:
 
 
 def _arm() -> tuple[Ending, PluginHooks]:
-    global _ending, _hooks
+    global _hooks
+    ending = _arm_ending()
+    if _hooks is None:
+        _hooks = PluginHooks(_begin)
+        _hooks.install()
+    return ending, _hooks
+
+
+def _arm_ending() -> Ending:
+    global _ending
     if _ending is None:
         _ending = Ending(Job.join(os.environ))
         # As early as possible: exit handlers run last in, first out, and those of the application may still read.
         atexit.register(_ending.at_exit)
-    if _hooks is None:
-        _hooks = PluginHooks(_begin)
-        _hooks.install()
-    return _ending, _hooks
+    return _ending
 
 
 def _begin() -> bool:

@@ -71,6 +71,15 @@ class Job:
         environ[VARIABLE] = f"{run} {mode} {host} {pid} {group} {program}"
         return cls(run, root_pid=pid, program=program)
 
+    def leave(self, environ: "MutableMapping[str, str]") -> None:
+        """Take the job's name out of the environment, where this process began it: what follows is another.
+
+        Args:
+            environ: The environment that child processes will inherit.
+        """
+        if self.is_root and environ.get(VARIABLE, "").startswith(f"{self.run} process "):
+            del environ[VARIABLE]
+
     @property
     def is_root(self) -> bool:
         """Whether this process is the one that the user started. A forked child has another pid and is not."""

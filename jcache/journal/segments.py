@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jcache.journal.errors import UnusableSegment
 from jcache.journal.format import parse_segment_name
@@ -12,7 +12,7 @@ from jcache.journal.segment import Segment
 from jcache.journal.version import StoredVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jcache.journal.directory import Directory
     from jcache.journal.table import Run
@@ -102,17 +102,20 @@ class Segments:
         return forgotten
 
     def versions(self) -> list[StoredVersion]:
-        """Return the states of the file that the segments belong to, the most recently validated first."""
-        newest: dict[Version, StoredVersion] = {}
+        """Return the states of the file that the segments belong to, the most recently validated first.
+
+        Where a file system's time stamps do not tell two apart, the one that was begun later is first.
+        """
+        newest: dict[Version, tuple[int, int, Mapping[str, Any]]] = {}
         # A copy at one moment, without the lock: whoever asks does not wait for what is being written.
         for segment in list(self.known.values()):
-            if segment.metadata is None:
-                continue
-            version = segment.metadata.version
-            stored = newest.get(version)
-            if stored is None or stored.validated_ns < segment.mtime_ns:
-                newest[version] = StoredVersion(version, segment.metadata.info, segment.mtime_ns)
-        return sorted(newest.values(), key=lambda stored: stored.validated_ns, reverse=True)
+            about = segment.metadata
+            if about is not None:
+                times = (segment.mtime_ns, about.created_ns)
+                if about.version not in newest or newest[about.version][:2] < times:
+                    newest[about.version] = (*times, about.info)
+        ordered = sorted(newest.items(), key=lambda item: item[1][:2], reverse=True)
+        return [StoredVersion(version, info, validated_ns) for version, (validated_ns, _, info) in ordered]
 
     def touch(self, version: Version) -> None:
         """Set the modification time of a version's newest segment to now."""
