@@ -1,14 +1,16 @@
 """XRootD over fsspec-xrootd: reads and the stat that proves them go through one open file at the data server."""
 
 import asyncio
+import os
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from XRootD import client
-from XRootD.client.flags import OpenFlags
+from XRootD.client.flags import OpenFlags, QueryCode
 
 from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
@@ -26,6 +28,11 @@ class XRootDOrigin(FileSystemOrigin):
     The protocol has no conditional requests. The version before the bytes is the one that the server told with the
     open file or that the last stat proved; the one behind them is a stat of the *open file*: if the path was replaced
     meanwhile, the file that is open keeps its old content, and what was read is the old version throughout.
+
+    The stat is sent right behind the vector read, on the same connection, so proof costs no round trip. That it is
+    also carried out behind it holds for servers of the XRootD framework, which carry out vector reads and stats of one
+    connection one after the other; others (and clients told to use several connections) are asked when the bytes
+    have come.
     """
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
@@ -63,12 +70,11 @@ class XRootDOrigin(FileSystemOrigin):
                 before = known.version if known is not None else await self._state(file.handle, force=False)
                 started_s = time.time()
                 try:
-                    data = await self._read_open(file.handle, clamped(ranges, before.size_bytes))
+                    data, after = await self._read_open(file.handle, clamped(ranges, before.size_bytes))
                 except OSError:
                     # A file that was cut short in place cannot be read where it is known to have bytes.
                     self._check(file, known, before, await self._state(file.handle, force=True))
                     raise
-                after = await self._state(file.handle, force=True)
                 self._check(file, known, before, after)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
 
@@ -85,18 +91,36 @@ class XRootDOrigin(FileSystemOrigin):
 
     async def _state(self, handle: Any, *, force: bool) -> Version:
         """Return the open file's version: as told when it was opened, or (force) as the server has it now."""
-        state = await checked(handle.stat, "stat", force=force, timeout=self.fs.timeout)
-        return Version(state.size, mtime_ns=int(state.modtime) * 10**9)
+        return as_version(await checked(handle.stat, "stat", force=force, timeout=self.fs.timeout))
 
-    async def _read_open(self, handle: Any, ranges: Sequence[tuple[int, int]]) -> list[bytes | Exception]:
+    async def _read_open(
+        self, handle: Any, ranges: Sequence[tuple[int, int]]
+    ) -> tuple[list[bytes | Exception], Version]:
+        """Return the ranges' bytes, and the version that the open file still had behind them."""
         wanted = [part for part in ranges if part[0] < part[1]]
-        if len(wanted) == 1:
+        max_chunks, max_chunk_bytes = await self.fs._get_max_chunk_info(handle)  # noqa: SLF001 - asked once per server
+        proof: asyncio.Future[Any] | None = None
+        if len(wanted) == 1 and wanted[0][1] - wanted[0][0] > max_chunk_bytes:
             start, stop = wanted[0]
             bodies = [await checked(handle.read, "read", start, stop - start, self.fs.timeout)]
         elif wanted:
-            bodies = await self._vector_read(handle, wanted)
+            in_order = await Server.of(handle).answers_in_order()
+            chunks, counts = cut(wanted, max_chunk_bytes)
+            vectors = [chunks[i : i + max_chunks] for i in range(0, len(chunks), max_chunks)]
+            reading = [submit(handle.vector_read, "vector_read", vector, self.fs.timeout) for vector in vectors]
+            if in_order:
+                proof = submit(handle.stat, "stat", force=True, timeout=self.fs.timeout)
+            try:
+                answers = [await answer for answer in reading]
+            except BaseException:
+                for unwanted in [*reading, *([] if proof is None else [proof])]:
+                    unwanted.cancel()
+                raise
+            # The client answers in the order in which it was asked.
+            bodies = joined([chunk.buffer for answer in answers for chunk in answer], counts)
         else:
             bodies = []
+        after = await self._state(handle, force=True) if proof is None else as_version(await proof)
         rest = iter(bodies)
         data: list[bytes | Exception] = []
         for start, stop in ranges:
@@ -105,30 +129,47 @@ class XRootDOrigin(FileSystemOrigin):
                 msg = f"{self.path}: got {len(body)} of {stop - start} bytes at offset {start}"
                 raise ShortReadError(msg)
             data.append(body)
-        return data
+        return data, after
 
-    async def _vector_read(self, handle: Any, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        max_chunks, max_chunk_bytes = await self.fs._get_max_chunk_info(handle)  # noqa: SLF001 - asked once per server
-        chunks: list[tuple[int, int]] = []
-        counts: list[int] = []
-        for start, stop in ranges:
-            before = len(chunks)
-            chunks += [(at, min(max_chunk_bytes, stop - at)) for at in range(start, stop, max_chunk_bytes)]
-            counts.append(len(chunks) - before)
-        # The client answers in the order in which it was asked.
-        vectors = [chunks[i : i + max_chunks] for i in range(0, len(chunks), max_chunks)]
-        answers = await asyncio.gather(
-            *(checked(handle.vector_read, "vector_read", vector, self.fs.timeout) for vector in vectors)
-        )
-        buffers = [chunk.buffer for answer in answers for chunk in answer]
-        if len(buffers) == len(ranges):
-            return buffers
-        bodies: list[bytes] = []
-        at = 0
-        for count in counts:
-            bodies.append(buffers[at] if count == 1 else b"".join(buffers[at : at + count]))
-            at += count
-        return bodies
+
+class Server:
+    """What is known of a data server in this process."""
+
+    __slots__ = ("_asking", "_url")
+
+    _known: ClassVar[dict[str, "Server"]] = {}
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._asking: asyncio.Task[bool] | None = None
+
+    @classmethod
+    def of(cls, handle: Any) -> "Server":
+        """Return the server that has a file open."""
+        address = client.URL(handle.get_property("DataServer"))
+        url = f"{address.protocol}://{address.hostid}/"
+        return cls._known.setdefault(url, cls(url))
+
+    async def answers_in_order(self) -> bool:
+        """Whether it carries out a vector read and a stat of one connection in the order in which they are sent.
+
+        Asked in the background at the first read; until the answer is there, nothing is assumed.
+        """
+        if os.environ.get("XRD_SUBSTREAMSPERCHANNEL", "1") != "1":
+            return False
+        asking = self._asking
+        if asking is None or (asking.done() and asking.cancelled()):
+            self._asking = asyncio.ensure_future(self._ask())
+            return False
+        return asking.done() and asking.result()
+
+    async def _ask(self) -> bool:
+        """Whether it names its version as servers of the XRootD framework do."""
+        try:
+            answer = await checked(client.FileSystem(self._url).query, "query", QueryCode.CONFIG, "version")
+        except OSError:
+            return False
+        return re.match(rb"v\d+\.", answer) is not None
 
 
 @dataclass(slots=True)
@@ -245,18 +286,54 @@ def clamped(ranges: Sequence[OriginRange], size_bytes: int) -> list[tuple[int, i
     return [(start, max(start, size_bytes if stop is None else min(stop, size_bytes))) for start, stop in ranges]
 
 
+def cut(ranges: Sequence[tuple[int, int]], most_bytes: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return ranges as chunks (offset, size) that a server takes, and how many chunks each range has become."""
+    if all(stop - start <= most_bytes for start, stop in ranges):
+        return [(start, stop - start) for start, stop in ranges], [1] * len(ranges)
+    chunks: list[tuple[int, int]] = []
+    counts: list[int] = []
+    for start, stop in ranges:
+        before = len(chunks)
+        chunks += [(at, min(most_bytes, stop - at)) for at in range(start, stop, most_bytes)]
+        counts.append(len(chunks) - before)
+    return chunks, counts
+
+
+def joined(buffers: list[bytes], counts: Sequence[int]) -> list[bytes]:
+    """Return one body for each range out of those of its chunks."""
+    if len(buffers) == len(counts):
+        return buffers
+    bodies: list[bytes] = []
+    at = 0
+    for count in counts:
+        bodies.append(buffers[at] if count == 1 else b"".join(buffers[at : at + count]))
+        at += count
+    return bodies
+
+
+def as_version(state: Any) -> Version:
+    """Return a stat's answer as a version."""
+    return Version(state.size, mtime_ns=int(state.modtime) * 10**9)
+
+
 async def checked(method: Any, what: str, *args: Any, **kwargs: Any) -> Any:
     """Await a callback-style call of the XRootD client; raise what plain fsspec-xrootd raises."""
+    return await submit(method, what, *args, **kwargs)
+
+
+def submit(method: Any, what: str, *args: Any, **kwargs: Any) -> "asyncio.Task[Any]":
+    """Make a callback-style call of the XRootD client at once; its answer, or OSError, is awaited."""
     done: asyncio.Future[tuple[Any, Any]] = asyncio.get_running_loop().create_future()
     submitted = method(*args, **kwargs, callback=callback_of(done))
-    if not submitted.ok:
-        msg = f"File did not {what} properly: {submitted.message.strip()}"
-        raise OSError(msg)
-    status, content = await done
-    if not status.ok:
-        msg = f"File did not {what} properly: {status.message.strip()}"
-        raise OSError(msg)
-    return content
+
+    async def answer() -> Any:
+        status, content = await done if submitted.ok else (submitted, None)
+        if not status.ok:
+            msg = f"File did not {what} properly: {status.message.strip()}"
+            raise OSError(msg)
+        return content
+
+    return asyncio.ensure_future(answer())
 
 
 def callback_of(done: "asyncio.Future[tuple[Any, Any]]") -> Any:

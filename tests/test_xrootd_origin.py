@@ -28,7 +28,7 @@ pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
 
 from fsspec_xrootd import XRootDFileSystem
 
-from jcache_plugins.xrootd import XRootDOrigin
+from jcache_plugins.xrootd import Server, XRootDOrigin
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
 LONG_AGO = 1_600_000_000
@@ -53,10 +53,10 @@ class Hooked(XRootDOrigin):
 
     between: Callable[[], None] = staticmethod(lambda: None)
 
-    async def _read_open(self, handle: Any, ranges: Any) -> Any:
-        data = await super()._read_open(handle, ranges)
-        self.between()
-        return data
+    async def _state(self, handle: Any, *, force: bool) -> Any:
+        if force:
+            self.between()
+        return await super()._state(handle, force=force)
 
 
 class Client:
@@ -219,7 +219,13 @@ def test_replaced_between_two_vectors(client, path: Path, change) -> None:
 
 @pytest.mark.parametrize("change", [in_place, replace])
 @pytest.mark.parametrize("delivered", [False, True])
-def test_replaced_within_a_vector(client, path: Path, change, delivered: bool) -> None:
+def test_replaced_between_the_bytes_and_their_proof(client, path: Path, change, delivered: bool, monkeypatch) -> None:
+    """With a server that is asked when the bytes have come; the other way is tried in test_replaced.py."""
+
+    async def never(self) -> bool:
+        return False
+
+    monkeypatch.setattr(Server, "answers_in_order", never)
     each = client()
     origin = each.origin("f")
     if delivered:
