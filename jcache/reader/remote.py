@@ -307,7 +307,7 @@ class RemoteFile:
         if self._host.offline:
             return Lease(None, ())
         try:
-            lease = await self._store.share(flight.ranges)
+            lease = await self._store.share(flight.ranges, snapshot.view)
             if lease is not None:
                 return lease
             if snapshot.info is None and await self._store.versions():

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -119,7 +120,7 @@ class Store:
 
     # -- sharing with other processes ---------------------------------------------------------------------------
 
-    async def share(self, gaps: Sequence[Range]) -> Lease | None:
+    async def share(self, gaps: Sequence[Range], view: View | None) -> Lease | None:
         """Look around before gaps are fetched: who else writes here, what they have published, what they are fetching.
 
         Costs one stat of the journal's directory while this process is alone. Where others write, the gaps are leased;
@@ -127,25 +128,39 @@ class Store:
 
         Args:
             gaps: What is about to be fetched.
+            view: Where they are gaps; None where the version is not known yet.
 
         Returns:
-            The lease, to be released when the bytes are recorded or will not be; None where the bytes may be in the
-            journal by now, so that the read is to be planned anew.
+            The lease, to be released when the bytes are recorded or will not be; None where some of the bytes are, or
+            may be, in the journal by now, so that the read is to be planned anew.
         """
         journal = self._journal
         if journal is None:
             return NO_LEASE
 
+        taking = _Taking()
+
+        def is_published() -> bool:
+            if view is None:
+                return bool(journal.versions())
+            return any(part[2] is not None for gap in gaps for part in view.find(*gap))
+
         def look() -> Lease | Contended | None:
+            found = False
             if self.writable and not self._announced:
                 self._announced = True
                 with contextlib.suppress(JournalError):
-                    if journal.announce():
-                        return None
+                    found = journal.announce()
+            # Whoever holds a lease publishes before releasing it: what is looked for behind one's own is all there.
+            answer = journal.lease(gaps) if journal.others_live() else NO_LEASE
+            if isinstance(answer, Contended):
+                return answer
             # Without waiting for the recorder: then the origin is the faster one.
-            if journal.refresh(wait=False):
+            found |= journal.refresh(wait=False)
+            if found and is_published():
+                answer.release()
                 return None
-            return journal.lease(gaps) if journal.others_live() else NO_LEASE
+            return taking.take(answer)
 
         try:
             answer = await self._host.workers.run(look)
@@ -158,12 +173,21 @@ class Store:
             else:
                 await self._host.workers.run(answer.give_up)
         except (JournalError, OSError):
+            taking.leave()
             return NO_LEASE
+        except BaseException:
+            taking.leave()
+            raise
         return None
 
     def release(self, lease: Lease) -> None:
         """Release a lease behind the caller's back: it takes a call on the cache directory."""
         if lease.ranges and not self._host.recorder.call(lease.release):
+            self._release_here(lease)
+
+    def _release_here(self, lease: Lease) -> None:
+        # In a directory that hangs the call would hang too, whoever makes it; the lease goes with the process.
+        if not self._host.workers.hung:
             lease.release()
 
     # -- recording ------------------------------------------------------------------------------------------
@@ -194,7 +218,7 @@ class Store:
         def settled(recorded: Sequence[Extent]) -> None:
             snapshot.settle(recorded)
             if lease is not None:
-                lease.release()
+                self._release_here(lease)
 
         recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated)
         return self._host.recorder.submit(recording, timeout_s=timeout_s)
@@ -252,6 +276,34 @@ class Store:
 
 
 NO_LEASE = Lease(None, ())
+
+
+class _Taking:
+    """A lease on its way from the thread that takes it to the task that wants it, which may be gone by then."""
+
+    __slots__ = ("_lease", "_left", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lease: Lease | None = None
+        self._left = False
+
+    def take(self, lease: Lease) -> Lease:
+        """Hand the lease over, or release it where nobody waits for it any more."""
+        with self._lock:
+            self._lease = lease
+            left = self._left
+        if left:
+            lease.release()
+        return lease
+
+    def leave(self) -> None:
+        """Wait no more. (The call on the cache directory is one on an open file: it is made here.)"""
+        with self._lock:
+            self._left = True
+            lease = self._lease
+        if lease is not None:
+            lease.release()
 
 
 def storable(details: Mapping[str, Any]) -> dict[str, Any]:
