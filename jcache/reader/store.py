@@ -298,7 +298,7 @@ class _Taking:
         return lease
 
     def leave(self) -> None:
-        """Wait no more. (The call on the cache directory is one on an open file: it is made here.)"""
+        """Wait no more. The lease is released here: that is one call, on a file that is open."""
         with self._lock:
             self._left = True
             lease = self._lease
