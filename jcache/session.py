@@ -26,6 +26,9 @@ POOL_THREADS = 4
 COMPACT_S = 60.0
 COMPACT_AT_EXIT_S = 5.0
 
+# What has files of a directory that hangs, for good: to let go of them is to call that directory once more.
+_kept: list[object] = []
+
 _current: "Session | None" = None
 
 
@@ -205,7 +208,7 @@ class Session:
 
     def _idle_files(self) -> list[tuple[bytes, str]]:
         staying = len(self._files) - len(self._leaving)
-        if staying <= IDLE_FILES:
+        if staying <= IDLE_FILES or self.workers.hung:
             return []
         idle = (key for key, file in self._files.items() if not file.active and key not in self._leaving)
         chosen = sorted(idle, key=self._age)[: staying - IDLE_FILES * 7 // 8]
@@ -234,10 +237,13 @@ class Session:
 
     def trouble(self, what: str) -> None:
         """Count a failure of the cache; say the first one of this process on stderr, with JCACHE_LOG=info all."""
+        self._trouble(what, silent=self._closed)
+
+    def _trouble(self, what: str, *, silent: bool) -> None:
         self.counters.failure()
         talkative = self.config.log in ("debug", "info")
-        silent = self.config.log in ("error", "critical")
-        if (talkative or not self._warned) and not silent and not self._closed:
+        silent = silent or self.config.log in ("error", "critical")
+        if (talkative or not self._warned) and not silent:
             self._warned = True
             print(f"jcache: {what}", file=sys.stderr)  # noqa: T201 - the one warning that the user gets
 
@@ -246,7 +252,9 @@ class Session:
 
     def _hung(self, limit_s: float) -> None:
         self.recorder.give_up()
-        self.trouble(f"the cache directory did not answer within {limit_s:.0f} s; reads go to the origin from now on")
+        # Also when the process is about to end: it is why the end of the recording is missing.
+        what = "what was not recorded by then is lost" if self._closed else "reads go to the origin from now on"
+        self._trouble(f"the cache directory did not answer within {limit_s:.3g} s; {what}", silent=False)
 
     def _failed(self, error: JournalError) -> None:
         self.trouble(f"{error}; reads go on without recording")
@@ -257,7 +265,7 @@ class Session:
         """Record what is waiting, seal the segments and stop the threads; more calls do nothing.
 
         Args:
-            timeout_s: How long the cache directory may take.
+            timeout_s: How long the cache directory may take for all of it; for one step it has JCACHE_TIMEOUT.
 
         Returns:
             Whether all was recorded and sealed in time.
@@ -268,18 +276,32 @@ class Session:
             self._closed = True
             files = list(self._files.values())
             self._files.clear()
+        began_s, step_s = time.monotonic(), self.config.timeout
         for file in files:
             self.recorder.call(file.seal)
-        until_s = time.monotonic() + min(timeout_s / 4, COMPACT_AT_EXIT_S)
-        for file in files:
-            self.recorder.call(functools.partial(file.close, compact_until_s=until_s))
-        return self.recorder.close(timeout_s)
+        done = self.recorder.flush(timeout_s, stall_s=step_s)
+        left_s = began_s + timeout_s - time.monotonic()
+        if done:
+            compact_s = min(timeout_s / 4, COMPACT_AT_EXIT_S)
+            until_s = time.monotonic() + compact_s
+            for file in files:
+                self.recorder.call(functools.partial(file.close, compact_until_s=until_s))
+            done = self.recorder.close(left_s, stall_s=step_s + compact_s)
+        if not done:
+            self.workers.give_up(min(step_s, timeout_s))
+        if self.workers.hung:
+            _kept.append((self, files))
+            return False
+        return True
 
     def forget(self) -> None:
         """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""
         bypassed = self.bypassed
-        for file in self._files.values():
-            file.forget()
+        if self.workers.hung:
+            _kept.append(list(self._files.values()))
+        else:
+            for file in self._files.values():
+                file.forget()
         self._reset()
         self.started = time.time()
         if bypassed is not None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from jcache.activate.interim import Interim
     from jcache.activate.job import Job
+    from jcache.activate.limits import Helper
+    from jcache.config import Config
+    from jcache.report.model import Report
     from jcache.session import Session
 
 EXIT_LIMIT_S = 30.0
@@ -29,7 +32,8 @@ URGENT_LIMIT_S = 10.0
 """The same after SIGTERM and in `os._exit`: batch systems kill a process 30 s after they asked it to end."""
 
 _HANDLER_WAIT_S = 0.25
-_CLOSE_SHARE = 0.8  # of a limit goes to closing the session; the rest is for the reports
+_CLOSE_SHARE = 0.7  # of a limit goes to closing the session; the rest is for the reports
+_HUNG_WAIT_S = 0.5  # for the directory of the reports, once that of the cache is known to hang
 
 # What is called when a process forks cannot be taken back, so it is put in place once and asks for whom it works.
 _forks: "list[Ending]" = []
@@ -71,6 +75,8 @@ class Ending:
 
         import portalocker  # noqa: F401
 
+        import jcache.activate.limits  # noqa: F401
+
         self._session = session
         times = os.times()
         self._times = (times.user, times.system)
@@ -84,6 +90,7 @@ class Ending:
         if sys.version_info >= (3, 12):
             # From 3.12 on no thread can be started in an exit handler: it has to wait there already.
             self._start_worker()
+            self._get_helper().start()
 
     def uninstall(self) -> None:
         """Take back what `begin` put in place."""
@@ -146,6 +153,7 @@ class Ending:
         for lock in (self._go, self._done, self._never):
             lock.acquire()
         self._has_worker = False
+        self._helper: Helper | None = None
         self._noticed = False
         self._dying = False
         self._limit_s = EXIT_LIMIT_S
@@ -220,16 +228,58 @@ class Ending:
         else:
             config = session.config
             session.close(timeout_s=self._limit_s * _CLOSE_SHARE)
+        directory = config.report_directory
+        limit_s = min(config.timeout, self._limit_s * (1 - _CLOSE_SHARE) / 3)
+        if session is not None:
+            if session.workers.hung:
+                limit_s = min(limit_s, _HUNG_WAIT_S)
+                if directory is not None and config.dir is not None and _is_below(directory, config.dir):
+                    directory = None
             if self._interim is not None:
-                self._interim.end(self._limit_s * (1 - _CLOSE_SHARE) / 2)
+                self._interim.end(limit_s)
             if session.counters.any_activity():
-                from jcache.activate.reports import save_own
+                own = self._save_own(session, directory, limit_s)
+        if self._text and self.job.is_root:
+            self._print_job(config, own, directory, limit_s)
 
-                own = save_own(session, self.job, times_before=self._times)
-        if self._text and self.job.is_root and (own is not None or self.job.has_reports(config.report_directory)):
-            from jcache.activate.reports import print_job
+    def _get_helper(self) -> "Helper":
+        if self._helper is None:
+            from jcache.activate.limits import Helper
 
-            print_job(config, self.job, own)
+            self._helper = Helper()
+        return self._helper
+
+    def _save_own(self, session: "Session", directory: str | None, limit_s: float) -> "Report":
+        from jcache.activate.reports import make_own, save_own
+
+        own = make_own(session, self.job, times_before=self._times)
+        if directory is not None and not self._get_helper().run(
+            lambda: save_own(own, session.config, self.job), limit_s
+        ):
+            say(f"no JSON report: {directory} did not answer within {limit_s:.3g} s")
+        return own
+
+    def _print_job(self, config: "Config", own: "Report | None", directory: str | None, limit_s: float) -> None:
+        has_others = [False]
+        beside: list[Report] = []
+
+        def look() -> None:
+            has_others[0] = self.job.has_reports(directory)
+
+        def load() -> None:
+            from jcache.activate.reports import others
+
+            beside.extend(others(config, self.job, own))
+
+        if directory is not None:
+            self._get_helper().run(look, limit_s)
+        if own is None and not has_others[0]:
+            return
+        from jcache.activate.reports import print_job
+
+        if has_others[0] and not self._get_helper().run(load, self._limit_s):
+            beside = []
+        print_job(config, self.job, own, beside=beside)
 
     def _begin_interim(self) -> None:
         session = self._session
@@ -370,6 +420,11 @@ class Ending:
             _thread.start_new_thread(kill, ())
         except RuntimeError:
             kill()
+
+
+def _is_below(path: str, directory: str) -> bool:
+    """Tell from the names alone, since one of them may hang."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
 def _keep_status_of_interrupt() -> None:

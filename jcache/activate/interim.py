@@ -3,7 +3,7 @@
 import _thread
 
 # Here, and not in the thread: a child that is forked while a thread imports can never import that module.
-from jcache.activate.reports import save_own
+from jcache.activate.reports import make_own, save_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,5 +63,6 @@ class Interim:
             with self._saving:
                 if self._over:
                     return
-                save_own(self._session, self._job, times_before=self._times_before, interval_s=interval_s, mark=mark)
+                report = make_own(self._session, self._job, times_before=self._times_before, interval_s=interval_s)
+                save_own(report, self._session.config, self._job, mark=mark)
             mark, wait_s = False, interval_s

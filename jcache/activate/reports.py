@@ -19,23 +19,17 @@ if TYPE_CHECKING:
     from jcache.session import Session
 
 
-def save_own(
-    session: "Session", job: "Job", *, times_before: tuple[float, float], interval_s: float = 0.0, mark: bool = True
-) -> Report:
-    """Save this process's report and mark it as part of the job; one line on stderr where it cannot be saved.
+def make_own(session: "Session", job: "Job", *, times_before: tuple[float, float], interval_s: float = 0.0) -> Report:
+    """Return this process's report.
 
     Args:
         session: Closed, so that its numbers are final; unless this is an interim report.
         job: What this process belongs to.
         times_before: User and system CPU seconds that this process had used when the session began.
         interval_s: In an interim report, the time until the next one.
-        mark: Whether to mark it, and to say where that fails; once for each process is enough.
-
-    Returns:
-        The report, saved or not.
     """
     times = os.times()
-    report = from_counters(
+    return from_counters(
         session.counters,
         appname=session.config.appname or _program(job),
         host=os.uname().nodename,
@@ -47,9 +41,20 @@ def save_own(
         complete=not interval_s,
         interval_s=interval_s,
     )
-    if session.config.report_directory is None:
-        return report
-    directory = str(session.config.report_directory)
+
+
+def save_own(report: Report, config: "Config", job: "Job", *, mark: bool = True) -> None:
+    """Save this process's report and mark it as part of the job; one line on stderr where it cannot be saved.
+
+    Args:
+        report: The report.
+        config: Where reports are.
+        job: What this process belongs to.
+        mark: Whether to mark it, and to say where that fails; once for each process is enough.
+    """
+    if config.report_directory is None:
+        return
+    directory = str(config.report_directory)
     try:
         path = report.save(directory)
         if mark:
@@ -57,10 +62,44 @@ def save_own(
     except OSError as error:
         if mark:  # of interim reports the first one says it for all
             say(f"no JSON report in {directory}: {error.strerror or error}")
-    return report
 
 
-def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Sequence[str]" = ()) -> int:
+def others(config: "Config", job: "Job", own: Report | None) -> list[Report]:
+    """Return the reports that the job's other processes have saved, and forget which they were; never raises.
+
+    Args:
+        config: Where the reports are.
+        job: The job.
+        own: This process's report, if it has one.
+    """
+    if config.report_directory is None:
+        return []
+    directory = str(config.report_directory)
+    found = []
+    try:
+        paths = job.reports(directory)
+    except OSError as error:
+        say(f"the reports of other processes cannot be read: {error}")
+        return []
+    for path in paths:
+        if own is None or os.path.basename(path) != own.filename:
+            try:
+                found.append(Report.load(path))
+            except ReportError as error:
+                say(f"a process is missing from the report: {error}")
+    if paths:
+        job.clear(directory)
+    return found
+
+
+def print_job(
+    config: "Config",
+    job: "Job",
+    own: Report | None,
+    *,
+    command: "Sequence[str]" = (),
+    beside: "Sequence[Report] | None" = None,
+) -> int:
     """Print one text report of all processes of a job on stderr, and forget which they were.
 
     Args:
@@ -68,6 +107,7 @@ def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Seq
         job: The job.
         own: This process's report, if it has one.
         command: What the job is called in the text; by default what its first process is.
+        beside: The job's other reports; by default those that `others` finds.
 
     Returns:
         The number of processes that the text is about; nothing is printed where that is 0.
@@ -78,20 +118,7 @@ def print_job(config: "Config", job: "Job", own: Report | None, *, command: "Seq
     from jcache.report.text import render
 
     directory = str(config.report_directory)
-    reports = [] if own is None else [own]
-    try:
-        paths = job.reports(directory)
-    except OSError as error:
-        say(f"the reports of other processes cannot be read: {error}")
-        paths = []
-    for path in paths:
-        if own is None or os.path.basename(path) != own.filename:
-            try:
-                reports.append(Report.load(path))
-            except ReportError as error:
-                say(f"a process is missing from the report: {error}")
-    if paths:
-        job.clear(directory)
+    reports = [*([] if own is None else [own]), *(others(config, job, own) if beside is None else beside)]
     title = None
     if reports and command:
         title = JobTitle(job.run, job.program, os.uname().nodename, os.getpid(), redact(command))

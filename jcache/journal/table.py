@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from array import array
 from bisect import bisect_left
 from operator import add, le
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from jcache.journal.format import Columns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jcache.journal.format import Column
     from jcache.storage import Storage
@@ -45,7 +46,9 @@ class Source:
         self.salt = salt
         self.size_bytes = size_bytes
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the system closes it, and does not hold up the interpreter's end where the file system hangs
         # NFS reports failed writes of the past here. What did not reach the disk is found out by its checksum.
         with contextlib.suppress(OSError):
             self._storage.close(self.fd)

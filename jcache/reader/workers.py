@@ -101,12 +101,16 @@ class Workers:
         began_s = self._began_s if task.began_s is None else task.began_s
         return self.hung or time.monotonic() - began_s >= limit_s
 
-    def _give_up(self, limit_s: float) -> CacheHungError:
+    def give_up(self, limit_s: float) -> None:
+        """Wait for no task any more: something that was not done by these threads has exceeded that limit."""
         with self._lock:
             first, self.hung = not self.hung, True
         if first:
             self._on_hung(limit_s)
-        return CacheHungError(f"the cache directory did not answer within {limit_s:.0f} s")
+
+    def _give_up(self, limit_s: float) -> CacheHungError:
+        self.give_up(limit_s)
+        return CacheHungError(f"the cache directory did not answer within {limit_s:.3g} s")
 
     def _submit(self, task: Callable[[], T]) -> "_Task":
         if self.hung:
