@@ -74,15 +74,13 @@ def main(
             place.mkdir(parents=True, exist_ok=True)
             # Servers that do not run as root have to reach what they export.
             place.chmod(0o755)
-            report = measure_all(console, wanted, families, rounds, size, data or place / "data", place)
+            report = measure_all(console, wanted, families, rounds, size, data or place / "data", place, json_file)
         finally:
             if own is not None:
                 shutil.rmtree(own, ignore_errors=True)
     from show import draw, markdown, print_tables
 
     print_tables(console, report)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1))
     if markdown_file is not None:
         markdown_file.write_text(markdown(report))
     if svg is not None:
@@ -90,7 +88,14 @@ def main(
 
 
 def measure_all(
-    console: Console, wanted: list[str], families: list[str], rounds: int, size: str, data: Path, work: Path
+    console: Console,
+    wanted: list[str],
+    families: list[str],
+    rounds: int,
+    size: str,
+    data: Path,
+    work: Path,
+    json_file: Path | None,
 ) -> dict[str, Any]:
     """Measure what is wanted, one after the other."""
     import costs
@@ -104,27 +109,28 @@ def measure_all(
     if not has_xcache():
         console.print("XCache is not installed (Debian: xrootd-server with libXrdPfc); it is left out")
         families = [family for family in families if family != "xcache"]
-    results, spent = {}, {}
+    report: dict[str, Any] = {
+        "schema": 1, "size": size, "rounds": rounds, "python": platform.python_version(), "workloads": {}, "costs": {},
+        "checks": [],
+    }  # fmt: skip
+    results: dict[str, Any] = {}
     data.parent.mkdir(parents=True, exist_ok=True)
     with Stage(Data(data / size, SIZES[size]), work) as stage, console.status("servers") as status:
         for name in wanted:
             began = time.monotonic()
             if name in WORKLOADS:
                 results[name] = measure(stage, WORKLOADS[name], families, rounds=rounds, tell=status.update)
+                report["workloads"][name] = {way: one.to_json() for way, one in results[name].items()}
             elif name == "calls":
-                spent[name] = costs.calls(stage, status.update)
+                report["costs"][name] = costs.calls(stage, status.update)
             else:
-                spent[name] = getattr(costs, name)(stage, rounds, status.update)
+                report["costs"][name] = getattr(costs, name)(stage, rounds, status.update)
+            report["checks"] = [check.to_json() for check in checks(results, report["costs"])]
             console.print(f"{name}: {time.monotonic() - began:.0f} s", style="dim")
-    return {
-        "schema": 1,
-        "size": size,
-        "rounds": rounds,
-        "python": platform.python_version(),
-        "workloads": {name: {way: one.to_json() for way, one in ways.items()} for name, ways in results.items()},
-        "costs": spent,
-        "checks": [check.to_json() for check in checks(results, spent)],
-    }
+            if json_file is not None:
+                # After each, so that an interrupted run has not measured in vain.
+                json_file.write_text(json.dumps(report, indent=1))
+    return report
 
 
 if __name__ == "__main__":
