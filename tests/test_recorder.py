@@ -1,6 +1,7 @@
 """The threads that touch the cache directory: what they take, what they refuse, and that nothing ends them."""
 
 import asyncio
+import random
 import threading
 
 import pytest
@@ -63,7 +64,8 @@ def test_records_in_order_and_settles_each_recording_behind_its_frame() -> None:
     for start in range(0, 50, 10):
         assert box.submit(start)
     stop(box)
-    assert [start for _, _, extents in box.journal.frames for start, _ in extents] == list(range(0, 50, 10))
+    assert b"".join(data for _, _, extents in box.journal.frames for _, data in extents) == bytes(50)
+    assert box.journal.frames[0][2][0][0] == 0
     assert [start for start, _ in box.settled] == list(range(0, 50, 10))
     assert box.recorded == 50
 
@@ -73,17 +75,49 @@ def test_small_vectors_that_wait_share_a_frame_but_not_with_another_version_or_j
     box.journal.go.clear()
     assert box.submit(0)
     assert box.journal.entered.wait(PATIENCE_S)
-    assert box.submit(10)
     assert box.submit(20)
-    assert box.submit(30, info=OTHER)
-    assert box.submit(40, journal=other)
-    assert box.submit(50)
+    assert box.submit(40)
+    assert box.submit(50, info=OTHER)
+    assert box.submit(60, journal=other)
+    assert box.submit(70)
     box.journal.go.set()
     stop(box)
     frames = [[start for start, _ in extents] for _, _, extents in box.journal.frames]
-    assert frames == [[0], [10, 20], [30], [50]]
+    assert frames == [[0], [20, 40], [50], [70]]
     assert [version for version, _, _ in box.journal.frames][2] == OTHER.version
-    assert [[start for start, _ in extents] for _, _, extents in other.frames] == [[40]]
+    assert [[start for start, _ in extents] for _, _, extents in other.frames] == [[60]]
+
+
+def test_reads_that_follow_one_another_become_one_extent_and_a_vectors_ranges_do_not() -> None:
+    box = Box(limit_bytes=1 << 20)
+    box.journal.go.clear()
+    assert box.submit(2_000_000)
+    assert box.journal.entered.wait(PATIENCE_S)
+    remote = random.Random(1).randbytes(1_000_000)
+    steps = [(at, at + 8192) for at in range(0, 20 * 8192, 8192)]
+    singles = [*steps, (500_000, 500_008), (500_008, 500_010), (500_010, 600_000), (600_000, 600_001), (7, 8)]
+    vector = [(600_001, 600_005), (600_005, 600_010)]
+    last = [(600_010, 600_020), (600_020, 600_030)]
+    for reads in ([span] for span in singles):
+        assert submit_of(box, remote, reads)
+    assert submit_of(box, remote, vector)
+    for reads in ([span] for span in last):
+        assert submit_of(box, remote, reads)
+    box.journal.go.set()
+    stop(box)
+    (_, _, extents) = box.journal.frames[1]
+    assert [(start, start + len(data)) for start, data in extents] == [
+        *((0, 65536), (65536, 131072), (131072, 163840)),
+        *((500_000, 500_010), (500_010, 600_000), (600_000, 600_001), (7, 8), *vector, (600_010, 600_030)),
+    ]
+    assert all(bytes(data) == remote[start : start + len(data)] for start, data in extents)
+    assert box.recorded == sum(len(data) for _, data in extents) + 10
+    assert [start for start, _ in box.settled][1:] == [start for start, _ in [*singles, *vector, *last]]
+
+
+def submit_of(box: Box, remote: bytes, spans: list[tuple[int, int]]) -> bool:
+    extents = [(start, memoryview(remote)[start:stop]) for start, stop in spans]
+    return box.recorder.submit(Recording(box.journal, INFO, extents, box.settled.extend), timeout_s=0)
 
 
 def test_a_full_queue_refuses_at_once_or_when_the_wait_is_over_and_takes_when_there_is_room() -> None:
@@ -209,7 +243,8 @@ def test_many_threads_submit_and_everything_is_recorded_once() -> None:
     for thread in threads:
         thread.join(PATIENCE_S)
     stop(box)
-    assert sorted(start for _, _, extents in box.journal.frames for start, _ in extents) == list(range(400))
+    recorded = [(start, start + len(data)) for _, _, extents in box.journal.frames for start, data in extents]
+    assert sorted(at for span in recorded for at in range(*span)) == list(range(400))
     assert sorted(start for start, _ in box.settled) == list(range(400))
 
 
