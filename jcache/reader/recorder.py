@@ -20,6 +20,11 @@ FRAME_BYTES = 8 << 20
 # Reads that follow one another become one extent up to this: 52 bytes of book-keeping each, for steps of 8 kB 0.6 %.
 # Reading one of them again verifies the whole extent, so it must not be long.
 JOINED_BYTES = 64 << 10
+# Writing competes with reading for processors and memory: it waits for a pause of so long in the fetching, but not
+# longer than a second, nor while more than this waits.
+PAUSE_S = 0.005
+LONGEST_S = 1.0
+EAGER_BYTES = 64 << 20
 # A directory that takes less than this is of no use, but it is not hung.
 SLOWEST_BYTES_PER_S = 4 << 20
 
@@ -34,6 +39,8 @@ class Recording:
         extents: Origin offset and bytes of each, disjoint.
         settled: Called once they are in the journal, or are given up.
         wanted: Asked just before they are written: whether they still are to be.
+        admit: Asked after that, with how many bytes are about to be written to the journal: whether there is room. May
+            wait for it.
     """
 
     journal: Journal
@@ -41,6 +48,7 @@ class Recording:
     extents: Sequence[Extent]
     settled: Callable[[Sequence[Extent]], None]
     wanted: Callable[[], bool] = lambda: True
+    admit: Callable[[int], bool] = lambda size_bytes: True  # noqa: ARG005
 
     @property
     def size_bytes(self) -> int:
@@ -74,20 +82,37 @@ class Recorder:
         self._limit_bytes = limit_bytes
         self._recorded = recorded
         self._failed = failed
-        self._pause_s = pause_s
+        self._rest_s = pause_s
         self._paused_until = 0.0
         self._queue: deque[Recording | Callable[[], None]] = deque()
         self._changed = threading.Condition(threading.Lock())
         self._waiting_bytes = 0
         self._busy = False
+        # How many fetch just now, and when the last one ended; whether somebody waits for what is queued; since when it
+        # is queued.
+        self._fetching = 0
+        self._fetched_s = 0.0
+        self._urgent = False
+        self._since_s = 0.0
         # When what is being done must be done, besides the time that the caller allows for a stall.
         self._due_s = 0.0
         self._closed = False
         self._abandoned = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, recording: Recording, *, timeout_s: float) -> bool:
+    def fetching(self, more: int) -> None:
+        """Note that a fetch has begun (1) or ended (-1): recording waits for a pause."""
+        with self._changed:
+            self._fetching += more
+            self._fetched_s = time.monotonic()
+
+    def submit(self, recording: Recording, *, timeout_s: float, urgent: bool = False) -> bool:
         """Queue a recording, waiting for room at most `timeout_s` seconds.
+
+        Args:
+            recording: What to write.
+            timeout_s: How long to wait for room.
+            urgent: Whether others wait for these bytes, so that it is written without waiting for a pause.
 
         Returns:
             False where it was not taken: the queue stayed full, the recorder is closed, or no thread can be had. The
@@ -101,7 +126,7 @@ class Recorder:
                 )
             if self._closed or (self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes):
                 return False
-            if not self._put(recording):
+            if not self._put(recording, urgent=urgent):
                 return False
             self._waiting_bytes += size_bytes
         return True
@@ -111,7 +136,7 @@ class Recorder:
         with self._changed:
             if self._closed:
                 return False
-            return self._put(task)
+            return self._put(task, urgent=True)
 
     def give_up(self) -> None:
         """Take nothing more and wait for nothing: the cache directory hangs, and the thread with it."""
@@ -132,6 +157,8 @@ class Recorder:
         """
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
+            self._urgent = True
+            self._changed.notify_all()
             while not self._abandoned and (self._queue or self._busy):
                 now_s = time.monotonic()
                 left_s = min(deadline_s, (self._due_s if self._busy else now_s) + stall_s) - now_s
@@ -151,7 +178,7 @@ class Recorder:
             thread.join(timeout_s)
         return done
 
-    def _put(self, item: Recording | Callable[[], None]) -> bool:
+    def _put(self, item: Recording | Callable[[], None], *, urgent: bool) -> bool:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="jcache-recorder", daemon=True)
             try:
@@ -159,16 +186,31 @@ class Recorder:
             except RuntimeError:
                 return False  # the process has all the threads it may have, or is about to end
             self._thread = thread
+        if not self._queue:
+            self._since_s = time.monotonic()
+        self._urgent = self._urgent or urgent
         self._queue.append(item)
         self._changed.notify_all()
         return True
+
+    def _pause_s(self) -> float:
+        """Return how long to wait before writing what is queued, in seconds."""
+        now_s = time.monotonic()
+        if self._urgent or self._closed or self._waiting_bytes >= EAGER_BYTES or now_s - self._since_s >= LONGEST_S:
+            return 0.0
+        return PAUSE_S if self._fetching else max(self._fetched_s + PAUSE_S - now_s, 0.0)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closed)
+                while self._queue and (pause_s := self._pause_s()):
+                    self._changed.wait(pause_s)
                 if not self._queue:
-                    return
+                    self._urgent = False
+                    if self._closed:
+                        return
+                    continue
                 first = self._queue.popleft()
                 batch = self._batch(first) if isinstance(first, Recording) else []
                 self._busy = True
@@ -182,6 +224,7 @@ class Recorder:
             finally:
                 with self._changed:
                     self._busy = False
+                    self._urgent = self._urgent and bool(self._queue)
                     self._waiting_bytes -= size_bytes
                     self._changed.notify_all()
 
@@ -218,11 +261,13 @@ class Recorder:
         extents = _joined([recording.extents for recording in batch if recording.wanted()])
 
         def append() -> None:
+            if not first.admit(sum(len(data) for _, data in extents)):
+                return
             first.journal.append(first.info.version, first.info.details, extents)
             self._recorded(sum(len(data) for _, data in extents))
 
         if extents and time.monotonic() >= self._paused_until and not self._attempt(append):
-            self._paused_until = time.monotonic() + self._pause_s
+            self._paused_until = time.monotonic() + self._rest_s
         # Only now: until here a second reader finds the bytes in memory, from here on in the journal.
         for recording in batch:
             self._attempt(functools.partial(recording.settled, recording.extents))

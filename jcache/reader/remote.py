@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import Journal, JournalError, Lease, Version, View
@@ -46,10 +46,22 @@ class RemoteFile:
         url: The file's address for messages and reports, without secrets.
         active: The session's: how many read just now.
         used_s: The session's: when the last one did.
+        place: The journal's directory; None where there is none.
+        hits: Reads that the journal served entirely, since the session last noted them. Threads may lose some.
+        hit_bytes: Bytes that it served, likewise.
+        noted_s: The session's: when it last noted the use of this file.
     """
 
     def __init__(
-        self, host: Host, journal: Journal | None, *, url: str, writable: bool = True, local: bool = True
+        self,
+        host: Host,
+        journal: Journal | None,
+        *,
+        url: str,
+        writable: bool = True,
+        local: bool = True,
+        place: str | None = None,
+        admit: Callable[[int], bool] | None = None,
     ) -> None:
         """Make the file known; nothing is read yet.
 
@@ -59,14 +71,19 @@ class RemoteFile:
             url: The file's address for messages and reports, without secrets.
             writable: Whether what is fetched may be recorded.
             local: Whether the cache directory is on this machine.
+            place: The journal's directory, for the record of use.
+            admit: Tells whether so many bytes may be recorded; see `Recording`.
         """
         self._host = host
-        self._store = Store(host, journal, url=url, writable=writable, local=local)
+        self._store = Store(host, journal, url=url, writable=writable, local=local, admit=admit)
         self._validation = Validation(host, self._store, url=url)
         self._opened = False
         self.url = url
         self.active = 0
         self.used_s = time.monotonic()
+        self.place = place
+        self.hits = self.hit_bytes = 0
+        self.noted_s = -1.0
 
     # -- reading --------------------------------------------------------------------------------------------
 
@@ -133,6 +150,8 @@ class RemoteFile:
             snapshot.deliver()
         except OriginChangedError:
             return b""
+        self.hits += 1
+        self.hit_bytes += len(data[0])
         return data[0]
 
     def _read_rows(self, rows: Sequence[Sequence[Part]], snapshot: Snapshot, view: View | None) -> list[bytes] | None:
@@ -346,11 +365,14 @@ class RemoteFile:
                 end = "the end" if stop == END else stop
                 raise OfflineMissError(offline_message(self.url, f"bytes {start} to {end} are not in the journal"))
             started_s = time.monotonic()
+            self._host.recorder.fetching(1)
             try:
                 fetched = await origin.fetch(to_origin(flight.ranges), known=as_origin_says(snapshot.info))
             except Exception:
                 counters.origin(requests=1, errors=1)
                 raise
+            finally:
+                self._host.recorder.fetching(-1)
             nbytes = sum(len(data) for data in fetched.data if not isinstance(data, Exception))
             errors = sum(isinstance(data, Exception) for data in fetched.data)
             ahead = sum(
@@ -445,6 +467,8 @@ class RemoteFile:
             hit, missed_bytes, bypass = 0, 0, total
         else:
             hit, missed_bytes, bypass = total - miss, miss, 0
+            self.hits += not miss
+            self.hit_bytes += hit
         if vector:
             counters.readv(ranges, total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s)
         else:

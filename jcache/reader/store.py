@@ -47,7 +47,16 @@ class Store:
     Any number of tasks on any event loops, and threads, use one instance.
     """
 
-    def __init__(self, host: Host, journal: Journal | None, *, url: str, writable: bool, local: bool) -> None:
+    def __init__(
+        self,
+        host: Host,
+        journal: Journal | None,
+        *,
+        url: str,
+        writable: bool,
+        local: bool,
+        admit: Callable[[int], bool] | None = None,
+    ) -> None:
         """Take care of a journal; nothing is touched yet.
 
         Args:
@@ -56,6 +65,7 @@ class Store:
             url: The file's address for messages, without secrets.
             writable: Whether what is fetched may be recorded.
             local: Whether the cache directory is on this machine, so that reading it on the caller's thread is safe.
+            admit: See `Recording`.
         """
         self._host = host
         # None once it is not to be used any more; `_owned` is what there is to close.
@@ -66,6 +76,7 @@ class Store:
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         self._local = local
+        self._admit: Callable[[int], bool] = admit or (lambda size_bytes: True)  # noqa: ARG005
 
     @property
     def is_used(self) -> bool:
@@ -220,8 +231,9 @@ class Store:
             if lease is not None:
                 self._release_here(lease)
 
-        recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated)
-        return self._host.recorder.submit(recording, timeout_s=timeout_s)
+        recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated, self._admit)
+        urgent = lease is not None and bool(lease.ranges)
+        return self._host.recorder.submit(recording, timeout_s=timeout_s, urgent=urgent)
 
     async def record_in_time(
         self, snapshot: Snapshot, extents: list[Extent], *, room_s: float, lease: "Lease | None" = None
