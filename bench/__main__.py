@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -53,6 +54,8 @@ def main(
     """Measure JCache against its origin, local files and other caches, and hold it against its bars."""
     from workloads import FAMILIES, WORKLOADS
 
+    # So that servers end with the benchmark also where a batch system ends it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
     if listing:
         for workload in WORKLOADS.values():
