@@ -168,6 +168,12 @@ class Store:
                 return answer
             # Without waiting for the recorder: then the origin is the faster one.
             found |= journal.refresh(wait=False)
+            if answer is NO_LEASE and journal.others_live():
+                # They came since the last look, and wait for what is leased only.
+                answer = journal.lease(gaps)
+                if isinstance(answer, Contended):
+                    return answer
+                found |= journal.refresh(wait=False)
             if found and is_published():
                 answer.release()
                 return None
