@@ -1,0 +1,117 @@
+"""The documents name what is there: tests, links, commands, settings; and no place of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jcache.cli import main
+from jcache.cli.group import COMMANDS
+from jcache.config import SETTINGS
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SEMANTICS = ROOT / "docs" / "semantics.md"
+TEST = re.compile(r"(test_\w+\.py)::(\w+)")
+PROMISES = re.compile(r"^\| promise \| held by \|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+# Places that only some machine has. What users are shown is in /shared, /store, /data and the like.
+MACHINES = re.compile(r"(?<![\w.])/(?:work|home|root|Users|tmp|opt|mnt|scratch)/\w+|\b(?:127|10|192)\.\d+\.\d+\.\d+\b")
+
+each_document = pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def test_every_document_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        document = waiting.pop()
+        if document not in reached:
+            reached.add(document)
+            waiting += [path for path, _ in targets(document) if path.suffix == ".md"]
+    assert {path for path in DOCS if path not in reached} == set()
+
+
+@each_document
+def test_links_lead_somewhere(document: Path) -> None:
+    for path, heading in targets(document):
+        assert path.exists(), path
+        if heading:
+            assert heading in anchors(path), f"{path.name} has no heading {heading!r}"
+
+
+def targets(document: Path) -> list[tuple[Path, str]]:
+    """File and heading of each link that stays in the repository."""
+    out = []
+    for target in LINK.findall(prose(document)):
+        if "://" not in target:
+            path, _, heading = target.partition("#")
+            out.append(((document.parent / path).resolve() if path else document, heading))
+    return out
+
+
+def prose(document: Path) -> str:
+    """A document's text without blocks of code."""
+    return "\n".join(line for line in document.read_text().splitlines() if not line.startswith("    "))
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that a document's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_document
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    missing = [f"{file}::{name}" for file, name in TEST.findall(document.read_text()) if name not in named_in(file)]
+    assert missing == []
+
+
+@cache
+def named_in(file: str) -> frozenset[str]:
+    path = ROOT / "tests" / file
+    if not path.exists():
+        return frozenset()
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):  # a state machine's test case
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(name for name in names if name.lower().startswith("test"))
+
+
+def test_every_promise_names_its_test() -> None:
+    bare, tables = [], 0
+    for table in PROMISES.findall(SEMANTICS.read_text()):
+        tables += 1
+        bare += [row for row in table.splitlines() if not TEST.search(row)]
+    assert bare == []
+    assert tables >= 6
+
+
+def test_every_command_has_help_and_is_explained() -> None:
+    explained = "".join(path.read_text() for path in DOCS if path.name != "CHANGELOG.md")
+    for name in COMMANDS:
+        result = CliRunner().invoke(main, [name, "--help"], prog_name="jcache")
+        assert result.exit_code == 0, result.output
+        assert result.output.startswith(f"Usage: jcache {name} ")
+        assert f"`jcache {name}" in explained or f"jcache {name} " in explained, f"jcache {name} is nowhere explained"
+    assert max(map(len, CliRunner().invoke(main, ["--help"]).output.splitlines())) <= 80
+
+
+def test_commands_and_settings_that_are_named_exist() -> None:
+    settings = {setting.variable for setting in SETTINGS}
+    for document in DOCS:
+        text = document.read_text()
+        assert set(re.findall(r"`jcache ([a-z]+)", text)) <= set(COMMANDS), document
+        assert set(re.findall(r"\bJCACHE_[A-Z]+\b", text)) <= settings, document
+
+
+@each_document
+def test_nothing_names_one_machine(document: Path) -> None:
+    assert MACHINES.findall(document.read_text()) == []
