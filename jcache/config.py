@@ -5,6 +5,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jcache.rules import Rule, parse_rule
+from jcache.values import basepath as _basepath
+from jcache.values import boolean as _boolean
+from jcache.values import level as _level
+from jcache.values import name as _name
+from jcache.values import names as _names
+from jcache.values import parse_size
+from jcache.values import protocols as _protocols
+from jcache.values import seconds as _seconds
+from jcache.values import text as _text
+from jcache.values import validate as _validate
+
+__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "gather", "parse_size", "settings_table"]
+
 FILE_NAME = "jcache.toml"
 """The file in a cache directory that sets what the environment does not."""
 
@@ -12,7 +26,6 @@ REPORTS_NAME = ".reports"
 """Where JSON reports go, below the cache directory, if nothing else is set."""
 
 _SHOWN_CHARACTERS = 80
-_NEVER_S = 1e9
 
 
 class ConfigError(ValueError):
@@ -46,6 +59,8 @@ class Config:
     timeout: float = 10.0
     """Seconds."""
     log: str = "warning"
+    rules: tuple[Rule, ...] = ()
+    """For some remote files only; the first that matches decides. In the file only."""
 
     @property
     def report_directory(self) -> str | None:
@@ -67,21 +82,37 @@ class Config:
         Raises:
             ConfigError: A value is wrong, or a file cannot be read or sets something unknown.
         """
-        values: dict[str, Any] = {}
-        for setting in SETTINGS:
-            text = environ.get(setting.variable, "").strip()
-            if text and setting.field is not None:
-                values[setting.field] = setting.parse(text, f"{setting.variable}={_shown(text)}", os.curdir)
-        named = environ.get(CONFIG_VARIABLE, "").strip()
-        if named:
-            path = _path(named)
-            return cls(**{**_read(path, required=True), **values})
-        if "dir" in values:
-            stored = _read(os.path.join(values["dir"], FILE_NAME), required=False)
-            if "dir" in stored:
-                raise ConfigError(f"{FILE_NAME} in {_shown(values['dir'])} must not set 'dir', by which it was found")
-            return cls(**{**stored, **values})
-        return cls(**values)
+        return cls(**{field: value for field, (value, _) in gather(environ).items()})
+
+
+def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    """Return what is set, by the fields of `Config`: value, and the variable or file that sets it.
+
+    Args:
+        environ: As for `Config.from_environ`.
+
+    Raises:
+        ConfigError: As there.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    for setting in SETTINGS:
+        text = environ.get(setting.variable, "").strip()
+        if text and setting.field is not None:
+            value = setting.parse(text, f"{setting.variable}={_shown(text)}", os.curdir)
+            found[setting.field] = value, setting.variable
+    named = environ.get(CONFIG_VARIABLE, "").strip()
+    if named:
+        path = _path(named)
+        stored = _read(path, required=True)
+    elif "dir" in found:
+        directory = found["dir"][0]
+        path = os.path.join(directory, FILE_NAME)
+        stored = _read(path, required=False)
+        if "dir" in stored:
+            raise ConfigError(f"{FILE_NAME} in {_shown(directory)} must not set 'dir', by which it was found")
+    else:
+        return found
+    return {**{field: (value, path) for field, value in stored.items()}, **found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +182,27 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"the settings in {_shown(path)} are not valid TOML: {reason}") from None
     known = {setting.key: setting for setting in SETTINGS if setting.field is not None}
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in known:
-            raise ConfigError(
-                f"{_shown(path)} sets {_shown(key)}, which is no setting: give {', '.join(sorted(known))}"
-            )
-        values[key] = known[key].parse(value, f"{key} = {_shown(value)} in {_shown(path)}", os.path.dirname(path))
-    return values
+        if key == RULES_KEY:
+            found[key] = _rules(value, path)
+        elif key in known:
+            found[key] = known[key].parse(value, f"{key} = {_shown(value)} in {_shown(path)}", os.path.dirname(path))
+        else:
+            allowed = ", ".join(sorted([*known, RULES_KEY]))
+            raise ConfigError(f"{_shown(path)} sets {_shown(key)}, which is no setting: give {allowed}")
+    return found
+
+
+def _rules(value: object, path: str) -> tuple[Rule, ...]:
+    tables = value if isinstance(value, list) else [value]
+    rules = []
+    for number, table in enumerate(tables, 1):
+        try:
+            rules.append(parse_rule(table))
+        except ValueError as error:
+            raise ConfigError(f"rule {number} in {_shown(path)} {error}") from None
+    return tuple(rules)
 
 
 def _shown(value: object) -> str:
@@ -170,98 +214,8 @@ def _path(text: str, base: str = os.curdir) -> str:
     return os.path.abspath(os.path.join(base, os.path.expanduser(text)))
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError
-    return value.strip()
-
-
-def _boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).lower()
-    if text in {"1", "true", "yes", "on"}:
-        return True
-    if text in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError
-    seconds = float(value)
-    if not 0 <= seconds <= _NEVER_S:  # also refuses what is no number
-        raise ValueError
-    return seconds
-
-
-def _validate(value: object) -> str | float:
-    if isinstance(value, str) and value.lower() in {"open", "never"}:
-        return value.lower()
-    return _seconds(value)
-
-
-_UNITS = {
-    **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))},
-    **{unit: 1000**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))},
-    **{unit: 1024**power for power, unit in enumerate(("", "kib", "mib", "gib", "tib", "pib"))},
-}
-
-
-def parse_size(value: object) -> int:
-    """Return a number of bytes.
-
-    Args:
-        value: A number, or a text with a number and a unit, which is decimal (kB, MB, G, TB, ...) or binary (KiB, ...).
-
-    Raises:
-        ValueError: It is no size, or less than one byte.
-    """
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError
-    text = str(value).strip().replace(" ", "").lower()
-    number = text.rstrip("bkmgtpi")
-    size = int(float(number) * _UNITS.get(text[len(number) :], 0))
-    if not 0 < size < 1 << 63:
-        raise ValueError
-    return size
-
-
-def _names(value: object) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else str(value).split(",")
-    return tuple(_text(item) for item in items if not isinstance(item, str) or item.strip())
-
-
-def _protocols(value: object) -> tuple[str, ...]:
-    found = tuple(name.lower() for name in _names(value))
-    if not all(name.replace("+", "").replace("-", "").replace(".", "").replace("_", "").isalnum() for name in found):
-        raise ValueError
-    return found
-
-
-def _name(value: object) -> str:
-    name = _text(value)
-    if "/" in name or not name.isprintable() or len(name) > 100:
-        raise ValueError
-    return name
-
-
-def _basepath(value: object) -> str:
-    names = [name for name in _text(value).split("/") if name]
-    if not names or "://" in _text(value):
-        raise ValueError
-    return "/" + "/".join(names)
-
-
-def _level(value: object) -> str:
-    level = _text(value).lower()
-    if level not in {"debug", "info", "warning", "error", "critical"}:
-        raise ValueError
-    return level
-
-
 CONFIG_VARIABLE = "JCACHE_CONFIG"
+RULES_KEY = "rules"
 _ON = "1 or 0"
 _LEVELS = "debug, info, warning, error or critical"
 
@@ -284,7 +238,7 @@ SETTINGS: tuple[Setting, ...] = (
             "Ignore the host, and the path before this: for federations, where many hosts serve one tree.", _basepath),
     Setting("JCACHE_FLAT", _ON, "0", "One directory for each file instead of a tree like the remote one.", _boolean),
     Setting("JCACHE_SIZE", "a size such as 500GB or 1.5TiB", "no limit",
-            "How much the cache may hold; not enforced yet.", parse_size),
+            "How much the cache may hold: what was not used for longest is removed.", parse_size),
     Setting("JCACHE_TIMEOUT", "a number of seconds", "10",
             "How long a call on the cache directory may take before it counts as hung and is used no more.", _seconds),
     Setting("JCACHE_LOG", _LEVELS, "warning", "What is worth a line on stderr.", _level),

@@ -1,19 +1,25 @@
 """One session per process: its settings, counters, recorder, cache directories and open remote files."""
 
+import contextlib
 import functools
 import sys
 import threading
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from jcache.cache import Cache, CacheUnusable, Identity
+from jcache.cache.books import Use
+from jcache.cache.keeper import Keeper
+from jcache.cache.meter import MeteredStorage
 from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.workers import CacheHungError, Workers
+from jcache.rules import Rule, find_rule
 
 __all__ = ["Session", "current", "ensure", "start", "stop"]
 
@@ -22,6 +28,8 @@ IDLE_FILES = 256
 # Fetched bytes that wait to be recorded.
 PENDING_BYTES = 256 << 20
 POOL_THREADS = 4
+# How long a file must not have been used until its segment is sealed, where the cache is nearly full.
+SEAL_IDLE_S = 0.5
 # How long the compaction of one journal may take behind the application's back, and of all of them as the process ends.
 COMPACT_S = 60.0
 COMPACT_AT_EXIT_S = 5.0
@@ -88,7 +96,10 @@ class Session:
         # Those that are about to be closed, and when they were last used as that was decided.
         self._leaving: dict[tuple[bytes, str], float] = {}
         self._caches: dict[bytes, Cache | None] = {}
+        self._keepers: dict[bytes, Keeper] = {}
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
+        # Those that are being closed for good.
+        self._ending: list[tuple[tuple[bytes, str], RemoteFile]] = []
         self._closed = False
         self.bypassed: str | None = None
 
@@ -105,13 +116,13 @@ class Session:
             return None
         key = str(path).encode(errors="surrogateescape")
         if key not in self._caches:
-            cache = Cache(path, flat=self.config.flat, basepath=self.config.basepath)
+            cache, metered = self._new_cache(path)
             try:
                 self.workers.call(cache.prepare)
             except (CacheUnusable, CacheHungError) as error:
-                self._keep(key, cache, error)
+                self._keep(key, cache, error, metered)
             else:
-                self._keep(key, cache, None)
+                self._keep(key, cache, None, metered)
         return self._caches[key]
 
     async def prepare(self, directory: str | None = None) -> None:
@@ -124,19 +135,32 @@ class Session:
         key = str(path).encode(errors="surrogateescape")
         if path is None or self.bypassed is not None or key in self._caches:
             return
-        cache = Cache(path, flat=self.config.flat, basepath=self.config.basepath)
+        cache, metered = self._new_cache(path)
         try:
             await self.workers.run(cache.prepare)
         except (CacheUnusable, CacheHungError) as error:
-            self._keep(key, cache, error)
+            self._keep(key, cache, error, metered)
         else:
-            self._keep(key, cache, None)
+            self._keep(key, cache, None, metered)
 
-    def _keep(self, key: bytes, cache: Cache, error: Exception | None) -> None:
+    def _new_cache(self, path: str) -> tuple[Cache, MeteredStorage | None]:
+        metered = None if self.config.size is None else MeteredStorage()
+        return Cache(path, storage=metered, flat=self.config.flat, basepath=self.config.basepath), metered
+
+    def _keep(self, key: bytes, cache: Cache, error: Exception | None, metered: MeteredStorage | None) -> None:
         with self._lock:
             if key in self._caches:
                 return  # another thread was faster
             self._caches[key] = cache if error is None else None
+            if error is None and cache.writable:
+                self._keepers[key] = Keeper(
+                    cache,
+                    metered,
+                    limit_bytes=self.config.size,
+                    collect=functools.partial(self._uses, key),
+                    seal_idle=functools.partial(self._seal_idle, key),
+                    trouble=self.trouble,
+                )
         if error is not None:
             self.trouble(f"{error}; nothing is cached")
             self.counters.bypassed(str(error))
@@ -161,10 +185,7 @@ class Session:
         with self._lock:
             remote = self._files.get(key)
             if remote is None:
-                journal = None if cache is None else cache.journal(identity)
-                writable = cache is not None and cache.writable
-                local = cache is not None and cache.is_local
-                remote = self._files[key] = RemoteFile(self, journal, url=identity.url, writable=writable, local=local)
+                remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]))
             remote.active += 1
             idle = self._idle_files()
         for key in idle:
@@ -172,6 +193,48 @@ class Session:
             if not self.recorder.call(functools.partial(self._retire, key)):
                 self._retire(key)
         return remote
+
+    def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
+        rule = self.rule(identity)
+        host: Session | Ruled = self
+        writable = cache is not None and cache.writable
+        if rule is not None:
+            cache = None if rule.bypass or rule.exclude else cache
+            writable = writable and rule.record
+            host = self if rule.validate is None else Ruled(self, rule.validate)
+        place = None if cache is None else cache.path(identity)
+        admit = None
+        if keeper is not None and place is not None:
+            keeper.start()
+            admit = functools.partial(keeper.admit, place)
+        return RemoteFile(
+            host,
+            None if cache is None else cache.journal(identity),
+            url=identity.url,
+            writable=writable,
+            local=cache is not None and cache.is_local,
+            place=place,
+            admit=admit,
+        )
+
+    def rule(self, identity: Identity) -> Rule | None:
+        """Return the rule that is about a remote file, None where there is none."""
+        return find_rule(self.config.rules, identity.url) if self.config.rules else None
+
+    def _uses(self, key: bytes) -> list[Use]:
+        """Return which journals of a cache directory were used since this was last asked, for the record of use."""
+        with self._lock:
+            return _uses_of([file for (where, _), file in self._files.items() if where == key])
+
+    def _seal_idle(self, key: bytes) -> None:
+        """Seal what a cache directory's cleaner might remove, were it not being written here."""
+        before_s = time.monotonic() - SEAL_IDLE_S
+        with self._lock:
+            files = [file for (where, _), file in (*self._files.items(), *self._ending) if where == key]
+        for file in files:
+            if not file.active and file.used_s < before_s:
+                with contextlib.suppress(JournalError):  # it stays unsealed, and valid
+                    file.seal()
 
     def release(self, remote: RemoteFile) -> None:
         """Allow a file that was acquired to be closed once it is the one not used for longest."""
@@ -223,6 +286,9 @@ class Session:
             if file is None or file.active or file.used_s != used_s:
                 return
             del self._files[key]
+        keeper = self._keepers.get(key[0])
+        if keeper is not None:
+            keeper.note(_uses_of([file]))
         file.close(compact_until_s=time.monotonic() + COMPACT_S)
 
     def _age(self, key: tuple[bytes, str]) -> float:
@@ -275,6 +341,9 @@ class Session:
                 return True
             self._closed = True
             files = list(self._files.values())
+            for key, keeper in self._keepers.items():
+                keeper.note(_uses_of([file for (where, _), file in self._files.items() if where == key]))
+            self._ending = list(self._files.items())
             self._files.clear()
         began_s, step_s = time.monotonic(), self.config.timeout
         for file in files:
@@ -292,6 +361,8 @@ class Session:
         if self.workers.hung:
             _kept.append((self, files))
             return False
+        for keeper in self._keepers.values():
+            keeper.close()
         return True
 
     def forget(self) -> None:
@@ -302,7 +373,41 @@ class Session:
         else:
             for file in self._files.values():
                 file.forget()
+            for keeper in self._keepers.values():
+                keeper.forget()
         self._reset()
         self.started = time.time()
         if bypassed is not None:
             self.bypass(bypassed)
+
+
+class Ruled:
+    """A session as those remote files see it for which a rule has another way of validating."""
+
+    def __init__(self, session: Session, validate: str | float) -> None:
+        self._session = session
+        self.validate = validate
+        self.recorder, self.workers = session.recorder, session.workers
+        self.offline, self.trouble = session.offline, session.trouble
+
+    @property
+    def counters(self) -> Counters:
+        """Those of the session just now: a notebook's cell puts its own in their place."""
+        return self._session.counters
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self._session.counters = counters
+
+
+def _uses_of(files: Iterable[RemoteFile]) -> list[Use]:
+    """Return what is to be noted of files that were used since they were last asked."""
+    now_s, moment_s = time.time(), time.monotonic()
+    found = []
+    for file in files:
+        if file.place is not None and (file.active or file.used_s > file.noted_s):
+            age_s = 0.0 if file.active else moment_s - file.used_s
+            found.append(Use(file.place, now_s - age_s, file.hits, file.hit_bytes))
+            file.hits = file.hit_bytes = 0
+            file.noted_s = moment_s
+    return found

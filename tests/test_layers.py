@@ -23,6 +23,8 @@ LAYERS = (
     "jcache.report",
     "jcache.session",
     "jcache.config",
+    "jcache.rules",
+    "jcache.values",
     "jcache.reader",
     "jcache.origin",
     "jcache.cache",

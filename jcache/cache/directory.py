@@ -26,7 +26,7 @@ TAG = (
 _PROBE_PREFIX = ".probe-"
 # No component of an object's path begins with it.
 _SEGMENT_PREFIX = "@"
-_OURS = frozenset({"jcache.toml", ".reports"})
+_OURS = frozenset({"jcache.toml", ".reports", ".usage"})
 _PRIVATE_DIR = 0o700
 _REASONS = {
     errno.ENOTDIR: "it, or something on the way to it, is a file",

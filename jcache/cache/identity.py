@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jcache.cache import credentials, layout
 from jcache.cache.protocols import Address, Unidentifiable, locate
 
-__all__ = ["Identity", "Unidentifiable", "identify"]
+__all__ = ["Identity", "Unidentifiable", "address_of", "identify"]
 
 _HASH_DIGITS = 32
 _NESTING = 8
@@ -76,6 +76,26 @@ def identify(
     if variant:
         url += f" ~{variant[:8]}"
     return Identity(key, _escape(url), parts)
+
+
+def address_of(key: str) -> str:
+    """Return what a person would call the object of a key: its address, as `Identity.url` has it or nearly so.
+
+    Args:
+        key: Of an `Identity`.
+    """
+    mark, _, rest = key.partition(":")
+    rest, _, variant = rest.partition("\\~")
+    suffix = f" ~{variant[:8]}" if variant else ""
+    if mark == "base":
+        return f"/{rest}{suffix}"
+    scheme, slash, tail = rest.partition("/")
+    if mark != "url" or not slash:
+        return key
+    authority, _, path = tail.partition("/")
+    if scheme in _STORES and authority in _DEFAULTS:
+        return f"{scheme}://{path}{suffix}"
+    return f"{scheme}://{authority}/{'/' if scheme == 'root' else ''}{path}{suffix}"
 
 
 def _below(basepath: str, path: str) -> list[str] | None:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from jcache.cache.books import USAGE_NAME
 from jcache.cache.directory import TAG, TAG_NAME
 from jcache.journal.check import Check, FlawKind, State, check
 from jcache.journal.errors import JournalError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Kind", "Progress", "Totals", "measure", "verify"]
 
-_OWN_ROOT_NAMES = frozenset({TAG_NAME, "jcache.toml", ".reports", ".doctor"})
+_OWN_ROOT_NAMES = frozenset({TAG_NAME, "jcache.toml", ".reports", ".doctor", USAGE_NAME})
 _REPORTS = ".reports"
 _NFS_HIDDEN = ".nfs"  # a removed file that somebody still has open, as NFS clients keep it
 
@@ -212,7 +213,7 @@ class _Work:
     def run(self) -> Iterator[Finding]:
         for entry in _walk(self._storage, self._top, self._failed):
             relative = os.path.relpath(entry.path, self._top)
-            if relative == ".doctor" or relative.startswith(".doctor" + os.sep):
+            if relative.partition(os.sep)[0] in {".doctor", USAGE_NAME}:
                 continue
             if relative == _REPORTS or relative.startswith(_REPORTS + os.sep):
                 yield from self._reports(entry)

@@ -76,6 +76,11 @@ class Journal:
         """Extents found damaged so far, while scanning or reading."""
         return self._segments.damaged
 
+    @property
+    def size_bytes(self) -> int:
+        """How much the segments that are known take up."""
+        return sum(segment.source.size_bytes for segment in list(self._segments.known.values()))
+
     def attach(self) -> None:
         """Open every segment of this journal that the directory has; a missing directory is an empty journal.
 

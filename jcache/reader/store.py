@@ -278,7 +278,9 @@ class Store:
         if journal is None:
             return
         try:
-            if compact_s > 0 and self.writable and not self._host.workers.hung and journal.wants_compaction():
+            wanted = self.writable and not self._host.workers.hung and journal.wants_compaction()
+            # For a while there are both what is merged and what it becomes.
+            if wanted and compact_s > 0 and self._admit(journal.size_bytes):
                 journal.seal()
                 with contextlib.suppress(
                     JournalError

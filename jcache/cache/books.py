@@ -1,0 +1,281 @@
+"""What each process notes of its use of a cache directory: one small file with one writer, the process's book.
+
+A book says how many bytes its process has claimed of the cache's size, and which journals it used when. Nobody has to
+look at the journals themselves to know either, no access time is relied on, and no read of a journal writes anything:
+uses are gathered in memory, and appended every half a minute and at the process's end.
+
+    64 bytes    `jcache-use 1 <claim> <o or c>`, padded: open, or closed for good; overwritten in place
+    lines       `<kind> <unix seconds> <hits> <hit bytes> <path>`, where kind is `u` for used and `w` for written to
+
+Paths are relative to the cache's root, and contain neither control characters nor line ends, since the layout escapes
+them. A last line that is cut short does not count. Whoever holds the cleaner's lock takes the books of processes that
+are gone into the index, and removes them; see `jcache.cache.usage`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from jcache.journal.directory import create_file
+from jcache.journal.format import parse_segment_name, segment_name
+from jcache.journal.liveness import may_live
+from jcache.journal.segment import read_all
+from jcache.locks import hold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jcache.storage import Storage
+
+__all__ = ["USAGE_NAME", "Book", "Head", "Use", "is_book", "is_over", "read_head", "read_uses"]
+
+USAGE_NAME = ".usage"
+"""The directory, below the cache's root, of all that is noted of its use."""
+
+HEAD_BYTES = 64
+_SUFFIX = ".use"
+_MAGIC = b"jcache-use"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """That a journal was used, as a line of a book has it."""
+
+    path: str
+    """The journal's directory, relative to the cache's root."""
+    used_s: float
+    """Unix time in seconds."""
+    hits: int = 0
+    """Reads that it served entirely."""
+    hit_bytes: int = 0
+    kind: Literal["u", "w"] = "u"
+    """`w` where the process began to write to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first bytes of a book."""
+
+    claim_bytes: int
+    """What the process may have added to the cache, less what it has removed."""
+    is_closed: bool
+
+
+class Book:
+    """The book of this process for one cache directory. Its methods are called by one thread at a time.
+
+    The file is created when there is first something to note.
+    """
+
+    def __init__(
+        self, storage: Storage, directory: str, *, dir_mode: int = 0o700, file_mode: int = 0o600, sync: bool = False
+    ) -> None:
+        """Name a book.
+
+        Args:
+            storage: The cache's file system.
+            directory: Where books are, below the cache's root.
+            dir_mode: Permissions of that directory if it is missing.
+            file_mode: Permissions of the book.
+            sync: Whether to wait until a claim is on the medium: on network file systems others see it only then.
+        """
+        self._storage = storage
+        self._directory = directory
+        self._modes = dir_mode, file_mode
+        self._sync = sync
+        self._fd: int | None = None
+        self._end = HEAD_BYTES
+        self._pid = os.getpid()
+        self.claim_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is."""
+        return self._end
+
+    @property
+    def exists(self) -> bool:
+        """Whether there was anything to note."""
+        return self._fd is not None
+
+    def claim(self, claim_bytes: int) -> None:
+        """Say how many bytes this process may have added.
+
+        Raises:
+            OSError: The file system failed.
+        """
+        fd = self._open()
+        self._storage.pwritev(fd, [_pack_head(Head(claim_bytes, is_closed=False))], 0)
+        self.claim_bytes = claim_bytes
+        if self._sync:
+            self._storage.fsync(fd)
+
+    def add(self, uses: Iterable[Use]) -> None:
+        """Append lines.
+
+        Raises:
+            OSError: The file system failed; nothing counts as noted.
+        """
+        lines = b"".join(map(_pack_use, uses))
+        if not lines:
+            return
+        fd = self._open()
+        if self._storage.pwritev(fd, [lines], self._end) == len(lines):
+            self._end += len(lines)
+
+    def close(self, claim_bytes: int) -> None:
+        """Say what was added in the end, and that there is no more to come.
+
+        Raises:
+            OSError: The file system failed.
+        """
+        fd, self._fd = self._fd, None
+        if fd is None or self._pid != os.getpid():
+            return
+        try:
+            self._storage.pwritev(fd, [_pack_head(Head(claim_bytes, is_closed=True))], 0)
+        finally:
+            self._storage.close(fd)
+        self._end, self.claim_bytes = HEAD_BYTES, 0
+
+    def forget(self) -> None:
+        """Let go of the file in a forked child, without a word in it."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):  # nothing was written through it here
+                self._storage.close(fd)
+
+    def _open(self) -> int:
+        if self._fd is None:
+            salt = int.from_bytes(os.urandom(8), "little")
+            name = segment_name(os.uname().nodename, os.getpid(), salt).removesuffix(".seg") + _SUFFIX
+            path = os.path.join(self._directory, name)
+            dir_mode, file_mode = self._modes
+            try:
+                fd = create_file(self._storage, path, file_mode)
+            except FileNotFoundError:
+                make_directory(self._storage, self._directory, dir_mode)
+                fd = create_file(self._storage, path, file_mode)
+            hold(fd, storage=self._storage)
+            self._fd, self._end = fd, HEAD_BYTES
+            self._storage.pwritev(fd, [_pack_head(Head(self.claim_bytes, is_closed=False))], 0)
+        return self._fd
+
+
+def make_directory(storage: Storage, path: str, mode: int) -> None:
+    """Create one directory with these permissions, whatever the umask, if it is missing."""
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        storage.mkdir(path, mode)
+        if mode & 0o077:
+            with contextlib.suppress(OSError):  # a file system with an idea of its own
+                storage.chmod(path, mode)
+
+
+def is_book(name: str) -> bool:
+    """Whether a file name is that of a book."""
+    return name.endswith(_SUFFIX) and parse_segment_name(_as_segment(name)) is not None
+
+
+def read_head(storage: Storage, path: str) -> Head | None:
+    """Return what a book has claimed; None where it is gone, or nothing can be made of it.
+
+    Args:
+        storage: The cache's file system.
+        path: The book.
+    """
+    try:
+        fd = storage.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None  # taken into the index meanwhile
+    try:
+        return _parse_head(storage.pread(fd, HEAD_BYTES, 0))
+    except OSError:
+        return None
+    finally:
+        storage.close(fd)
+
+
+def is_over(storage: Storage, path: str) -> bool:
+    """Whether no more is to come in a book: closed, or its process is gone, as far as anybody can tell."""
+    try:
+        fd = storage.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        head = _parse_head(storage.pread(fd, HEAD_BYTES, 0))
+        if head is not None and head.is_closed:
+            return True
+        name = _as_segment(os.path.basename(path))
+        return not may_live(storage, fd, name, storage.fstat(fd).st_mtime_ns)
+    except OSError:
+        return False
+    finally:
+        storage.close(fd)
+
+
+def read_uses(storage: Storage, path: str) -> list[Use]:
+    """Return what a book notes, in order; nothing where it is gone or cannot be read."""
+    try:
+        fd = storage.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return []
+    try:
+        size = storage.fstat(fd).st_size
+        data = read_all(storage, fd, max(size - HEAD_BYTES, 0), HEAD_BYTES)
+    except OSError:
+        return []
+    finally:
+        storage.close(fd)
+    return [use for line in data.split(b"\n")[:-1] if (use := _parse_use(line)) is not None]
+
+
+def writer_of(name: str) -> tuple[str, int]:
+    """Return host and process of a book, by its name."""
+    parsed = parse_segment_name(_as_segment(name))
+    assert parsed is not None, "is_book was asked before"
+    return parsed[:2]
+
+
+def _as_segment(name: str) -> str:
+    return name.removesuffix(_SUFFIX) + ".seg"
+
+
+def _pack_head(head: Head) -> bytes:
+    text = b"%b %d %+021d %b" % (_MAGIC, _FORMAT, head.claim_bytes, b"c" if head.is_closed else b"o")
+    return text.ljust(HEAD_BYTES - 1) + b"\n"
+
+
+def _parse_head(data: bytes) -> Head | None:
+    fields = data.split()
+    if len(data) != HEAD_BYTES or len(fields) != 4 or fields[:2] != [_MAGIC, b"%d" % _FORMAT]:
+        return None
+    try:
+        return Head(int(fields[2]), fields[3] == b"c")
+    except ValueError:
+        return None
+
+
+def _pack_use(use: Use) -> bytes:
+    if "\n" in use.path:
+        return b""  # not of our layout
+    text = f"{use.kind} {use.used_s:.3f} {use.hits} {use.hit_bytes} {use.path}\n"
+    return os.fsencode(text)
+
+
+def _parse_use(line: bytes) -> Use | None:
+    fields = os.fsdecode(line).split(" ", 4)
+    if len(fields) != 5:
+        return None
+    kind, used, hits, hit_bytes, path = fields
+    try:
+        used_s = float(used)
+        if not 0 < used_s < time.time() + 86400 or not path or kind not in {"u", "w"}:
+            return None
+        return Use(path, used_s, int(hits), int(hit_bytes), "u" if kind == "u" else "w")
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,337 @@
+"""The cleaner: makes room in a cache by removing what was not used for longest.
+
+One process cleans at a time, the one that has the cleaner's lock. In this order, until what is left is small enough:
+leftovers, orphans and superseded versions of journals that were written to since the last time; then whole journals,
+the least recently used first, by the record of use that processes keep (`jcache.cache.usage`); then, if that was not
+enough, what a walk through the tree finds beyond. Never what is pinned, what a living process is writing, or what is
+not ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jcache.cache import usage
+from jcache.cache.identity import address_of
+from jcache.cache.pins import Pins, read_pins
+from jcache.cache.tree import Part, State, look_into, prune, remove_journal, remove_parts, useless, walk
+from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jcache.storage import Storage
+
+__all__ = ["Cleaned", "Cleaner", "Pace", "Removed"]
+
+WALK_EVERY_S = 7 * 86400.0
+"""How often to measure anew."""
+
+_WALK_AGAIN_S = 600.0
+_SAVE_EVERY_S = 30.0
+_COUNT_EVERY_S = 0.2
+
+
+class Pace:
+    """Leaves most of the processor, and of the interpreter's lock, to others: works 1 ms, then pauses."""
+
+    __slots__ = ("_began_s", "_pause_s", "_stopped")
+
+    def __init__(self, *, pause_s: float, stopped: Callable[[float], bool]) -> None:
+        """Set the pace.
+
+        Args:
+            pause_s: How long to pause after 1 ms of work.
+            stopped: Waits for so many seconds, and tells whether the work is to be given up.
+        """
+        self._pause_s = pause_s
+        self._stopped = stopped
+        self._began_s = time.perf_counter()
+
+    def __call__(self) -> None:
+        """Pause if it is time to.
+
+        Raises:
+            StoppedError: The work is to be given up.
+        """
+        if time.perf_counter() - self._began_s >= 0.001:
+            if self._stopped(self._pause_s):
+                raise StoppedError
+            self._began_s = time.perf_counter()
+
+
+class StoppedError(Exception):
+    """The process is about to end; what is done so far stays done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A journal that is gone, or parts of it that were of no use."""
+
+    path: str
+    name: str
+    freed_bytes: int
+    why: str
+
+
+@dataclass(slots=True)
+class Cleaned:
+    """What a cleaner did."""
+
+    freed_bytes: int = 0
+    journals: int = 0
+    """Removed whole."""
+    left_bytes: int = 0
+    """What the cache holds now."""
+    pinned: int = 0
+    """Journals that would have been removed but for their pins."""
+    live: int = 0
+    """Journals that would have been removed but for those who write to them."""
+    failed: list[str] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to go, of what is not pinned: whatever meets all that is said here."""
+
+    to_bytes: int | None = None
+    """As much as it takes until the cache holds no more than this."""
+    unused_since_s: float | None = None
+    """What was not used since this Unix time."""
+    pattern: Pins | None = None
+    """What one of these patterns matches."""
+
+
+class Cleaner:
+    """Cleans one cache directory, once. Used by one thread."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        root: str,
+        *,
+        dir_mode: int = 0o700,
+        file_mode: int = 0o600,
+        dry_run: bool = False,
+        keep_names: bool = False,
+        pace: Callable[[], object] = lambda: None,
+        freed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Prepare to clean.
+
+        Args:
+            storage: The cache's file system; counts what is removed.
+            root: The cache's root.
+            dir_mode: Permissions of directories below it.
+            file_mode: Permissions of files below it.
+            dry_run: Whether to tell only.
+            keep_names: Whether to tell which journals were removed.
+            pace: Called again and again, to leave the processor to others.
+            freed: Called when something was removed, to let others know.
+        """
+        self._storage = storage
+        self._root = root
+        self._dir_mode, self._file_mode = dir_mode, file_mode
+        self._dry_run = dry_run
+        self._keep_names = keep_names
+        self._pace = pace
+        self._freed = freed
+        self._index = Index()
+        self._pins = Pins(())
+        self._skip: set[str] = set()
+        self._counted, self._count_at_s = 0, 0.0
+        self.done = Cleaned()
+
+    def run(self, wish: Wish, *, measure: bool = False, timeout_s: float = 0.0) -> Cleaned | None:
+        """Do what is wished.
+
+        Args:
+            wish: What is to go.
+            measure: Whether to walk through the tree first, which finds what nobody has noted.
+            timeout_s: How long to wait for another cleaner to end.
+
+        Returns:
+            What was done; None where another one is cleaning.
+
+        Raises:
+            OSError: The cache directory cannot be read or written.
+            StoppedError: The pace said so.
+        """
+        with cleaner_lock(
+            self._storage, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode, timeout_s=timeout_s
+        ) as held:
+            if not held:
+                return None
+            self._index = usage.load(self._storage, self._root, pace=self._pace)
+            if measure:
+                self._index.walk = None
+            if measure or self._index.offset_bytes is None or self._index.walk is not None:
+                self._walk()
+            try:
+                self._clean(wish)
+                if time.time() - self._index.walked_s > WALK_EVERY_S:
+                    self._walk()
+            finally:
+                self._fold()
+            self.done.left_bytes = self._total()
+        return self.done
+
+    def fold(self) -> bool:
+        """Take finished books into the index; False where somebody else is cleaning.
+
+        Raises:
+            OSError: The cache directory cannot be read or written.
+        """
+        with cleaner_lock(self._storage, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode) as held:
+            if held:
+                self._index = usage.load(self._storage, self._root, pace=self._pace)
+                self._fold()
+            return held
+
+    def _fold(self) -> None:
+        usage.fold(self._storage, self._root, self._index, file_mode=self._file_mode, pace=self._pace_gently)
+
+    def _total(self) -> int:
+        assert self._index.offset_bytes is not None
+        claimed = usage.claimed_bytes(self._storage, self._root, self._index)
+        total = self._index.offset_bytes + self._index.folded_bytes + claimed
+        return max(total - (self.done.freed_bytes if self._dry_run else 0), 0)
+
+    # -- measuring ------------------------------------------------------------------------------------------
+
+    def _walk(self) -> None:
+        """Measure what the cache holds, from where a former walk was interrupted; and find journals nobody noted."""
+        index, storage, root = self._index, self._storage, self._root
+
+        def added() -> int:
+            return index.folded_bytes + usage.claimed_bytes(storage, root, index)
+
+        if index.walk is None:
+            index.walk = Walk(before_bytes=added())
+        progress, saved_s = index.walk, time.monotonic()
+        try:
+            for found in walk(storage, root, after=progress.cursor, pace=self._pace):
+                progress.found_bytes += found.size_bytes
+                progress.cursor = found.path
+                if found.path not in index.entries:
+                    index.entries[found.path] = Entry(found.used_s)
+                if time.monotonic() - saved_s >= _SAVE_EVERY_S:
+                    self._save()
+                    saved_s = time.monotonic()
+        except StoppedError:
+            self._save()
+            raise
+        # What was added behind the walk's back may be counted twice, until the next walk; never not at all.
+        index.offset_bytes = progress.found_bytes - progress.before_bytes
+        index.walk, index.walked_s = None, time.time()
+        self._save()
+
+    def _save(self) -> None:
+        usage.save(self._storage, self._root, self._index, file_mode=self._file_mode, pace=self._pace_gently)
+
+    def _pace_gently(self) -> None:
+        """Pause now and then in what is not to be left half done."""
+        with contextlib.suppress(StoppedError):
+            self._pace()
+
+    # -- removing -------------------------------------------------------------------------------------------
+
+    def _clean(self, wish: Wish) -> None:
+        self._pins = Pins(read_pins(self._storage, self._root))
+        for _ in range(2):
+            entries = usage.uses(self._storage, self._root, self._index, pace=self._pace)
+            order = sorted(entries, key=lambda path: entries[path].used_s)
+            if wish.to_bytes is not None:
+                self._remove_useless(wish.to_bytes, entries, order)
+            for path in order:
+                self._pace()
+                if wish.to_bytes is not None and self._total_soon() <= wish.to_bytes:
+                    break
+                if wish.unused_since_s is not None and entries[path].used_s >= wish.unused_since_s:
+                    break
+                self._remove(path, wish)
+            # All that is known did not do: there may be journals that nobody has noted.
+            recent = time.time() - self._index.walked_s < _WALK_AGAIN_S
+            if wish.to_bytes is None or recent or self._total() <= wish.to_bytes:
+                return
+            self._walk()
+
+    def _total_soon(self) -> int:
+        """Return the total as of the last count, less what was removed since: a count for each journal is too many."""
+        now_s = time.monotonic()
+        if now_s >= self._count_at_s:
+            self._counted, self._count_at_s = self._total() + self.done.freed_bytes, now_s + _COUNT_EVERY_S
+        return self._counted - self.done.freed_bytes
+
+    def _remove_useless(self, to_bytes: int, entries: dict[str, Entry], order: list[str]) -> None:
+        for path in order:
+            if not entries[path].check:
+                continue
+            self._pace()
+            if self._total_soon() <= to_bytes:
+                return
+            parts = look_into(self._storage, os.path.join(self._root, path))
+            chosen = useless(parts)
+            if chosen and not self._is_pinned(parts):
+                self._take(path, parts, chosen, "of no use")
+            if not any(part.state is State.LIVE for part in parts) and path in self._index.entries:
+                self._index.entries[path].check = False
+
+    def _remove(self, path: str, wish: Wish) -> None:
+        if path in self._skip:
+            return
+        parts = look_into(self._storage, os.path.join(self._root, path))
+        if not parts:
+            self._index.entries.pop(path, None)
+            if not self._dry_run:
+                prune(self._storage, self._root, path)
+            return
+        if wish.pattern is not None and not wish.pattern.match(*_names(parts)):
+            return
+        if self._is_pinned(parts):
+            self.done.pinned += 1
+            self._skip.add(path)
+            return
+        chosen = [part for part in parts if part.state not in {State.LIVE, State.FOREIGN}]
+        if any(part.state is State.LIVE for part in parts):
+            self.done.live += 1
+            self._skip.add(path)
+        if chosen:
+            self._take(path, parts, chosen, "journal")
+
+    def _take(self, path: str, parts: list[Part], chosen: list[Part], why: str) -> None:
+        whole = len(chosen) == len(parts)
+        freed = sum(part.size_bytes for part in chosen)
+        if not self._dry_run:
+            try:
+                if whole:
+                    freed = remove_journal(self._storage, self._root, path, parts)
+                else:
+                    freed = remove_parts(self._storage, chosen)
+            except OSError as error:
+                self.done.failed.append(f"{os.path.join(self._root, path)}: {error.strerror or error}")
+                self._skip.add(path)
+                return
+            if whole:
+                self._index.entries.pop(path, None)
+        self.done.freed_bytes += freed
+        if whole:
+            self.done.journals += 1
+            self._skip.add(path)
+        if self._keep_names:
+            self.done.removed.append(Removed(path, next(iter(_names(parts)), path), freed, why))
+        self._freed()
+
+    def _is_pinned(self, parts: list[Part]) -> bool:
+        return bool(self._pins) and self._pins.match(*_names(parts))
+
+
+def _names(parts: list[Part]) -> list[str]:
+    """Return what a journal is called: addresses first, then keys."""
+    keys = list(dict.fromkeys(part.metadata.identity for part in parts if part.metadata is not None))
+    return [*map(address_of, keys), *keys]

@@ -1,0 +1,323 @@
+"""What a process does for the size of a cache, behind its readers' back: notes uses, claims bytes, cleans.
+
+Before bytes are recorded they are claimed in the process's book, and only then are all books' claims added up; so of
+two processes that claim at the same time, at least one sees both, and the sum of what is on disk never passes the limit
+as long as the file system shows everybody what was written. Claims are made ahead, a 128th of the limit at a time, so
+that recording costs no more than a look at the others' books for each such piece. What cannot be claimed waits for the
+cleaner for a while, and then goes unrecorded.
+
+One thread per process notes uses every half a minute, and cleans when the claims come near the limit and nobody else is
+at it. It works a fifth of the time at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from jcache.cache import usage
+from jcache.cache.books import Book, Use
+from jcache.cache.eviction import Cleaner, Pace, StoppedError, Wish
+from jcache.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jcache.cache.directory import Cache
+    from jcache.cache.meter import MeteredStorage
+
+__all__ = ["LOW_SHARE", "Keeper", "credit_bytes"]
+
+LOW_SHARE = 0.9
+"""The low mark, as a share of the limit: what a cleaning goes down to."""
+
+TICK_S = 30.0
+"""How often uses are noted."""
+
+AGAIN_S = 60.0
+"""How often a journal that is used all the time is noted again."""
+
+_SOON_S = 1.0  # uses are noted as often where the cache is nearly full
+_WAIT_S = 5.0
+_POLL_S = 0.05
+_DENIED_S = 2.0
+_LEAST_CREDIT, _MOST_CREDIT = 1 << 18, 256 << 20
+_ROLL_BYTES = 4 << 20
+_PAUSE_S = 0.004
+
+
+def credit_bytes(limit_bytes: int) -> int:
+    """Return how many bytes a process claims ahead."""
+    return min(max(limit_bytes // 128, _LEAST_CREDIT), _MOST_CREDIT)
+
+
+class Keeper:
+    """Keeps one cache directory for one process.
+
+    `admit` is called by the recorder's thread alone; other methods by any. A forked child calls `forget` and makes its
+    own.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        storage: MeteredStorage | None,
+        *,
+        limit_bytes: int | None,
+        collect: Callable[[], Iterable[Use]],
+        seal_idle: Callable[[], None],
+        trouble: Callable[[str], None],
+    ) -> None:
+        """Prepare; nothing is touched, and no thread started.
+
+        Args:
+            cache: The directory, prepared.
+            storage: The one that the cache's journals write through, where there is a limit.
+            limit_bytes: What the cache may hold; None for no limit.
+            collect: Returns what was used since it was last called, each journal once.
+            seal_idle: Seals journals that were written to and are not in use just now: what is being written cannot be
+                removed.
+            trouble: Told what the user should know.
+        """
+        self._root = cache.directory
+        self._metered = storage
+        self._own = Storage()  # what is noted and what is removed is counted apart
+        self._limit_bytes = limit_bytes
+        self._credit = credit_bytes(limit_bytes or 0)
+        self._collect = collect
+        self._seal_idle = seal_idle
+        self._trouble = trouble
+        self._dir_mode, self._file_mode = cache.dir_mode, cache.file_mode
+        self._sync = not cache.is_local
+        self._book = self._new_book()
+        self._lock = threading.Lock()  # of the book
+        self._granted = 0  # what the journals of this process may add up to
+        self._asked = 0  # what the book says of that, until it is known whether there is room
+        self._evicted = self._evicted_before = 0
+        self._denied_until = 0.0
+        self._full_said = False
+        self._why_full = "another process is cleaning it"
+        self._noted: dict[str, float] = {}
+        self._pending: dict[str, Use] = {}
+        self._writing: set[str] = set()
+        self._flushed_s = 0.0
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._cleaned = threading.Condition(threading.Lock())
+        self._wants_cleaning = self._is_tight = False
+        self._thread: threading.Thread | None = None
+
+    def _new_book(self) -> Book:
+        return Book(
+            self._own,
+            usage.directory_of(self._root),
+            dir_mode=self._dir_mode,
+            file_mode=self._file_mode,
+            sync=self._sync,
+        )
+
+    def start(self) -> None:
+        """Start the thread, if it does not run; without one, uses are noted at the end only."""
+        if self._thread is None and not self._closing.is_set():
+            thread = threading.Thread(target=self._run, name="jcache-keeper", daemon=True)
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # the process has all the threads it may have
+
+    def admit(self, path: str, size_bytes: int) -> bool:
+        """Whether so many bytes may be recorded now; waits for the cleaner for some seconds, where there is no room.
+
+        Args:
+            path: The journal's directory.
+            size_bytes: How many bytes are about to be added.
+        """
+        if self._limit_bytes is None or self._metered is None:
+            return True
+        if path not in self._writing:
+            # Before the first byte: if this process is killed, the cleaner knows where it has left something unsealed.
+            self._writing.add(path)
+            with contextlib.suppress(OSError), self._lock:
+                self._book.add([Use(os.path.relpath(path, self._root), time.time(), kind="w")])
+        margin = self._credit // 2  # for the indexes with which segments are sealed
+        if self._metered.net_bytes + size_bytes + margin <= self._granted:
+            return True
+        if time.monotonic() < self._denied_until:
+            return False
+        try:
+            admitted = self._claim(self._metered, size_bytes + margin, self._limit_bytes)
+        except OSError as error:
+            self._trouble(f"the size of {self._root} cannot be kept: {error.strerror or error}; nothing is recorded")
+            admitted = False
+        if not admitted:
+            self._denied_until = time.monotonic() + _DENIED_S
+        return admitted
+
+    def note(self, uses: Iterable[Use]) -> None:
+        """Keep in mind that journals were used, until it is written down."""
+        with self._lock:
+            self._keep(uses)
+
+    def _keep(self, uses: Iterable[Use]) -> None:
+        for use in uses:
+            path = os.path.relpath(use.path, self._root)
+            before = self._pending.get(path)
+            hits, hit_bytes = (0, 0) if before is None else (before.hits, before.hit_bytes)
+            self._pending[path] = Use(path, use.used_s, hits + use.hits, hit_bytes + use.hit_bytes)
+
+    def close(self) -> None:
+        """Note the last uses, and say what was really added. Nothing raises; call it behind the last recording."""
+        self._closing.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(_WAIT_S)
+            if thread.is_alive():
+                return  # the directory hangs
+        with contextlib.suppress(OSError):
+            self._flush(everything=True)
+            with self._lock:
+                existed = self._book.exists
+                added = 0 if self._metered is None else self._metered.net_bytes
+                self._book.close(added - self._evicted)
+            if existed and usage.wants_folding(self._own, self._root):
+                Cleaner(self._own, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode).fold()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's book."""
+        self._closing.set()
+        self._book.forget()
+
+    # -- claims ---------------------------------------------------------------------------------------------
+
+    def _claim(self, metered: MeteredStorage, need_bytes: int, limit_bytes: int) -> bool:
+        before, deadline_s = self._granted, time.monotonic() + _WAIT_S
+        while True:
+            wanted = metered.net_bytes + need_bytes + self._credit
+            self._set_claim(wanted)
+            total = usage.total_bytes(self._own, self._root)
+            if total is not None and total <= limit_bytes:
+                self._granted = wanted
+                if total > LOW_SHARE * limit_bytes and time.monotonic() - self._flushed_s > _SOON_S:
+                    self._is_tight = True
+                    self._wake.set()
+                if total > limit_bytes - 2 * self._credit:
+                    self._ask_for_cleaning()
+                return True
+            # Withdrawn, lest those who wait keep one another from room that there is.
+            self._granted = max(before, metered.net_bytes)
+            self._set_claim(self._granted)
+            if need_bytes > limit_bytes // 2 or self._closing.is_set():
+                return False
+            if time.monotonic() >= deadline_s:
+                if not self._full_said:
+                    self._full_said = True
+                    self._trouble(f"{self._root} is full ({self._why_full}); what does not fit goes unrecorded")
+                return False
+            self._ask_for_cleaning()
+            with self._cleaned:
+                # Unlike pauses, lest those who wait claim at the same moments, and withdraw.
+                self._cleaned.wait(_POLL_S * (0.5 + random.random()))
+
+    def _set_claim(self, asked: int) -> None:
+        with self._lock:
+            self._asked = asked
+            self._book.claim(asked - self._evicted)
+
+    def _ask_for_cleaning(self) -> None:
+        self._wants_cleaning = self._is_tight = True
+        self._wake.set()
+        self.start()
+
+    # -- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(TICK_S)
+            self._wake.clear()
+            if self._closing.is_set():
+                return
+            try:
+                self._flush(everything=False)
+                if self._is_tight or self._is_nearly_full():
+                    self._is_tight = False
+                    self._seal_idle()
+                if self._wants_cleaning:
+                    self._wants_cleaning = False
+                    self._clean()
+            except StoppedError:
+                return
+            except OSError as error:
+                self._trouble(f"{self._root} cannot be cleaned: {error.strerror or error}")
+                self._closing.wait(_WAIT_S)
+            except Exception as error:  # noqa: BLE001 - a thread of ours ends no job, and leaves no traceback in it
+                self._trouble(f"{self._root} cannot be cleaned: {error!r}")
+                return
+
+    def _flush(self, *, everything: bool) -> None:
+        """Write down what was used."""
+        found = list(self._collect())
+        with self._lock:
+            self._keep(found)
+            now_s = time.monotonic()
+            again_s = _SOON_S if self._is_tight else AGAIN_S
+            due = [
+                use
+                for path, use in self._pending.items()
+                if everything or now_s - self._noted.get(path, -AGAIN_S) >= again_s
+            ]
+            if due:
+                self._book.add(due)
+                for use in due:
+                    self._noted[use.path] = now_s
+                    del self._pending[use.path]
+            self._flushed_s = now_s
+            if self._book.size_bytes > _ROLL_BYTES:
+                # A finished book is taken into the index; the claim goes on in the next one, for what it exceeds this.
+                # That of both is too much for a moment, not too little.
+                full, self._book = self._book, self._new_book()
+                self._writing = set()
+                self._book.claim(full.claim_bytes)
+                full.close(0)
+
+    def _is_nearly_full(self) -> bool:
+        """Whether what this process keeps open, though it records nothing at present, may be in the cleaner's way."""
+        if self._limit_bytes is None or not self._writing:
+            return False
+        total = usage.total_bytes(self._own, self._root)
+        return total is not None and total > LOW_SHARE * self._limit_bytes
+
+    def _clean(self) -> None:
+        if self._limit_bytes is None:
+            return
+        pace = Pace(pause_s=_PAUSE_S, stopped=self._closing.wait)
+        cleaner = Cleaner(
+            self._own,
+            self._root,
+            dir_mode=self._dir_mode,
+            file_mode=self._file_mode,
+            pace=pace,
+            freed=lambda: self._let_know(cleaner),
+        )
+        self._evicted_before = self._evicted
+        done = cleaner.run(Wish(to_bytes=int(LOW_SHARE * self._limit_bytes)))
+        with self._cleaned:
+            self._cleaned.notify_all()
+        if done is None:
+            self._closing.wait(_POLL_S)  # somebody else is at it
+        elif done.failed:
+            self._why_full = f"cannot be removed: {done.failed[0]}"
+        else:
+            self._why_full = f"{done.pinned} journals are pinned, {done.live} are being written"
+
+    def _let_know(self, cleaner: Cleaner) -> None:
+        with self._lock:
+            self._evicted = self._evicted_before + cleaner.done.freed_bytes
+            self._book.claim(self._asked - self._evicted)
+        with self._cleaned:
+            self._cleaned.notify_all()

@@ -1,0 +1,94 @@
+"""Rules for some remote files only: `[[rules]]` in the settings' file. The first one that matches a file decides."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from fnmatch import translate
+from functools import cached_property
+
+from jcache import values
+
+__all__ = ["KEYS", "Rule", "find_rule", "parse_rule"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What holds for the remote files that it matches; what it does not set is as the settings have it.
+
+    Not slotted, so that the compiled pattern can be kept.
+    """
+
+    url: str | None = None
+    """Pattern for whole addresses."""
+    protocol: str | None = None
+    bypass: bool = False
+    """Measure, but record nothing and serve nothing."""
+    exclude: bool = False
+    """Leave to the file system, and out of the report."""
+    validate: str | float | None = None
+    record: bool = True
+    """Whether what is fetched is recorded; what is there already is served."""
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("" if self.url is None else translate(self.url))
+
+    def matches(self, url: str) -> bool:
+        """Whether it is about a remote file of this address (one without secrets)."""
+        if self.protocol is not None and url.partition("://")[0] != self.protocol:
+            return False
+        return self._pattern.match(url) is not None
+
+    def describe(self) -> dict[str, object]:
+        """Return what it sets, by key."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+
+
+def _protocol(value: object) -> str:
+    (name,) = values.protocols(value)
+    return name
+
+
+KEYS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
+    "url": (values.text, "a pattern", "Which addresses it is about; `*` stands for any text, slashes too."),
+    "protocol": (_protocol, "a protocol", "Which protocol it is about, such as `s3`."),
+    "bypass": (values.boolean, "true or false", "Only measure: write nothing to the cache and serve nothing from it."),
+    "exclude": (values.boolean, "true or false", "Leave these files to their file system, and out of the report."),
+    "validate": (values.validate, "open, never or a number of seconds", "As `JCACHE_VALIDATE`, for these files."),
+    "record": (values.boolean, "true or false", "Serve what is in the cache, but add nothing to it."),
+}
+"""By key: what reads its value, what is allowed, and what it means."""
+
+
+def parse_rule(table: object) -> Rule:
+    """Return the rule that a table of a TOML file means.
+
+    Raises:
+        ValueError: It is none; the message says why, in words that follow the rule's place.
+    """
+    if not isinstance(table, dict):
+        raise ValueError("is no table: write [[rules]] in a line of its own")
+    found: dict[str, object] = {}
+    for key, value in table.items():
+        if key not in KEYS:
+            raise ValueError(f"sets {key!r}, which no rule has: give {', '.join(KEYS)}")
+        try:
+            found[key] = KEYS[key][0](value)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"has {key} = {value!r}: give {KEYS[key][1]}") from None
+    if not found.keys() & {"url", "protocol"}:
+        raise ValueError("says nothing of which files it is about: give url or protocol")
+    if found.keys() <= {"url", "protocol"}:
+        raise ValueError("sets nothing: give bypass, exclude, validate or record")
+    return Rule(**found)  # type: ignore[arg-type]  # each was read by its key
+
+
+def find_rule(rules: tuple[Rule, ...], url: str) -> Rule | None:
+    """Return the first rule that matches an address, None where none does."""
+    return next((rule for rule in rules if rule.matches(url)), None)
+
+
+def rules_table() -> str:
+    """Return what rules may set, as a Markdown table."""
+    rows = [f"| `{key}` | {allowed} | {meaning} |" for key, (_, allowed, meaning) in KEYS.items()]
+    return "\n".join(["| key | value | meaning |", "|---|---|---|", *rows])

@@ -1,0 +1,92 @@
+"""A process that reads files of an origin in memory through a session with a size limit, and checks every byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from typing import TYPE_CHECKING
+
+from jcache import session
+from jcache.cache import identify
+from jcache.config import Config
+from jcache.journal import Version
+from jcache.origin import Fetched, Info
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcache.cache import Identity
+    from jcache.origin import OriginRange
+
+BLOCK = random.Random(5).randbytes(1 << 20)
+
+
+def data_of(number: int, start: int, stop: int) -> bytes:
+    """The bytes of file `number`: different in each file and at each offset."""
+    first, last = start >> 16, -(-stop >> 16)
+    pieces = b"".join(
+        number.to_bytes(8, "big") + row.to_bytes(8, "big") + BLOCK[row & 7 : (row & 7) + 65520]
+        for row in range(first, last)
+    )
+    return pieces[start - (first << 16) : stop - (first << 16)]
+
+
+class Numbers:
+    """An origin whose files are numbers."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number = number
+        self.info = Info(Version(size, etag=f'"{number}"'), {"size": size})
+        self.identity = identity_of(number)
+        self.sent = 0
+
+    async def stat(self) -> Info:
+        return self.info
+
+    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+        data = [data_of(self.number, start, self.info.version.size_bytes if stop is None else stop)
+                for start, stop in ranges]  # fmt: skip
+        self.sent += sum(map(len, data))
+        return Fetched(list(data), self.info)
+
+
+def identity_of(number: int) -> Identity:
+    return identify("https", f"https://host/data/f{number}.root", {})
+
+
+async def read_file(number: int, size: int, step: int) -> int:
+    """Read a whole file; return how many bytes came from the origin."""
+    running = session.current()
+    assert running is not None
+    origin = Numbers(number, size)
+    remote = running.acquire(origin.identity)
+    try:
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            (row,) = await remote.read(origin, [(start, stop)], vector=True)  # type: ignore[arg-type]
+            assert row == data_of(number, start, stop), f"wrong bytes in {number} at {start}"
+    finally:
+        running.release(remote)
+    return origin.sent
+
+
+def main(directory: str, limit: str, numbers: str, size: str, hot: str, hot_size: str) -> None:
+    running = session.start(Config(dir=directory, size=int(limit), log="info", validate="never"))
+    sent: dict[str, int] = {"hot": 0, "cold": 0}
+
+    async def job() -> None:
+        for number in json.loads(numbers):
+            for small in json.loads(hot):
+                sent["hot"] += await read_file(small, int(hot_size), 1 << 18)
+            sent["cold"] += await read_file(number, int(size), 1 << 20)
+
+    asyncio.run(job())
+    running.close()
+    snapshot = running.counters.snapshot()
+    print(json.dumps({**sent, "recorded": snapshot.recorded_bytes, "failures": snapshot.failures}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
