@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 # What the picture shows: one panel for each.
 PANELS = (
-    ("seed", "6.44 % of 1 GB, on the same machine"),
-    ("seed-wan", "the same, origin 20 ms away at 1 Gb/s"),
-    ("agc", "uproot, seven of 900 columns"),
+    ("peers", "63 MB out of 1 GB, origin on the same machine"),
+    ("seed-wan", "64 MB out of 1 GB, origin 20 ms away at 1 Gb/s"),
+    ("agc", "uproot, seven of 950 columns, origin on the same machine"),
     ("agc-wan", "the same, 20 ms away at 1 Gb/s"),
 )
 SHOWN = (
@@ -40,7 +40,7 @@ def table_of(name: str, ways: dict[str, Any]) -> Table:
     table.add_column("way", no_wrap=True)
     for column in ("ms", "later", "cpu", "/ origin", "/ local", "fetched", "on disk"):
         table.add_column(column, justify="right", no_wrap=True)
-    asked = asked_bytes(ways)
+    asked = asked_bytes(name, ways)
     for way, result in ways.items():
         if not result["first"]:
             continue
@@ -59,11 +59,12 @@ def table_of(name: str, ways: dict[str, Any]) -> Table:
     return table
 
 
-def asked_bytes(ways: dict[str, Any]) -> int:
-    """Return how many bytes of files were asked for, which is less than what uproot makes of them."""
+def asked_bytes(name: str, ways: dict[str, Any]) -> int:
+    """Return how many bytes of files the application asked for; with uproot, which unpacks them: what the origin sent."""
     origin = ways.get("origin")
-    count: int = (origin and origin["origin_bytes"]) or next(iter(ways.values()))["nbytes"]
-    return count
+    if WORKLOADS[name].kind == "uproot" and origin is not None and origin["origin_bytes"]:
+        return int(origin["origin_bytes"])
+    return int(next(iter(ways.values()))["nbytes"])
 
 
 def share(count: int | None, nbytes: int) -> str:
@@ -107,7 +108,7 @@ def markdown(report: dict[str, Any]) -> str:
         cells = []
         for name in names:
             ways = report["workloads"][name]
-            cells.append(f"{ways[way]['disk_bytes'] / asked_bytes(ways):.4f}" if way in ways else "")
+            cells.append(f"{ways[way]['disk_bytes'] / asked_bytes(name, ways):.4f}" if way in ways else "")
         lines.append(f"| {MEANING[way].removesuffix(', cold')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -136,7 +137,7 @@ def draw(report: dict[str, Any]) -> str:
             colour = colours.get(way.partition("-")[0], "#d8a25c")
             length = max(room * ratio.median / largest, 1)
             disk = ways[way]["disk_bytes"]
-            note = f"{ratio.median:.2f}" + (f", {disk / asked_bytes(ways):.2f}x on disk" if disk else "")
+            note = f"{ratio.median:.2f}" + (f", {disk / asked_bytes(name, ways):.2f}x on disk" if disk else "")
             middle = y + bar - 4
             body.append(f'<text x="{label - 6}" y="{middle}" text-anchor="end">{escape(MEANING[way])}</text>')
             body.append(
