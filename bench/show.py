@@ -60,7 +60,7 @@ def table_of(name: str, ways: dict[str, Any]) -> Table:
 
 
 def asked_bytes(name: str, ways: dict[str, Any]) -> int:
-    """Return how many bytes of files the application asked for; with uproot, which unpacks them: what the origin sent."""
+    """Return how many bytes of files were asked for; with uproot, which unpacks them, what the origin sent."""
     origin = ways.get("origin")
     if WORKLOADS[name].kind == "uproot" and origin is not None and origin["origin_bytes"]:
         return int(origin["origin_bytes"])
