@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -329,9 +330,34 @@ def test_the_command(tmp_path, monkeypatch):
     assert CliRunner().invoke(doctor, [str(tmp_path / "missing")]).exit_code == 2
     assert CliRunner().invoke(doctor, ["--peer", "--wait", "0.2", str(tmp_path)]).exit_code == 1
     monkeypatch.delenv("JCACHE_DIR", raising=False)
-    assert CliRunner().invoke(doctor, []).exit_code == 2
+    nowhere = CliRunner().invoke(doctor, [])
+    assert (nowhere.exit_code, nowhere.stderr) == (
+        2,
+        "jcache: there is no cache directory: name one, or set JCACHE_DIR\n",
+    )
     monkeypatch.setenv("JCACHE_DIR", str(tmp_path))
     assert CliRunner().invoke(doctor, []).exit_code == 0
+
+
+def test_a_terminals_lines_are_as_wide_as_it_is(tmp_path):
+    ours, theirs = os.openpty()
+    environ = {**os.environ, "COLUMNS": "60"}
+    with subprocess.Popen(
+        [JCACHE, "doctor", str(tmp_path)], stdout=theirs, stderr=subprocess.DEVNULL, env=environ
+    ) as run:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while more := os.read(ours, 65536):
+                shown += more
+    os.close(ours)
+    assert run.returncode == 0
+    lines = shown.decode().splitlines()
+    assert max(map(len, lines[1:])) <= 60
+    assert " ".join(shown.decode().split()).count("is fit") == 1
+    plain = CliRunner().invoke(doctor, [str(tmp_path)]).stdout
+    words = [[word for word in text.split() if word.isalpha()] for text in (shown.decode(), plain)]
+    assert words[0] == words[1], "nothing is lost"
 
 
 def test_two_commands_at_the_same_time(tmp_path):

@@ -42,8 +42,12 @@ class Entry:
     versions: tuple[Stored, ...]
 
 
-def cache_config(given: Path | None) -> tuple[str, Config]:
+def cache_config(given: Path | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR") -> tuple[str, Config]:
     """Return the cache directory that the user named, or else the configured one, and its settings.
+
+    Args:
+        given: What the user named.
+        remedy: How the user can name one to this command.
 
     Raises:
         WrongInputError: There is none, or a setting is wrong.
@@ -56,7 +60,7 @@ def cache_config(given: Path | None) -> tuple[str, Config]:
     except ConfigError as error:
         raise WrongInputError(str(error)) from None
     if config.dir is None:
-        raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+        raise WrongInputError(f"there is no cache directory: {remedy}")
     if not os.path.isdir(config.dir):
         raise WrongInputError(f"no such directory: {config.dir}")
     return config.dir, config

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -46,7 +48,7 @@ def doctor(ctx: click.Context, directory: str | None, *, peer: bool, wait_s: flo
 
     \b
     Exit codes:
-      0  fit, perhaps with limits: every byte is right, but something works less well than it could
+      0  fit, perhaps with limits: something works less well than it could
       1  not fit
       2  DIR is wrong
     """
@@ -66,7 +68,7 @@ def doctor(ctx: click.Context, directory: str | None, *, peer: bool, wait_s: flo
 
 def _locate(directory: str | None) -> str:
     if directory is None:
-        return cache_config(None)[0]
+        return cache_config(None, remedy="name one, or set JCACHE_DIR")[0]
     if not os.path.isdir(directory):
         raise WrongInputError(f"no such directory: {directory}; make it first")
     return os.path.abspath(directory)
@@ -75,10 +77,19 @@ def _locate(directory: str | None) -> str:
 def _show(diagnosis: Diagnosis) -> None:
     click.echo(diagnosis.summary)
     width = max(len(check.name) for check in diagnosis.checks)
+    # In a pipe, a line stays a line: it can be searched for.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     for check in diagnosis.checks:
-        click.echo(f"  {check.level.value:<6} {check.name:<{width}}  {check.finding}")
+        _show_lines(f"  {check.level.value:<6} {check.name:<{width}}  ", check.finding, columns)
         if check.advice:
-            click.echo(f"  {'':<6} {'':<{width}}  -> {check.advice}")
+            _show_lines(" " * (width + 11), f"-> {check.advice}", columns)
+
+
+def _show_lines(before: str, text: str, columns: int) -> None:
+    room = max(columns - len(before), 30)
+    for line in textwrap.wrap(text, room, break_on_hyphens=False) or [""]:
+        click.echo(before + line)
+        before = " " * len(before)
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def _locate(target: str | None, storage: Storage) -> tuple[str, str | None]:
         if not os.path.isdir(target):
             raise WrongInputError(f"no such directory: {target}")
         return os.path.abspath(target), None
-    directory, config = cache_config(None)
+    directory, config = cache_config(None, remedy="name one, or set JCACHE_DIR" if target is None else "set JCACHE_DIR")
     if target is None:
         return directory, None
     cache = Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath)
