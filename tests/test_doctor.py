@@ -341,7 +341,7 @@ def test_the_command(tmp_path, monkeypatch):
 
 def test_a_terminals_lines_are_as_wide_as_it_is(tmp_path):
     ours, theirs = os.openpty()
-    environ = {**os.environ, "COLUMNS": "60"}
+    environ = {**os.environ, "COLUMNS": "80"}
     with subprocess.Popen(
         [JCACHE, "doctor", str(tmp_path)], stdout=theirs, stderr=subprocess.DEVNULL, env=environ
     ) as run:
@@ -353,7 +353,7 @@ def test_a_terminals_lines_are_as_wide_as_it_is(tmp_path):
     os.close(ours)
     assert run.returncode == 0
     lines = shown.decode().splitlines()
-    assert max(map(len, lines[1:])) <= 60
+    assert max(map(len, lines[1:])) <= 80
     assert " ".join(shown.decode().split()).count("is fit") == 1
     plain = CliRunner().invoke(doctor, [str(tmp_path)]).stdout
     words = [[word for word in text.split() if word.isalpha()] for text in (shown.decode(), plain)]
