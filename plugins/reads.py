@@ -1,16 +1,12 @@
-"""What a hooked file system's read methods do instead, one maker per method: `maker(original) -> replacement`."""
+"""What a hooked file system's `cat_file`, `cat_ranges` and `open` do instead, by makers: `maker(original) -> replacement`."""
 
 import asyncio
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import aiofiles
 from fsspec.asyn import sync
-from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.utils import isfilelike
 
 from jcache.session import current
 from jcache_plugins.access import Access, access, on_loop_of, run
@@ -18,14 +14,12 @@ from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching, within_origin
 from jcache_plugins.writes import opened_for_writing, prepared
 
-__all__ = ["ASYNC", "SYNC", "cat_many", "download", "measured"]
+__all__ = ["ASYNC", "SYNC", "cat_many", "find", "find_soon", "measured"]
 
 Method = Callable[..., Any]
 
 # Options of `open` that say how to read, not what.
 OPEN_OPTIONS = frozenset({"autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs"})
-# One piece of a whole-file download.
-DOWNLOAD_BYTES = 16 << 20
 UNSET: Any = object()
 
 
@@ -152,36 +146,41 @@ async def cat_many(
         Bytes, in the caller's order, and exceptions.
     """
     starts, ends = spread(starts, paths), spread(ends, paths)
+    if paths and paths.count(paths[0]) == len(paths):
+        try:
+            only = await find_one(paths[0]).read(list(zip(starts, ends, strict=True)), vector=True)
+        except Exception as error:
+            if on_error is UNSET or on_error != "return":
+                raise  # what concerns the whole call is clearer raised than put into a list
+            only = [error] * len(paths)
+        return raised(only, on_error)
     rows: dict[Any, list[int]] = {}
     for i, path in enumerate(paths):
         rows.setdefault(path, []).append(i)
     out: list[Any] = [None] * len(paths)
 
+    limit = asyncio.Semaphore(128)
+
     async def one(path: Any, places: list[int]) -> None:
-        try:
-            results = await find_one(path).read([(starts[i], ends[i]) for i in places], vector=True)
-        except Exception as error:
-            if len(rows) == 1 and (on_error is UNSET or on_error != "return"):
-                raise  # what concerns the whole call is clearer raised than put into a list
-            results = [error] * len(places)
+        async with limit:
+            try:
+                results = await find_one(path).read([(starts[i], ends[i]) for i in places], vector=True)
+            except Exception as error:  # noqa: BLE001 - the result of this file's ranges; the others have theirs
+                results = [error] * len(places)
         for i, result in zip(places, results, strict=True):
             out[i] = result
 
-    if len(rows) == 1:
-        await one(paths[0], rows[paths[0]])
-    else:
-        limit = asyncio.Semaphore(128)
+    await asyncio.gather(*(one(path, places) for path, places in rows.items()))
+    return raised(out, on_error)
 
-        async def limited(path: Any, places: list[int]) -> None:
-            async with limit:
-                await one(path, places)
 
-        await asyncio.gather(*(limited(path, places) for path, places in rows.items()))
+def raised(results: list[Any], on_error: Any) -> list[Any]:
+    """Return results; raise the first exception among them where the caller wants that."""
     if on_error is not UNSET and on_error != "return":
-        for result in out:
+        for result in results:
             if isinstance(result, Exception):
                 raise result
-    return out
+    return results
 
 
 def spread(value: Any, paths: list[Any]) -> list[Any]:
@@ -317,127 +316,6 @@ def open_async(original: Method) -> Method:
     return open_async
 
 
-# -- get --------------------------------------------------------------------------------------------------------
-
-
-async def download(found: Access, target: Any, callback: Any) -> None:
-    """Copy a whole file through the journal to a local path or file object, piece by piece."""
-    size = (await found.open()).version.size_bytes
-    callback.set_size(size)
-    own = not isfilelike(target)
-    file = await aiofiles.open(target, "wb") if own else None
-    try:
-        for start in range(0, size, DOWNLOAD_BYTES):
-            rows = await found.read([(start, min(start + DOWNLOAD_BYTES, size))], vector=False)
-            data = unwrapped(rows[0])
-            if file is not None:
-                await file.write(data)
-            else:
-                target.write(data)
-            callback.relative_update(len(data))
-    finally:
-        if file is not None:
-            await file.close()
-
-
-def async_get_file(original: Method) -> Method:
-    """Make `_get_file`."""
-
-    async def _get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
-        callback = kwargs.get("callback", DEFAULT_CALLBACK)
-        found = None if args else await find_soon(self, rpath, kwargs.keys() - {"callback", "chunk_size"})
-        if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):  # noqa: ASYNC240 - as fsspec does it
-            return await original(self, rpath, lpath, *args, **kwargs)
-        try:
-            await found.stat()
-        except (UnsizedError, IsADirectoryError):
-            return await original(self, rpath, lpath, **kwargs)
-        return await download(found, lpath, callback)
-
-    return _get_file
-
-
-def sync_get_file(original: Method) -> Method:
-    """Make `get_file` of a synchronous file system that has its own; fsspec's opens the file, which is hooked."""
-    if original.__module__ == "fsspec.spec":
-        return original
-
-    def get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
-        found = None if args or on_loop_of(self) else find(self, rpath, kwargs.keys() - {"callback"})
-        if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):
-            return original(self, rpath, lpath, *args, **kwargs)
-        try:
-            run(self, found.stat())
-        except (UnsizedError, IsADirectoryError):
-            return original(self, rpath, lpath, **kwargs)
-        return run(self, download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)))
-
-    return get_file
-
-
-# -- info, exists: answered from the journal where the origin is not to be asked ------------------------------------
-
-
-async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
-    """Return what `info` says of a file, out of the journal; None where the origin is to be asked.
-
-    Raises:
-        OfflineMissError: The origin must not be asked.
-    """
-    stored = await found.stored()
-    if stored is None:
-        return None
-    return {"name": path, "type": "file", **stored.details, "size": stored.version.size_bytes}
-
-
-async def is_there(found: Access) -> bool:
-    """Whether a file of which something is recorded is there, as a stat says it; False where that tells nothing.
-
-    For `exists`, for which HTTP's file system asks for the whole file.
-    """
-    if not await found.is_known():
-        return False
-    try:
-        await found.origin.stat()
-    except Exception:  # noqa: BLE001 - the file system's own method says what that means
-        return False
-    return True
-
-
-def async_info(original: Method) -> Method:
-    """Make `_info`."""
-
-    async def _info(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = await find_soon(self, path, kwargs)
-        info = None if found is None else await stored_info(found, path)
-        return await original(self, path, **kwargs) if info is None else info
-
-    return _info
-
-
-def sync_info(original: Method) -> Method:
-    """Make `info` of a synchronous file system."""
-
-    def info(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = None if on_loop_of(self) else find(self, path, kwargs)
-        info = None if found is None else run(self, stored_info(found, path))
-        return original(self, path, **kwargs) if info is None else info
-
-    return info
-
-
-def async_exists(original: Method) -> Method:
-    """Make `_exists` and `_isfile`."""
-
-    async def _exists(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = await find_soon(self, path, kwargs)
-        if found is not None and (await found.stored() is not None or await is_there(found)):
-            return True
-        return await original(self, path, **kwargs)
-
-    return _exists
-
-
 ASYNC: dict[str, Callable[[Method], Method]] = {
     "_cat_file": async_cat_file,
     "cat_file": mirrored_cat_file,
@@ -445,15 +323,9 @@ ASYNC: dict[str, Callable[[Method], Method]] = {
     "cat_ranges": sync_cat_ranges,
     "_open": open_file,
     "open_async": open_async,
-    "_get_file": async_get_file,
-    "_info": async_info,
-    "_exists": async_exists,
-    "_isfile": async_exists,
 }
 SYNC: dict[str, Callable[[Method], Method]] = {
     "cat_file": sync_cat_file,
     "cat_ranges": sync_cat_ranges,
     "_open": open_file,
-    "get_file": sync_get_file,
-    "info": sync_info,
 }

@@ -58,11 +58,28 @@ class View:
         Returns:
             Parts in ascending order that cover exactly the range; no two gaps are neighbours.
         """
+        is_gap = start < stop
         for run in self.runs:
-            row = bisect_right(run.starts, start) - 1
-            if row >= 0 and stop <= run.starts[row] + run.lengths[row] and start < stop:
-                return [(start, stop, run, row, row)]
-        return self._find_parts(start, stop)
+            starts = run.starts
+            row = bisect_right(starts, start) - 1
+            if row >= 0:
+                end = starts[row] + run.lengths[row]
+                if stop <= end and start < stop:
+                    return [(start, stop, run, row, row)]
+                is_gap = is_gap and end <= start
+            is_gap = is_gap and (row + 1 == len(starts) or starts[row + 1] >= stop)
+        return [(start, stop, None, 0, 0)] if is_gap else self._find_parts(start, stop)
+
+    def is_clear(self, start: int, stop: int) -> bool:
+        """Whether the journal has no byte of a range, which is not empty."""
+        for run in self.runs:
+            starts = run.starts
+            row = bisect_right(starts, start) - 1
+            if row >= 0 and starts[row] + run.lengths[row] > start:
+                return False
+            if row + 1 < len(starts) and starts[row + 1] < stop:
+                return False
+        return True
 
     def _find_parts(self, start: int, stop: int) -> list[Part]:
         parts: list[Part] = []

@@ -32,6 +32,12 @@ def part_bytes(part: Part, view: View | None) -> bytes:
 
 def assemble(row: Sequence[Part], served: dict[Part, bytes]) -> bytes | Exception | None:
     """Return a range's bytes from its parts; its exception; or None where it must be planned again."""
+    if len(row) == 1:
+        start, stop, place, index, _ = row[0]
+        if isinstance(place, Flight) and place.landed:
+            whole = place.data[index]
+            if isinstance(whole, Exception) or (start == place.ranges[index][0] and stop - start >= len(whole)):
+                return whole
     pieces: list[bytes] = []
     for part in row:
         start, stop, place, index, _ = part
@@ -65,6 +71,8 @@ def missed(row: Sequence[Part], size_bytes: int, before: Iterable[Range] = ()) -
         size_bytes: How many there are.
         before: Parts of it that were fetched already when it had to be planned anew.
     """
+    if not before and len(row) == 1 and isinstance(row[0][2], Flight):
+        return size_bytes
     hits = [part[:2] for part in row if isinstance(part[2], Run) or (isinstance(part[2], Held) and not part[2].ahead)]
     fetched = normalise(before)
     hit = size_of(subtract(normalise(hits), fetched) if fetched else hits)

@@ -1,7 +1,7 @@
 """A map from disjoint half-open intervals of bytes to values, for the few intervals in motion at one time."""
 
-from bisect import bisect_right, insort
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["IntervalMap"]
@@ -30,6 +30,19 @@ class IntervalMap(Generic[Value]):
                 insort(self._starts, start)
             self._entries[start] = (stop, value)
 
+    def add_all(self, entries: Sequence[tuple[int, int, Value]]) -> None:
+        """Add ascending, not empty intervals that overlap none that is there; quick where none lies between them."""
+        if not entries:
+            return
+        begins = [start for start, _, _ in entries]
+        first = bisect_left(self._starts, begins[0])
+        if first == bisect_left(self._starts, begins[-1], first):
+            self._starts[first:first] = begins
+            self._entries.update({start: (stop, value) for start, stop, value in entries})
+        else:
+            for start, stop, value in entries:
+                self.add(start, stop, value)
+
     def remove(self, start: int) -> None:
         """Remove the interval that begins at `start`; none there is no error."""
         if self._entries.pop(start, None) is not None:
@@ -39,6 +52,30 @@ class IntervalMap(Generic[Value]):
         """Return the value of the interval that begins at `start`, if there is one."""
         entry = self._entries.get(start)
         return None if entry is None else entry[1]
+
+    def remove_all(self, begins: Sequence[int]) -> None:
+        """Remove the intervals that begin at these places; quick where they lie side by side in ascending order."""
+        if not begins:
+            return
+        starts, entries = self._starts, self._entries
+        first = bisect_left(starts, begins[0])
+        if starts[first : first + len(begins)] == begins:
+            del starts[first : first + len(begins)]
+            for begin in begins:
+                del entries[begin]
+        else:
+            for begin in begins:
+                self.remove(begin)
+
+    def is_clear(self, start: int, stop: int) -> bool:
+        """Whether no interval has a byte of [start, stop), which is not empty."""
+        starts = self._starts
+        if not starts:
+            return True
+        i = bisect_right(starts, start)
+        if i and self._entries[starts[i - 1]][0] > start:
+            return False
+        return i == len(starts) or starts[i] >= stop
 
     def clear(self) -> None:
         """Remove all."""

@@ -278,15 +278,27 @@ def _joined(recordings: Iterable[Sequence[Extent]]) -> list[Extent]:
 
     The ranges of a vector stay apart: they are read again one by one, by who asks for the same vector.
     """
-    out: list[tuple[int, list[bytes | memoryview]]] = []
+    out: list[Extent] = []
+    pieces: list[bytes | memoryview] = []
     end, size_bytes = -1, 0
+
+    def close() -> None:
+        if len(pieces) > 1:
+            out[-1] = (out[-1][0], b"".join(pieces))
+        pieces.clear()
+
     for extents in recordings:
         start, data = extents[0]
         if len(extents) == 1 and start == end and size_bytes + len(data) <= JOINED_BYTES:
-            out[-1][1].append(data)
+            pieces.append(data)
             size_bytes += len(data)
         else:
-            out += ((start, [data]) for start, data in extents)
-            size_bytes = len(data) if len(extents) == 1 else JOINED_BYTES
+            close()
+            out += extents
+            size_bytes = JOINED_BYTES
+            if len(extents) == 1:
+                pieces.append(data)
+                size_bytes = len(data)
         end = start + len(data)
-    return [(start, pieces[0] if len(pieces) == 1 else b"".join(pieces)) for start, pieces in out]
+    close()
+    return out

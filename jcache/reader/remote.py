@@ -245,6 +245,11 @@ class RemoteFile:
             if plan.own is not None and lease is None:
                 continue
             rows = await self._carry_out(snapshot, origin, plan, lease)
+            if plan.is_plain and plan.own is not None and plan.own.landed and len(todo) == len(spans) and not fetched:
+                # Each range was fetched as it is: its result is in its place.
+                results = list(rows)
+                total = miss = sum(len(row) for row in rows if isinstance(row, bytes))
+                break
             again: list[int] = []
             for i, row, parts in zip(todo, rows, plan.parts, strict=True):
                 if row is None:
@@ -286,14 +291,20 @@ class RemoteFile:
             if not await landed(flight):
                 snapshot.abort(flight, FlightAbortedError())
         # What was being read ahead as this was planned has been asked for as well.
-        ahead = [
-            part
-            for row in plan.parts
-            for part in row
-            if (part[2].ahead if isinstance(part[2], Held) else part[2] in plan.others)
-        ]
+        ahead = (
+            []
+            if not plan.has_ahead and not plan.others
+            else [
+                part
+                for row in plan.parts
+                for part in row
+                if (part[2].ahead if isinstance(part[2], Held) else part[2] in plan.others)
+            ]
+        )
         if ahead:
             await self._store.record_in_time(snapshot, snapshot.use_ahead(ahead), room_s=ROOM_S)
+        if plan.is_plain and plan.own is not None and plan.own.landed and plan.own.ranges[-1][1] == plan.own.wanted[-1]:
+            return list(plan.own.data)
         return [assemble(row, served) for row in plan.parts]
 
     async def _serve(self, snapshot: Snapshot, plan: Plan) -> dict[Part, bytes]:
@@ -373,13 +384,14 @@ class RemoteFile:
                 raise
             finally:
                 self._host.recorder.fetching(-1)
-            nbytes = sum(len(data) for data in fetched.data if not isinstance(data, Exception))
-            errors = sum(isinstance(data, Exception) for data in fetched.data)
-            ahead = sum(
-                max(start + len(data) - wanted, 0)
-                for (start, _), wanted, data in zip(flight.ranges, flight.wanted, fetched.data, strict=True)
-                if not isinstance(data, Exception)
-            )
+            nbytes = errors = ahead = 0
+            for (start, _), wanted, data in zip(flight.ranges, flight.wanted, fetched.data, strict=True):
+                if isinstance(data, Exception):
+                    errors += 1
+                else:
+                    nbytes += len(data)
+                    if start + len(data) > wanted:
+                        ahead += start + len(data) - wanted
             counters.origin(
                 requests=fetched.requests,
                 nbytes=nbytes,
@@ -479,4 +491,10 @@ def in_file(spans: Sequence[Span], chosen: Sequence[int], version: Version | Non
     """Return the chosen spans as byte ranges, cut at the end of the file where its size is known."""
     if version is None:
         return [(spans[i][0] or 0, END if (stop := spans[i][1]) is None else stop) for i in chosen]
-    return [resolve(*spans[i], version.size_bytes) for i in chosen]
+    size = version.size_bytes
+    return [
+        (start, stop)
+        if start is not None and stop is not None and 0 <= start <= stop <= size
+        else resolve(start, stop, size)
+        for start, stop in (spans if len(chosen) == len(spans) else [spans[i] for i in chosen])
+    ]

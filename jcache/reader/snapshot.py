@@ -39,15 +39,17 @@ class Flight:
         wanted: For each range where the part ends that somebody asked for; what lies behind it is read ahead.
         data: For each range its bytes or the exception that it met, once `done`.
         done: Resolved when the flight has landed, or was given up.
+        landed: Whether it was carried out, so that `data` is complete.
         loop: The event loop that carries it out.
     """
 
-    __slots__ = ("data", "done", "loop", "ranges", "wanted")
+    __slots__ = ("data", "done", "landed", "loop", "ranges", "wanted")
 
     def __init__(self) -> None:
         self.ranges: list[tuple[int, int]] = []
         self.wanted: list[int] = []
         self.data: list[bytes | Exception] = []
+        self.landed = False
         self.done: Future[None] = Future()
         # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
         self.done.set_running_or_notify_cancel()
@@ -98,12 +100,16 @@ class Plan:
         own: The flight that the planner must now carry out; None where nothing is missing.
         others: Flights of other tasks that hold some of the bytes.
         has_hits: Whether any part lies in the journal.
+        has_ahead: Whether any part was read ahead.
+        is_plain: Whether each range is one gap, and so one range of `own`, in the same order.
     """
 
     parts: list[list[Part]] = field(default_factory=list)
     own: Flight | None = None
     others: set[Flight] = field(default_factory=set)
     has_hits: bool = False
+    has_ahead: bool = False
+    is_plain: bool = False
 
 
 class Snapshot:
@@ -190,19 +196,41 @@ class Snapshot:
         """
         plan = Plan()
         with self.lock:
-            for start, stop in ranges:
-                row: list[Part] = []
-                for part in self._find(start, stop):
-                    if part[2] is None:
-                        self._claim(part[0], part[1], plan, row)
-                    else:
-                        row.append(part)  # type: ignore[arg-type]  # not a gap
-                        plan.has_hits = plan.has_hits or isinstance(part[2], Run)
-                        self.used_journal = True
-                plan.parts.append(row)
+            if is_ascending(ranges) and self._is_clear(ranges[0][0], ranges[-1][1]):
+                plan.own = flight = Flight()
+                flight.ranges = list(ranges)
+                flight.wanted = [stop for _, stop in ranges]
+                self._flights.add_all([(start, stop, (flight, i)) for i, (start, stop) in enumerate(ranges)])
+                plan.parts = [[(start, stop, flight, i, 0)] for i, (start, stop) in enumerate(ranges)]
+                plan.is_plain = True
+            else:
+                self._plan(ranges, plan)
             if ahead_bytes and plan.own is not None and ranges:
                 self._extend(plan.own, ranges[-1][1], ahead_bytes)
         return plan
+
+    def _plan(self, ranges: Sequence[tuple[int, int]], plan: Plan) -> None:
+        for start, stop in ranges:
+            row: list[Part] = []
+            for part in self._find(start, stop):
+                if part[2] is None:
+                    self._claim(part[0], part[1], plan, row)
+                else:
+                    row.append(part)  # type: ignore[arg-type]  # not a gap
+                    if isinstance(part[2], Held):
+                        plan.has_ahead = plan.has_ahead or part[2].ahead
+                    else:
+                        plan.has_hits = True
+                    self.used_journal = True
+            plan.parts.append(row)
+
+    def _is_clear(self, start: int, stop: int) -> bool:
+        """Whether nothing of [start, stop) is in the journal, held, or under way."""
+        return (
+            self._flights.is_clear(start, stop)
+            and self._held.is_clear(start, stop)
+            and (self.view is None or self.view.is_clear(start, stop))
+        )
 
     def claim_ahead(self, start: int, stop: int) -> Flight | None:
         """Claim the part of [start, stop) up to the first byte that is already there, to read it ahead."""
@@ -220,7 +248,7 @@ class Snapshot:
         if start >= stop:
             return []
         view = self.view
-        if not self._held:
+        if self._held.is_clear(start, stop):
             return [(start, stop, None, 0, 0)] if view is None else view.find(start, stop)  # type: ignore[return-value]
         parts: list[tuple[int, int, Run | Held | None, int, int]] = []
         for a, b, held in self._held.find(start, stop):
@@ -233,7 +261,8 @@ class Snapshot:
         return parts
 
     def _claim(self, start: int, stop: int, plan: Plan, row: list[Part]) -> None:
-        for a, b, flying in self._flights.find(start, stop) if self._flights else ((start, stop, None),):
+        flights = self._flights
+        for a, b, flying in ((start, stop, None),) if flights.is_clear(start, stop) else flights.find(start, stop):
             if flying is not None:
                 flight, index = flying
                 if flight is not plan.own:
@@ -294,29 +323,46 @@ class Snapshot:
         """
         size = None if self.info is None or fetched.info is None else self.info.version.size_bytes
         extents: list[Extent] = []
+        data = fetched.data
+        if size is not None and is_exact(flight, data, size):
+            with self.lock:
+                if flight.done.done():
+                    return []
+                begins = [start for start, _ in flight.ranges]
+                self._flights.remove_all(begins)
+                if record:
+                    extents = list(zip(begins, data, strict=True))  # type: ignore[arg-type]  # no exception is among them
+                    self._held.add_all(
+                        [(start, start + len(body), Held(start, body, ahead=False)) for start, body in extents]
+                    )
+                flight.data = data
+                flight.landed = True
+                flight.done.set_result(None)
+            return extents
         parts = list(zip(flight.ranges, flight.wanted, fetched.data, strict=True))
         with self.lock:
             if flight.done.done():
                 return []  # given up by somebody else, and its ranges may be under way again
-            for (start, stop), wanted, data in parts:
-                self._flights.remove(start)
-                if isinstance(data, Exception):
-                    flight.data.append(data)
+            self._flights.remove_all([start for start, _ in flight.ranges])
+            for (start, stop), wanted, body in parts:
+                if isinstance(body, Exception):
+                    flight.data.append(body)
                     continue
-                if size is not None and len(data) != max(min(stop, size) - start, 0):
-                    msg = f"origin sent {len(data)} of {min(stop, size) - start} bytes at offset {start}"
+                if size is not None and len(body) != max(min(stop, size) - start, 0):
+                    msg = f"origin sent {len(body)} of {min(stop, size) - start} bytes at offset {start}"
                     flight.data.append(ShortReadError(msg))
                     continue
-                flight.data.append(data)
+                flight.data.append(body)
                 asked = wanted - start
-                body: bytes | memoryview = data
-                if asked < len(data):
-                    rest = memoryview(data)[asked:]
-                    self._held.add(wanted, start + len(data), Held(wanted, rest, ahead=True, record=record))
-                    body = memoryview(data)[:asked]
-                if record and body:
-                    self._held.add(start, start + len(body), Held(start, body, ahead=False))
-                    extents.append((start, body))
+                asked_for: bytes | memoryview = body
+                if asked < len(body):
+                    rest = memoryview(body)[asked:]
+                    self._held.add(wanted, start + len(body), Held(wanted, rest, ahead=True, record=record))
+                    asked_for = memoryview(body)[:asked]
+                if record and asked_for:
+                    self._held.add(start, start + len(asked_for), Held(start, asked_for, ahead=False))
+                    extents.append((start, asked_for))
+            flight.landed = True
             flight.done.set_result(None)
         return extents
 
@@ -328,18 +374,17 @@ class Snapshot:
         with self.lock:
             if flight.done.done():
                 return
-            for start, _ in flight.ranges:
-                self._flights.remove(start)
+            self._flights.remove_all([start for start, _ in flight.ranges])
             flight.done.set_exception(error)
 
     def settle(self, extents: Sequence[Extent]) -> None:
         """Release held bytes: the journal has them now, or never will."""
         with self.lock:
-            for start, data in extents:
-                held = self._held.get(start)
-                # By identity: these bytes may have been released before, and fetched again.
-                if held is not None and held.data is data:
-                    self._held.remove(start)
+            # By identity: these bytes may have been released before, and fetched again.
+            get = self._held.get
+            self._held.remove_all(
+                [start for start, data in extents if (held := get(start)) is not None and held.data is data]
+            )
 
     def go_without_journal(self) -> bool:
         """Use and record nothing more of this version; return False, and change nothing, where any of it was used."""
@@ -385,6 +430,26 @@ def agrees(known: Version, seen: Version) -> bool:
     if known.is_provable or seen.is_provable:
         return known.same_as(seen)
     return known.size_bytes == seen.size_bytes
+
+
+def is_ascending(ranges: Sequence[tuple[int, int]]) -> bool:
+    """Whether ranges are in ascending order, disjoint, and none is empty; False where there are none."""
+    at = -1
+    for start, stop in ranges:
+        if start < at or stop <= start:
+            return False
+        at = stop
+    return at >= 0
+
+
+def is_exact(flight: Flight, data: Sequence[bytes | Exception], size_bytes: int) -> bool:
+    """Whether an origin sent exactly what a flight wanted, in ascending order, nothing ahead, nothing short."""
+    if len(data) != len(flight.ranges) or not is_ascending(flight.ranges) or flight.ranges[-1][1] > size_bytes:
+        return False
+    for (start, stop), wanted, body in zip(flight.ranges, flight.wanted, data, strict=True):
+        if wanted != stop or type(body) is not bytes or len(body) != stop - start:
+            return False
+    return True
 
 
 def to_origin(ranges: Sequence[tuple[int, int]]) -> list[OriginRange]:
