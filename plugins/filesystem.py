@@ -12,9 +12,11 @@ from fsspec.implementations.chained import ChainedFileSystem
 
 from jcache.activate import ensure
 from jcache_plugins.access import Access, access, run
+from jcache_plugins.downloads import download
+from jcache_plugins.facts import stored_info
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching
-from jcache_plugins.reads import OPEN_OPTIONS, UNSET, cat_many, download, spread
+from jcache_plugins.reads import OPEN_OPTIONS, UNSET, cat_many, spread
 from jcache_plugins.writes import invalidate, opened_for_writing, prepared
 
 __all__ = ["JCacheFileSystem"]
@@ -165,9 +167,9 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         found = None if kwargs else await self._way_soon(path)
-        stored = None if found is None else await found.stored()
+        stored = None if found is None else await stored_info(found, path)
         if stored is not None:
-            return {"name": path, "type": "file", **stored.details, "size": stored.version.size_bytes}
+            return stored
         info: dict[str, Any] = await self._ask("info", path, **kwargs)
         return info
 

@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem, _Cached
 
 from jcache.session import current
-from jcache_plugins import reads, writes
+from jcache_plugins import downloads, facts, reads, writes
 
 __all__ = ["install", "is_remote", "uninstall"]
 
@@ -108,7 +108,8 @@ def hook(cls: Any) -> None:
 
 
 def _hook_methods(cls: Any) -> None:
-    makers = reads.ASYNC | writes.ASYNC if cls.async_impl else reads.SYNC | writes.SYNC
+    groups = (reads, downloads, facts, writes)
+    makers = {name: make for group in groups for name, make in (group.ASYNC if cls.async_impl else group.SYNC).items()}
     for name, make in makers.items():
         owner = next((base for base in cls.__mro__ if name in vars(base)), None)
         if owner is None:
@@ -122,7 +123,7 @@ def _hook_methods(cls: Any) -> None:
             continue  # no function, or one without a signature
         if hooked is not original and inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
             functools.update_wrapper(hooked, original)
-            hooked._jcache = True  # type: ignore[attr-defined]  # noqa: SLF001 - our own mark
+            hooked._jcache = True  # noqa: SLF001 - our own mark
             _replace(cls if owner in ABSTRACT else owner, name, hooked)
 
 

@@ -1,4 +1,4 @@
-"""What a hooked file system's `cat_file`, `cat_ranges` and `open` do instead, by makers: `maker(original) -> replacement`."""
+"""What a hooked file system does instead of `cat_file`, `cat_ranges` and `open`: `maker(original) -> replacement`."""
 
 import asyncio
 import functools

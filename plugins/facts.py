@@ -1,0 +1,75 @@
+"""What a hooked file system's `info` and `exists` do instead: ask the journal where the origin must not be asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jcache_plugins.access import Access, on_loop_of, run
+from jcache_plugins.reads import find, find_soon
+
+__all__ = ["ASYNC", "SYNC", "stored_info"]
+
+Method = Callable[..., Any]
+
+
+async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
+    """Return what `info` says of a file, out of the journal; None where the origin is to be asked.
+
+    Raises:
+        OfflineMissError: The origin must not be asked.
+    """
+    stored = await found.stored()
+    if stored is None:
+        return None
+    return {"name": path, "type": "file", **stored.details, "size": stored.version.size_bytes}
+
+
+async def is_there(found: Access) -> bool:
+    """Whether a file of which something is recorded is there, as a stat says it; False where that tells nothing.
+
+    For `exists`, for which HTTP's file system asks for the whole file.
+    """
+    if not await found.is_known():
+        return False
+    try:
+        await found.origin.stat()
+    except Exception:  # noqa: BLE001 - the file system's own method says what that means
+        return False
+    return True
+
+
+def async_info(original: Method) -> Method:
+    """Make `_info`."""
+
+    async def _info(self: Any, path: Any, **kwargs: Any) -> Any:
+        found = await find_soon(self, path, kwargs)
+        info = None if found is None else await stored_info(found, path)
+        return await original(self, path, **kwargs) if info is None else info
+
+    return _info
+
+
+def sync_info(original: Method) -> Method:
+    """Make `info` of a synchronous file system."""
+
+    def info(self: Any, path: Any, **kwargs: Any) -> Any:
+        found = None if on_loop_of(self) else find(self, path, kwargs)
+        info = None if found is None else run(self, stored_info(found, path))
+        return original(self, path, **kwargs) if info is None else info
+
+    return info
+
+
+def async_exists(original: Method) -> Method:
+    """Make `_exists` and `_isfile`."""
+
+    async def _exists(self: Any, path: Any, **kwargs: Any) -> Any:
+        found = await find_soon(self, path, kwargs)
+        if found is not None and (await found.stored() is not None or await is_there(found)):
+            return True
+        return await original(self, path, **kwargs)
+
+    return _exists
+
+
+ASYNC: dict[str, Callable[[Method], Method]] = {"_info": async_info, "_exists": async_exists, "_isfile": async_exists}
+SYNC: dict[str, Callable[[Method], Method]] = {"info": sync_info}
