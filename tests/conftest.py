@@ -19,11 +19,36 @@ from servers import Nginx, ScriptedOrigin, XrootdServer, XrootdUnavailableError,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from jcache.session import Session
+
 
 @pytest.fixture
 def cache_dir(tmp_path: Path) -> Path:
     """A cache directory that does not exist yet."""
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def active(cache_dir: Path) -> Iterator[Callable[..., Session]]:
+    """`active(validate=...)` begins a session in this process; called again, it ends the one before."""
+    import filesystems
+    from fsspec.implementations.http import HTTPFileSystem
+
+    from jcache.activate import activate, deactivate
+    from jcache_plugins.filesystem import JCacheFileSystem
+
+    filesystems.register()
+    filesystems.seen.reset()
+
+    def begin(**fields: Any) -> Session:
+        deactivate()
+        return activate(filesystems.settings(cache_dir, **fields))
+
+    yield begin
+    deactivate()
+    filesystems.AsyncSlowFileSystem.gate = None
+    for cls in (filesystems.SlowFileSystem, filesystems.AsyncSlowFileSystem, HTTPFileSystem, JCacheFileSystem):
+        cls.clear_instance_cache()
 
 
 @pytest.fixture

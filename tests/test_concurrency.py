@@ -11,20 +11,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import filesystems
 import fsspec
 import pytest
 from aiohttp import ClientError
-from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settings
+from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen
 from fsspec.implementations.http import HTTPFileSystem
 
 from jcache import session as sessions
-from jcache.activate import activate, deactivate
 from jcache.cache import directory as directories
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from servers import ScriptedOrigin
@@ -33,22 +31,6 @@ if TYPE_CHECKING:
 
 DATA = random.Random(1).randbytes(2_000_000)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def active(cache_dir: Path) -> Iterator[Callable[..., Session]]:
-    filesystems.register()
-    seen.reset()
-
-    def begin(**fields: Any) -> Session:
-        deactivate()
-        return activate(settings(cache_dir, **fields))
-
-    yield begin
-    deactivate()
-    AsyncSlowFileSystem.gate = None
-    for cls in (SlowFileSystem, AsyncSlowFileSystem, HTTPFileSystem):
-        cls.clear_instance_cache()
 
 
 @pytest.fixture

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 import filesystems
 import fsspec
 import pytest
-from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settings
-from fsspec.implementations.http import HTTPFileSystem
+from filesystems import AsyncSlowFileSystem, seen
 from fsspec.implementations.local import LocalFileSystem
 
 from jcache import session as sessions
-from jcache.activate import activate, deactivate
 from jcache_plugins.filesystem import JCacheFileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import RunPython
@@ -33,22 +31,6 @@ if TYPE_CHECKING:
 DATA = random.Random(1).randbytes(300_000)
 OTHER = random.Random(2).randbytes(300_000)
 SIZE = len(DATA)
-
-
-@pytest.fixture
-def active(cache_dir: Path) -> Iterator[Callable[..., Session]]:
-    """`active(validate=...)` begins a session in this process; called again, it ends the one before."""
-    filesystems.register()
-    seen.reset()
-
-    def begin(**fields: Any) -> Session:
-        deactivate()
-        return activate(settings(cache_dir, **fields))
-
-    yield begin
-    deactivate()
-    for cls in (SlowFileSystem, AsyncSlowFileSystem, HTTPFileSystem, JCacheFileSystem):
-        cls.clear_instance_cache()
 
 
 @pytest.fixture

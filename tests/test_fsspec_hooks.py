@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import filesystems
 import fsspec
 import pytest
-from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settings
+from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from jcache import session as sessions
-from jcache.activate import activate, deactivate
+from jcache.activate import deactivate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from servers import ScriptedOrigin
@@ -37,22 +37,6 @@ SPANS: list[tuple[int | None, int | None]] = [
     (10, -10), (10, 10), (20, 10), (SIZE, None), (SIZE - 3, SIZE + 50), (SIZE + 5, SIZE + 50), (None, -SIZE),
     (-SIZE - 10, 5), (150, 120_000), (7, 9),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def active(cache_dir: Path) -> Iterator[Callable[..., Session]]:
-    """`active(validate=...)` begins a session in this process; called again, it ends the one before."""
-    filesystems.register()
-    seen.reset()
-
-    def begin(**fields: Any) -> Session:
-        deactivate()
-        return activate(settings(cache_dir, **fields))
-
-    yield begin
-    deactivate()
-    for cls in (SlowFileSystem, AsyncSlowFileSystem, HTTPFileSystem):
-        cls.clear_instance_cache()
 
 
 @pytest.fixture
