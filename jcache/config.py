@@ -223,7 +223,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_DIR", "a directory", "-",
             "The cache, made where it is missing. Setting it turns JCache on.", _text, is_path=True),
     Setting("JCACHE_VALIDATE", "open, never or a number of seconds", "open",
-            "When to ask whether a file has changed: at each open, never, or when the answer is that old.", _validate),
+            "When to ask whether a file has changed: once a process, never, or if the answer is that old.", _validate),
     Setting("JCACHE_OFFLINE", _ON, "0", "Never contact an origin; what is not in the cache raises an error.", _boolean),
     Setting("JCACHE_BYPASS", _ON, "0", "Only measure: write nothing to the cache and serve nothing from it.", _boolean),
     Setting("JCACHE_SUMMARY", _ON, "1", "Print the report at the end of the job.", _boolean),
