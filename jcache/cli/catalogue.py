@@ -1,48 +1,31 @@
-"""What lies in a cache directory, as the commands that look into it need it."""
+"""Which cache directory, and which journal in it, a command is about."""
 
+from __future__ import annotations
+
+import contextlib
 import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import re
+from fnmatch import translate
+from typing import TYPE_CHECKING
 
+from jcache.cache.books import USAGE_NAME
+from jcache.cache.catalogue import Entry, entry_of
+from jcache.cache.catalogue import journals as every_journal
+from jcache.cache.directory import TAG, TAG_NAME, Cache
+from jcache.cache.identity import Unidentifiable
 from jcache.cli.errors import WrongInputError
 from jcache.config import REPORTS_NAME, Config, ConfigError
-from jcache.journal import Journal
-from jcache.journal.format import HEADER, MAX_METADATA_BYTES, parse_header, parse_segment_name
-from jcache.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from jcache.storage import Storage
+
+__all__ = ["cache_config", "existing_cache", "find_journal", "journals", "matcher", "prepared"]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the cache holds of one state of a remote file.
-
-    Attributes:
-        size_bytes: The remote file's size.
-        cached_bytes: Distinct bytes of it that are in the journal.
-        validated_s: When the state was last known to be the origin's, unix seconds.
-        version: What the origin named it by, as JSON.
-    """
-
-    size_bytes: int
-    cached_bytes: int
-    validated_s: float
-    version: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One journal: the remote file's canonical name, its directory, its segments, its states from new to old."""
-
-    name: str
-    directory: str
-    segments: int
-    disk_bytes: int
-    versions: tuple[Stored, ...]
-
-
-def cache_config(given: Path | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR") -> tuple[str, Config]:
+def cache_config(given: Path | str | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR") -> tuple[str, Config]:
     """Return the cache directory that the user named, or else the configured one, and its settings.
 
     Args:
@@ -62,79 +45,81 @@ def cache_config(given: Path | None, *, remedy: str = "give --dir DIR, or set JC
     if config.dir is None:
         raise WrongInputError(f"there is no cache directory: {remedy}")
     if not os.path.isdir(config.dir):
-        raise WrongInputError(f"no such directory: {config.dir}")
+        what = "not a directory" if os.path.exists(config.dir) else "no such directory"
+        raise WrongInputError(f"{what}: {config.dir}")
     return config.dir, config
+
+
+def existing_cache(
+    given: Path | str | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR"
+) -> tuple[str, Config]:
+    """Do as `cache_config` does, for a command that removes or adds: the directory must be a cache already.
+
+    Raises:
+        WrongInputError: It is none.
+    """
+    directory, config = cache_config(given, remedy=remedy)
+    if not _is_cache(directory):
+        raise WrongInputError(
+            f"{directory} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
+        )
+    return directory, config
+
+
+def prepared(directory: str, config: Config) -> Cache:
+    """Return a cache that can be written to.
+
+    Raises:
+        WrongInputError: It cannot.
+    """
+    from jcache.cache.directory import CacheUnusable
+
+    cache = Cache(directory, flat=config.flat, basepath=config.basepath)
+    try:
+        cache.prepare()
+    except CacheUnusable as error:
+        raise WrongInputError(str(error)) from None
+    if not cache.writable:
+        raise WrongInputError(str(cache.reason))
+    return cache
 
 
 def journals(directory: str, *, storage: Storage) -> Iterator[Entry]:
     """Yield the journals below a directory, in the order of their paths; what cannot be read is left out."""
+    return every_journal(storage, directory)
+
+
+def find_journal(url: str, directory: str, config: Config, *, storage: Storage) -> Entry | None:
+    """Return the journal of a remote file: where one of this address and no options lies; or else look at all names.
+
+    Args:
+        url: Address, or name as `jcache ls` prints it.
+        directory: The cache's root.
+        config: Its settings.
+        storage: Its file system.
+    """
+    cache = Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath)
+    url = url.removeprefix("jcache::")
+    protocol, is_url, _ = url.partition("://")
+    if is_url:
+        with contextlib.suppress(OSError, Unidentifiable):
+            identity = cache.identify(protocol, url, {})
+            entry = entry_of(storage, directory, "/".join(map(os.fsdecode, identity.parts)))
+            if entry is not None and entry.name == identity.key:
+                return entry
+    return next((entry for entry in journals(directory, storage=storage) if url in {entry.name, entry.url}), None)
+
+
+def matcher(pattern: str) -> re.Pattern[str]:
+    """Return a pattern of the shell's kind, ready to be matched; `*` stands for any text, slashes too."""
+    return re.compile(translate(pattern))
+
+
+def _is_cache(directory: str) -> bool:
     try:
-        names = sorted(storage.listdir(directory))
+        with open(os.path.join(directory, TAG_NAME), "rb") as file:
+            if file.read(len(TAG)) == TAG:
+                return True
     except OSError:
-        return  # a file, or a directory that is not ours to read
-    segments = [name for name in names if parse_segment_name(name) is not None]
-    if segments:
-        entry = entry_of(directory, segments, storage=storage)
-        if entry is not None:
-            yield entry
-    for name in names:
-        path = os.path.join(directory, name)
-        if not name.startswith("@") and name != REPORTS_NAME and _is_directory(path, storage):
-            yield from journals(path, storage=storage)
-
-
-def entry_of(directory: str, segments: list[str], *, storage: Storage) -> Entry | None:
-    """Return what a journal's directory holds, or `None` where no segment says whose it is."""
-    identity = next(filter(None, (_identity(os.path.join(directory, name), storage) for name in segments)), None)
-    if identity is None:
-        return None
-    journal = Journal(storage, directory, identity)
-    journal.attach()
-    try:
-        versions = tuple(
-            Stored(
-                size_bytes=stored.version.size_bytes,
-                cached_bytes=journal.view(stored.version).covered(),
-                validated_s=stored.validated_ns / 1e9,
-                version=dict(stored.version.to_json()),
-            )
-            for stored in journal.versions()
-        )
-    finally:
-        journal.close()
-    return Entry(
-        name=identity,
-        directory=directory,
-        segments=len(segments),
-        disk_bytes=sum(_size(os.path.join(directory, name), storage) for name in segments),
-        versions=versions,
-    )
-
-
-def _identity(path: str, storage: Storage) -> str | None:
-    parsed = parse_segment_name(os.path.basename(path))
-    if parsed is None:
-        return None
-    try:
-        fd = storage.open(path, os.O_RDONLY)
-        try:
-            header = parse_header(storage.pread(fd, HEADER.size + MAX_METADATA_BYTES, 0), parsed[2])
-        finally:
-            storage.close(fd)
-    except OSError:
-        return None  # removed since it was listed, or not ours to read
-    return header[0].identity if isinstance(header, tuple) else None
-
-
-def _is_directory(path: str, storage: Storage) -> bool:
-    try:
-        return stat.S_ISDIR(storage.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _size(path: str, storage: Storage) -> int:
-    try:
-        return storage.stat(path).st_size
-    except OSError:
-        return 0
+        pass  # most likely there is none
+    return any(os.path.isdir(os.path.join(directory, name)) for name in (USAGE_NAME, REPORTS_NAME))

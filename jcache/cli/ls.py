@@ -1,33 +1,72 @@
 """`jcache ls`: which remote files the cache holds bytes of."""
 
+from __future__ import annotations
+
 import json
+import time
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cli.catalogue import cache_config, journals
-from jcache.report.units import percent
+from jcache.cli.catalogue import cache_config, journals, matcher
+from jcache.report.units import human, percent, visible
 from jcache.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jcache.cache.catalogue import Entry
+
+_KEYS = {
+    "size": lambda entry: -entry.disk_bytes,
+    "used": lambda entry: -entry.used_s,
+    "hits": lambda entry: (-entry.hits, -entry.hit_bytes),
+}
 
 
 @click.command()
 @click.argument("pattern", required=False, metavar="[GLOB]")
+@click.option("-l", "--long", is_flag=True, help="Also space on disk, segments, hits, and when it was last used.")
+@click.option("--sort", type=click.Choice(list(_KEYS)), help="Largest, last used, or most hit first, not by name.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="The cache directory, instead of JCACHE_DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def ls(pattern: str | None, directory: Path | None, *, as_json: bool) -> None:
-    """List the remote files that the cache holds bytes of: bytes cached, share of the file, name.
+def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: bool, as_json: bool) -> None:
+    """List the remote files that the cache holds bytes of: bytes cached, share of the file, address.
 
-    GLOB chooses by name, such as '*/nano_*.root'; quote it, or the shell takes it for local files.
+    GLOB chooses by address, such as '*/nano_*.root': * stands for any text, slashes too. Quote it, or the shell takes
+    it for local files.
+
+    Hits are reads that were served without the origin; processes note them every half a minute, and at their end.
+
+    \b
+    Exit codes:
+      0  listed, even if there is nothing
+      2  the cache directory or a value is wrong
     """
     root, _ = cache_config(directory)
-    for entry in journals(root, storage=Storage()):
-        if pattern is not None and not fnmatchcase(entry.name, pattern):
-            continue
+    chosen: Iterable[Entry] = journals(root, storage=Storage())
+    if pattern is not None:
+        wanted = matcher(pattern)
+        chosen = (entry for entry in chosen if wanted.match(entry.url) or wanted.match(entry.name))
+    if sort is not None:
+        chosen = sorted(chosen, key=_KEYS[sort])
+    number = disk_bytes = cached_bytes = 0
+    if long and not as_json:
+        click.echo(f"{'cached':>15} {'share':>8}  {'on disk':>9} {'segs':>4} {'hits':>7}  {'last used':<16}  address")
+    for entry in chosen:
         if as_json:
             click.echo(json.dumps(asdict(entry)))
-        else:
-            size = entry.versions[0].size_bytes if entry.versions else 0
-            cached = entry.versions[0].cached_bytes if entry.versions else 0
-            click.echo(f"{cached:>15} {percent(cached, size):>6} %  {entry.name}")
+            continue
+        number, disk_bytes = number + 1, disk_bytes + entry.disk_bytes
+        cached_bytes += entry.cached_bytes
+        line = f"{entry.cached_bytes:>15} {percent(entry.cached_bytes, entry.size_bytes):>6} %  "
+        if long:
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
+            disk = " ".join(human(entry.disk_bytes))
+            line += f"{disk:>9} {entry.segments:>4} {entry.hits:>7}  {used:<16}  "
+        click.echo(line + visible(entry.url))
+    if long and not as_json:
+        disk = " ".join(human(disk_bytes))
+        click.echo(f"{cached_bytes:>15} {'':>8}  {disk:>9}  {number} file{'' if number == 1 else 's'}")

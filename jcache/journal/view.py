@@ -178,6 +178,15 @@ class View:
         self._forget(run, rows, f"cannot be read: {error.strerror}")
         raise JournalError(f"cannot read a segment: {error}", errno=error.errno) from error
 
+    def extents(self) -> list[tuple[int, int]]:
+        """Return start and stop of all that the journal holds, in ascending order; overlaps are left as they are."""
+        return sorted(
+            (start, start + length)
+            for run in self.runs
+            for start, length in zip(run.starts, run.lengths, strict=False)
+            if length
+        )
+
     def covered(self) -> int:
         """Return how many distinct bytes of the file the journal holds."""
         runs = [(run.starts, run.lengths, len(run.starts)) for run in self.runs]

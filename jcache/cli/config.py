@@ -1,0 +1,75 @@
+"""`jcache config`: which settings hold, and where each comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jcache.cli.errors import WrongInputError
+from jcache.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
+from jcache.report.units import visible
+
+
+@click.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="A cache directory, instead of JCACHE_DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def config(directory: Path | None, *, as_json: bool) -> None:
+    """Print the settings that a job would have if it were started here and now, and where each comes from.
+
+    The environment goes before the file, which is the one that JCACHE_CONFIG names, or else jcache.toml in the cache
+    directory. Of the rules, which only a file has, the first that matches a remote file decides.
+
+    \b
+    Exit codes:
+      0  all is well
+      2  a setting is wrong: jobs run uncached; the message says which
+    """
+    environ = dict(os.environ)
+    if directory is not None:
+        environ["JCACHE_DIR"] = os.path.abspath(directory)
+    try:
+        found = gather(environ)
+        values = Config.from_environ(environ)
+    except ConfigError as error:
+        raise WrongInputError(str(error)) from None
+    settings: dict[str, dict[str, Any]] = {}
+    for setting in SETTINGS:
+        if setting.field is None:
+            continue
+        value, source = found.get(setting.field, (getattr(values, setting.field), "default"))
+        settings[setting.field] = {"value": value, "source": "--dir" if _is_given(setting.field, directory) else source}
+    rules = [rule.describe() for rule in values.rules]
+    if as_json:
+        document = {"settings": settings, RULES_KEY: rules}
+        if rules:
+            document["rules_source"] = found[RULES_KEY][1]
+        click.echo(json.dumps(document, indent=1))
+        return
+    for field, known in settings.items():
+        click.echo(f"{field:<10} {_shown(known['value']):<28} {visible(known['source'])}")
+    for number, rule in enumerate(rules, 1):
+        if number == 1:
+            click.echo(f"rules, in {visible(found[RULES_KEY][1])}:")
+        click.echo(f"  {number}. " + ", ".join(f"{key} = {_shown(value)}" for key, value in rule.items()))
+    if values.dir is None:
+        click.echo("JCACHE_DIR is not set: nothing is cached")
+
+
+def _is_given(field: str, directory: Path | None) -> bool:
+    return field == "dir" and directory is not None
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return visible(str(value))
