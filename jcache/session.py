@@ -16,8 +16,10 @@ from jcache.cache.meter import MeteredStorage
 from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
+from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
+from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.rules import Rule, find_rule
 
@@ -97,6 +99,7 @@ class Session:
         self._leaving: dict[tuple[bytes, str], float] = {}
         self._caches: dict[bytes, Cache | None] = {}
         self._keepers: dict[bytes, Keeper] = {}
+        self.patience = Patience(LEASE_LIMIT_S)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         # Those that are being closed for good.
         self._ending: list[tuple[tuple[bytes, str], RemoteFile]] = []
@@ -387,7 +390,7 @@ class Ruled:
     def __init__(self, session: Session, validate: str | float) -> None:
         self._session = session
         self.validate = validate
-        self.recorder, self.workers = session.recorder, session.workers
+        self.recorder, self.workers, self.patience = session.recorder, session.workers, session.patience
         self.offline, self.trouble = session.offline, session.trouble
 
     @property

@@ -11,10 +11,12 @@ from jcache.cache import Identity
 from jcache.counters import Counters
 from jcache.errors import OriginChangedError
 from jcache.journal import Journal, Version
+from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.snapshot import agrees
+from jcache.reader.waiting import Patience
 from jcache.reader.workers import Workers
 from jcache.storage import Storage
 
@@ -103,6 +105,7 @@ class Host:
         self.validate = validate
         self.offline = offline
         self.troubles: list[str] = []
+        self.patience = Patience(LEASE_LIMIT_S)
         self.recorder = Recorder(
             limit_bytes=limit_bytes, recorded=self.counters.recorded, failed=lambda e: self.trouble(str(e)), pause_s=0.0
         )

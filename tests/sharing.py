@@ -13,36 +13,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-# argv: file with vectors of [start, stop], URL, seed (0: in the order of the file). Waits for a line, then reads.
+# argv: file with vectors of [start, stop], seed (0: in the order of the file), how much of it to read in each round, URLs.
+# Before each round it waits for a line. Bytes that are not those of the round before are an error.
 JOB = """
 import hashlib, json, random, sys
 import fsspec
 import jcache.session
 
 vectors = json.load(open(sys.argv[1]))
-url, seed = sys.argv[2], int(sys.argv[3])
-fs, path = fsspec.core.url_to_fs(url)
-order = list(range(len(vectors)))
+seed, rounds, urls = int(sys.argv[2]), map(float, sys.argv[3].split(",")), sys.argv[4:]
+fs = fsspec.core.url_to_fs(urls[0])[0]
+order = [(url, i) for url in urls for i in range(len(vectors))]
 if seed:
     random.Random(seed).shuffle(order)
 print("ready", flush=True)
-sys.stdin.readline()
 digests = {}
-for i in order:
-    starts, stops = zip(*vectors[i])
-    digests[i] = hashlib.sha256(b"".join(fs.cat_ranges([path] * len(starts), list(starts), list(stops)))).hexdigest()
-    print(i, flush=True)
+for share in rounds:
+    sys.stdin.readline()
+    for url, i in order[: round(share * len(order))]:
+        starts, stops = zip(*vectors[i])
+        path = fs._strip_protocol(url)
+        data = b"".join(fs.cat_ranges([path] * len(starts), list(starts), list(stops)))
+        digest = hashlib.sha256(data).hexdigest()
+        assert digests.setdefault((url, i), digest) == digest, f"vector {i} of {url}"
+        print(i, flush=True)
 session = jcache.session.current()
 session.close()
 counts = session.counters.snapshot()
 print(json.dumps({
-    "digests": [digests[i] for i in sorted(digests)],
+    "digests": [digests[url, i] for url in urls for i in range(len(vectors))],
     "hit": counts.read_hit + counts.readv_hit,
     "miss": counts.read_miss + counts.readv_miss,
     "bypass": counts.read_bypass + counts.readv_bypass,
 }), flush=True)
 """
-LIMIT_S = 120
+LIMIT_S = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +67,35 @@ class Crew:
     def __init__(
         self,
         work: Path,
-        url: str,
+        urls: str | Sequence[str],
         vectors: Sequence[Sequence[Sequence[int]]],
         caches: Sequence[Path],
         *,
         seeds: Sequence[int] | None = None,
         env: dict[str, str] | None = None,
         preamble: str = "",
+        rounds: Sequence[float] = (1,),
     ) -> None:
         """Start one process for each cache directory, which may be the same one, and wait until all are ready."""
         pattern, script = work / "pattern.json", work / "job.py"
         pattern.write_text(json.dumps(vectors))
         script.write_text(preamble + JOB)
+        urls = [urls] if isinstance(urls, str) else urls
+        shares = ",".join(map(str, rounds))
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))}
+        clean |= {"JCACHE_SUMMARY": "0", "JCACHE_JSON": os.fspath(work / "json")} | (env or {})
+        command = [sys.executable, os.fspath(script), os.fspath(pattern)]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, os.fspath(script), os.fspath(pattern), url, str(seed)],
-                env=clean | {"JCACHE_DIR": os.fspath(cache), "JCACHE_SUMMARY": "0", "JCACHE_JSON": os.fspath(work / "json")} | (env or {}),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                [*command, str(seed), shares, *urls],
+                env=clean | {"JCACHE_DIR": os.fspath(cache)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
             for cache, seed in zip(caches, seeds or [0] * len(caches), strict=True)
-        ]  # fmt: skip
+        ]
         for process in self.processes:
             self.line(process)
 

@@ -5,23 +5,26 @@ import contextlib
 import functools
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from jcache.counters import Counters
 from jcache.journal import Contended, Journal, JournalError, Lease, StoredVersion, Version, View
-from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.locks import pauses
 from jcache.origin import Info
 from jcache.ranges import Range
 from jcache.reader.recorder import Recorder, Recording
-from jcache.reader.snapshot import Extent, Snapshot
+from jcache.reader.snapshot import END, Extent, Snapshot
+from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 
 __all__ = ["Host", "Store"]
 
 T = TypeVar("T")
 
+# A first fetch of less than this is made without looking around before: others at most make it as well.
+ALONE_BYTES = 256 << 10
 # Of what a file system's `info` says besides the version.
 DETAILS_BYTES = 8 << 10
 
@@ -32,6 +35,7 @@ class Host(Protocol):
     counters: Counters
     recorder: Recorder
     workers: Workers
+    patience: Patience
     validate: str | float
     offline: bool
 
@@ -73,6 +77,7 @@ class Store:
         self._url = url
         self._attached = False
         self._announced = False
+        self._looked = False
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         self._local = local
@@ -113,8 +118,10 @@ class Store:
         """Return what the journal has of one version, None where that cannot be used."""
         if self._journal is None or not version.is_provable:
             return None
+        view = self._journal.view(version, wait=False)
+        if view is not None:
+            return view
         try:
-            # Not on the event loop: the journal's lock is held while the recorder writes.
             return await self._host.workers.run(functools.partial(self._journal.view, version))
         except CacheHungError:
             return None
@@ -134,8 +141,9 @@ class Store:
     async def share(self, gaps: Sequence[Range], view: View | None) -> Lease | None:
         """Look around before gaps are fetched: who else writes here, what they have published, what they are fetching.
 
-        Costs one stat of the journal's directory while this process is alone. Where others write, the gaps are leased;
-        if one of them is fetching some of these bytes, its fetch is waited for, a bounded time.
+        Costs one stat of the journal's directory while this process is alone, and nothing for the first few bytes of a
+        file, nor for a small file. Where others write, the gaps are leased; if one of them is fetching some of these
+        bytes, its fetch is waited for, a bounded time.
 
         Args:
             gaps: What is about to be fetched.
@@ -146,7 +154,8 @@ class Store:
             may be, in the journal by now, so that the read is to be planned anew.
         """
         journal = self._journal
-        if journal is None:
+        first, self._looked = not self._looked, True
+        if journal is None or (first and sum(stop - start for start, stop in gaps if stop != END) < ALONE_BYTES):
             return NO_LEASE
 
         taking = _Taking()
@@ -183,12 +192,24 @@ class Store:
             answer = await self._host.workers.run(look)
             if not isinstance(answer, Contended):
                 return answer
-            for pause_s in pauses(LEASE_LIMIT_S):
+            patience, began_s = self._host.patience, time.monotonic()
+            over = False
+
+            def look_again() -> bool:
+                journal.refresh(wait=False)
+                return is_published()
+
+            for pause_s in pauses(patience.left_s):
                 await asyncio.sleep(pause_s)
-                if await self._host.workers.run(answer.is_over):
+                over = await self._host.workers.run(answer.is_over)
+                if over:
                     break
-            else:
+            published = await self._host.workers.run(look_again)
+            patience.waited(time.monotonic() - began_s, in_vain=not published)
+            if not over:
                 await self._host.workers.run(answer.give_up)
+                # What came meanwhile is taken; for the rest nobody is waited for.
+                return None if published else NO_LEASE
         except (JournalError, OSError):
             taking.leave()
             return NO_LEASE

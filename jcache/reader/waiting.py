@@ -1,11 +1,12 @@
-"""Waiting for what a task on another event loop is bringing, which may never turn again."""
+"""Waiting for what others are bringing, who may never bring it: tasks on other event loops, other processes."""
 
 import asyncio
+import time
 from concurrent.futures import Future
 
 from jcache.reader.snapshot import Flight
 
-__all__ = ["landed"]
+__all__ = ["Patience", "landed"]
 
 # An event loop that has not turned for so long does not bring what its tasks were fetching.
 STUCK_S = 5.0
@@ -38,3 +39,30 @@ async def turns(loop: asyncio.AbstractEventLoop | None) -> bool:
         return False
     done, _ = await asyncio.wait({asyncio.wrap_future(answer)}, timeout=STUCK_S)
     return bool(done)
+
+
+class Patience:
+    """How long a process may still wait in vain for what others are fetching, over all files.
+
+    Waiting that bore fruit is free. Waiting in vain (for a process that is stopped, for locks of which the file system
+    says that somebody has them) costs a limit once, and from then on one percent of the time. Safe to use from any
+    thread: what two of them subtract at once may be subtracted once.
+    """
+
+    __slots__ = ("_left_s", "_limit_s", "_seen_s")
+
+    def __init__(self, limit_s: float) -> None:
+        self._left_s = self._limit_s = limit_s
+        self._seen_s = time.monotonic()
+
+    @property
+    def left_s(self) -> float:
+        """For how many seconds it is worth to wait now."""
+        now_s = time.monotonic()
+        self._left_s = min(self._limit_s, self._left_s + (now_s - self._seen_s) / 100)
+        self._seen_s = now_s
+        return self._left_s
+
+    def waited(self, seconds: float, *, in_vain: bool) -> None:
+        """Note how waiting went."""
+        self._left_s = self.left_s - seconds if in_vain else self._limit_s
