@@ -150,10 +150,19 @@ def test_hits_and_misses_add_up_and_a_shared_fetch_is_a_miss_for_both(setup) -> 
     each = setup()
 
     async def both() -> None:
+        second = asyncio.Event()
+
+        async def before(number, ranges) -> None:
+            if number == 2:  # the second reader's own part: it waits for the first one's by now
+                second.set()
+            await second.wait()
+
+        each.origin.before = before
         assert await asyncio.gather(each.read((0, 100)), each.read((50, 150))) == [[OLD.data[:100]], [OLD.data[50:150]]]
 
     asyncio.run(both())
     each.settle()
+    each.origin.before = None
     asyncio.run(each.read((0, 200), vector=False))
     seen = counts(each)
     assert (seen.readv_hit, seen.readv_miss) == (0, 200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from jcache.journal.compaction import COMPACT_AT, compact, needs_compaction
 from jcache.journal.directory import Directory
@@ -148,12 +148,16 @@ class Journal:
 
     def _fill(self, view: View) -> None:
         known = [(segment, segment.metadata.version) for segment in self._segments.known.values() if segment.metadata]
-        chosen = [(segment, version) for segment, version in known if version.same_as(view.version)]
+        versions = {version for _, version in known}
         # Versions that differ by their ETag may both be the same as one of which only the modification time is known.
-        # Nothing says which of them it is, so neither is used.
-        if any(not a.same_as(b) for _, a in chosen[1:] for _, b in chosen[:1]):
-            chosen = [(segment, version) for segment, version in chosen if not version.says_more_than(view.version)]
-        runs = [run for segment, _ in chosen for run in segment.table.runs]
+        # Nothing says which of them that one is, so it stands for neither, and neither for it.
+        usable = {
+            version
+            for version in versions
+            if version.same_as(view.version)
+            and all(other.same_as(version) is other.same_as(view.version) for other in versions)
+        }
+        runs = [run for segment, version in known if version in usable for run in segment.table.runs]
         # The longest is the likeliest to have what is sought.
         view.runs = tuple(sorted(runs, key=len, reverse=True))
 
@@ -161,22 +165,34 @@ class Journal:
         """Return the states of the file that the journal's segments belong to, the most recently validated first."""
         return self._segments.versions()
 
-    def view(self, version: Version) -> View:
+    @overload
+    def view(self, version: Version) -> View: ...
+
+    @overload
+    def view(self, version: Version, *, wait: bool) -> View | None: ...
+
+    def view(self, version: Version, *, wait: bool = True) -> View | None:
         """Return what the journal holds of one version: the same object each time, always up to date.
 
         Args:
             version: A version of the file. One that proves nothing has no bytes.
+            wait: Whether to wait while another thread has the journal look at its directory, which takes as long as the
+                directory pleases; else the answer is None then.
         """
         known = self._views.get(version)
         if known is not None:
             return known  # without the lock, as above
-        with self._lock:
+        if not self._lock.acquire(blocking=wait):
+            return None
+        try:
             view = self._views.get(version)
             if view is None:
                 view = View(self._storage, version, self._forget_rows)
                 self._fill(view)
                 self._views[version] = view
             return view
+        finally:
+            self._lock.release()
 
     def append(self, version: Version, info: Mapping[str, Any], extents: Sequence[tuple[int, Buffer]]) -> int:
         """Record extents in one frame, visible to this process's views at once and to others when they look.
