@@ -1,6 +1,7 @@
 """What the journal promises to its caller."""
 
 import gc
+import itertools
 import os
 import threading
 
@@ -157,6 +158,29 @@ def test_versions_are_ordered_by_their_last_validation(tmp_path):
     assert [v.version for v in again.versions()] == [old, new]
     assert again.versions()[0].validated_ns == reader.versions()[0].validated_ns
     reader.touch(Version(10, 3))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_versions_that_differ_are_not_mixed_through_one_that_tells_less(tmp_path, order):
+    """Told by its time alone, a file may be either of two whose tags differ and whose times do not."""
+    less = Version(100, 5)
+    versions = [less, Version(100, 5, etag='"a"'), Version(100, 5, etag='"b"')]
+    names = {}
+    for i, version in enumerate(versions):
+        before = set(os.listdir(tmp_path))
+        writer = attached(tmp_path)
+        writer.append(version, {}, [(0, bytes([i]))])
+        writer.append(version, {}, [(10 * (i + 1), bytes([i]))])
+        writer.close()
+        (names[i],) = set(os.listdir(tmp_path)) - before
+    reader = attached(tmp_path, ListedAs([names[i] for i in order]))
+    for i, version in enumerate(versions):
+        view = reader.view(version)
+        assert set(view.extents()) == {(0, 1), (10 * (i + 1), 10 * (i + 1) + 1)}
+        assert view.read(view.find(0, 1)[0]) == bytes([i])
+    os.unlink(tmp_path / names[2])
+    alone = attached(tmp_path)
+    assert set(alone.view(less).extents()) == set(alone.view(versions[1]).extents()) == {(0, 1), (10, 11), (20, 21)}
 
 
 def test_versions_validated_at_the_same_time_are_ordered_by_their_beginning(tmp_path):
