@@ -31,11 +31,12 @@ _ORIGINS = {
 class Access:
     """One path of one file system: its origin, and its reads through whichever session is current."""
 
-    __slots__ = ("directory", "origin")
+    __slots__ = ("directory", "excluded", "origin")
 
-    def __init__(self, origin: FileSystemOrigin, directory: str | None) -> None:
+    def __init__(self, origin: FileSystemOrigin, directory: str | None, *, excluded: bool = False) -> None:
         self.origin = origin
         self.directory = directory
+        self.excluded = excluded
 
     @property
     def identity(self) -> Identity:
@@ -193,7 +194,8 @@ def _work_out(session: Session, fs: Any, path: str, directory: str | None) -> Ac
     except Unidentifiable as error:
         session.trouble(f"{error}; such files are not cached")
         return None
-    return Access(_origin_class(type(fs))(fs, path, identity), directory)
+    rule = session.rule(identity)
+    return Access(_origin_class(type(fs))(fs, path, identity), directory, excluded=rule is not None and rule.exclude)
 
 
 def positional(fs: Any) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def find(fs: Any, path: Any, options: Any = None) -> Access | None:
         return None
     if session.cache() is None:
         return None
-    return access(fs, path)
+    found = access(fs, path)
+    return None if found is not None and found.excluded else found
 
 
 async def find_soon(fs: Any, path: Any, options: Any = None) -> Access | None:
@@ -48,6 +49,8 @@ def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
         return data
     total = len(data) if isinstance(data, bytes) else sum(len(part) for part in data if isinstance(part, bytes))
     counters, named = session.counters, access(fs, path)
+    if named is not None and named.excluded:
+        return data
     url = None if named is None else named.identity.url
     if ranges:
         counters.readv(ranges, total, 0, 0, total, url=url)
@@ -287,6 +290,8 @@ def watched(fs: Any, path: Any, file: Any) -> Any:
     if session is None or within_origin() or not hasattr(file, "__dict__"):
         return file
     named = access(fs, path)
+    if named is not None and named.excluded:
+        return file
     if named is not None:
         session.counters.file_opened(named.identity.url, getattr(file, "size", None), 0.0)
     read = file.read
