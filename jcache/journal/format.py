@@ -226,15 +226,16 @@ def parse_header(start: bytes, salt: int) -> tuple[Metadata, int] | str | None:
 
 def pack_frame(salt: int, position: int, starts: Sequence[int], lengths: Sequence[int], sums: Sequence[int]) -> bytes:
     """Return header and table of a frame that is written at a position; the extents' bytes follow it."""
-    table = bytearray(ENTRY.size * len(starts))
-    pack_into, offset = ENTRY.pack_into, 0
-    for start, length, sum_ in zip(starts, lengths, sums, strict=True):
-        pack_into(table, offset, start, length, 0, sum_)
-        offset += 24
+    # Column by column, with no step of Python per extent. A length and its flags, which are 0, are one word.
+    words = array("Q", bytes(ENTRY.size * len(starts)))
+    words[0::3] = array("Q", starts)
+    words[1::3] = array("Q", lengths)
+    words[2::3] = array("Q", sums)
+    table: bytes = _swapped(words).tobytes()
     return _pack_frame_head(FRAME_MAGIC, salt ^ position, len(starts), sum(lengths), table) + table
 
 
-def _pack_frame_head(magic: bytes, seed: int, count: int, data_bytes: int, table: bytes | bytearray) -> bytes:
+def _pack_frame_head(magic: bytes, seed: int, count: int, data_bytes: int, table: bytes) -> bytes:
     head = FRAME.pack(magic, count, data_bytes, checksum(table, seed), 0)[:-8]
     return head + checksum(head, seed).to_bytes(8, "little")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from operator import add, itemgetter
 from typing import TYPE_CHECKING, Any, overload
 
 from jcache.journal.compaction import COMPACT_AT, compact, needs_compaction
@@ -208,14 +209,16 @@ class Journal:
         Raises:
             JournalError: Nothing was recorded. The same call may succeed later.
         """
-        views = [(start, memoryview(data).cast("B")) for start, data in extents]
-        views = [(start, data) for start, data in views if len(data)]
+        views = [(start, data if type(data) is bytes else memoryview(data).cast("B")) for start, data in extents]
+        if not all(map(itemgetter(1), views)):
+            views = [(start, data) for start, data in views if data]
         if not version.is_provable:
             raise JournalError("bytes of a version that proves nothing are not recorded")
-        if any(start < 0 or start + len(data) > version.size_bytes for start, data in views):
-            raise JournalError(f"an extent lies outside the file of {version.size_bytes} bytes")
         if not views:
             return 0
+        starts, buffers = zip(*views, strict=True)
+        if min(starts) < 0 or max(map(add, starts, map(len, buffers))) > version.size_bytes:
+            raise JournalError(f"an extent lies outside the file of {version.size_bytes} bytes")
         with self._writing:
             try:
                 with self._lock:

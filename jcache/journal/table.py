@@ -225,15 +225,17 @@ def sort_rows(column: Column) -> array[int]:
     """Return the numbers of all rows, ordered by a column; rows of one value keep their order."""
     # An array, because the sorted integers lie all over the memory: to go through them four times takes longer than to
     # sort them (1,000,000 rows: 2.0 s against 0.4 s; from an array 0.3 s).
-    return array("Q", sorted(range(len(column)), key=column.__getitem__))
+    # The keys are kept while they are sorted in any case; a list hands them out faster than an array makes them.
+    return array("Q", sorted(range(len(column)), key=column.tolist().__getitem__))
 
 
 def _picked(columns: Columns, order: Sequence[int]) -> Columns:
+    # Views, for they hand out items in half the time that arrays take.
     return Columns(
-        array("Q", map(columns.starts.__getitem__, order)),
-        array("I", map(columns.lengths.__getitem__, order)),
-        array("Q", map(columns.checksums.__getitem__, order)),
-        array("Q", map(columns.positions.__getitem__, order)),
+        array("Q", map(memoryview(columns.starts).__getitem__, order)),
+        array("I", map(memoryview(columns.lengths).__getitem__, order)),
+        array("Q", map(memoryview(columns.checksums).__getitem__, order)),
+        array("Q", map(memoryview(columns.positions).__getitem__, order)),
     )
 
 

@@ -28,7 +28,7 @@ from jcache.journal.table import Source
 from jcache.storage import IOV_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
+    from collections.abc import Buffer, Iterator, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
 
     from jcache.journal.version import Version
     from jcache.storage import Storage
@@ -112,12 +112,12 @@ class SegmentWriter:
         self.segment.metadata = metadata
         self._header = pack_header(self.segment.source.salt, metadata.pack())
 
-    def append(self, extents: Sequence[tuple[int, memoryview]]) -> tuple[int, bool]:
+    def append(self, extents: Sequence[tuple[int, bytes | memoryview]]) -> tuple[int, bool]:
         """Append one frame.
 
         Args:
-            extents: Offset in the remote file and bytes (views of single bytes) of each extent, not empty, in the order
-                in which they were asked for.
+            extents: Offset in the remote file and bytes (or a view of single bytes) of each extent, at least one, none
+                empty, in the order in which they were asked for.
 
         Returns:
             Bytes written, and whether the table's runs were replaced.
@@ -127,20 +127,13 @@ class SegmentWriter:
                 succeed.
         """
         salt = self.segment.source.salt
-        starts, lengths, sums = array("Q"), array("I"), array("Q")
-        buffers: list[Buffer] = []
-        for start, data in extents:
-            buffers.append(data)
-            if len(data) <= PIECE_BYTES:
-                starts.append(start)
-                lengths.append(len(data))
-                sums.append(checksum(data, salt))
-                continue
-            for offset in range(0, len(data), PIECE_BYTES):
-                piece = data[offset : offset + PIECE_BYTES]
-                starts.append(start + offset)
-                lengths.append(len(piece))
-                sums.append(checksum(piece, salt))
+        # Loops in C, here and in what this calls: recording 100 bytes costs what surrounds them.
+        offsets, buffers = zip(*extents, strict=True)
+        pieces = buffers
+        if max(map(len, buffers)) > PIECE_BYTES:
+            offsets, pieces = zip(*_cut(extents), strict=True)
+        starts, lengths = array("Q", offsets), array("I", map(len, pieces))
+        sums = array("Q", map(checksum, pieces, itertools.repeat(salt)))
         position = self._end + len(self._header)
         head = pack_frame(salt, position, starts, lengths, sums)
         size = self._write([self._header + head, *buffers])
@@ -180,7 +173,7 @@ class SegmentWriter:
             self._storage.utime(segment.source.fd, (segment.mtime_ns, segment.mtime_ns))
 
     def _write(self, buffers: list[Buffer]) -> int:
-        size = sum(len(buffer) for buffer in buffers)
+        size = sum(map(len, buffers))
         if len(buffers) > 1 and size < _JOIN_BYTES * len(buffers):
             buffers = [b"".join(buffers)]
         fd, position = self.segment.source.fd, self._end
@@ -224,6 +217,14 @@ def describe(identity: str, version: Version, info: Mapping[str, object], *, cre
 def new_salt() -> int:
     """Return 64 random bits; `secrets` would do the same, and take 4 ms to import."""
     return int.from_bytes(os.urandom(8), "little")
+
+
+def _cut(extents: Sequence[tuple[int, bytes | memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """Yield what the table has an entry for each."""
+    for start, data in extents:
+        view = memoryview(data)
+        for offset in range(0, len(view), PIECE_BYTES):
+            yield start + offset, view[offset : offset + PIECE_BYTES]
 
 
 def _rest(buffers: list[Buffer], written: int) -> list[Buffer]:
