@@ -4,6 +4,7 @@
 #   make test    all checks: lint, types, tests; the same as in CI
 #   make lint    only ruff and mypy
 #   make bench   the benchmarks
+#   make test-cephfs    what two clients of a real CephFS make of one cache; needs root and Debian's packages of Ceph
 #   make clean   remove what was built, the environment too
 
 MIN_PYTHON := (3, 11)
@@ -23,7 +24,7 @@ DEBIAN_PACKAGES := xrootd-server nginx-light strace
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-cephfs lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +34,9 @@ demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 
 test: lint $(VENV)/debian.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/test_cephfs.py $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
 	$(BIN)/ruff check

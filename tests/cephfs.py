@@ -84,8 +84,10 @@ class Client:
         # In the foreground, so that it is this process's child, and its number known.
         self._process = subprocess.Popen(
             ["ceph-fuse", "-f", "-c", os.fspath(self._config), os.fspath(self.path)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         _wait_for(lambda: os.path.ismount(self.path), START_S, "the mount")
 
     def signal(self, number: int) -> None:
@@ -186,8 +188,10 @@ class CephFS:
         self._daemons.append(
             subprocess.Popen(
                 [program, "-f", "-c", os.fspath(self._config), "-i", name],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
 
     def _run(self, program: str, *args: str) -> str:

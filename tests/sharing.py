@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-# argv: file with vectors of [start, stop], seed (0: in the order of the file), how much of it to read in each round, URLs.
+# argv: file with vectors of [start, stop], seed (0: in the order of the file), how much to read in each round, URLs.
 # Before each round it waits for a line. Bytes that are not those of the round before are an error.
 JOB = """
 import hashlib, json, random, sys
