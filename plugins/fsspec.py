@@ -58,9 +58,10 @@ def install() -> None:
     _Cached.__call__ = instantiate_hooked
     _undo.append(lambda: setattr(_Cached, "__call__", instantiate))
     # fsspec alone brings no remote class: where there is none, nothing was made before, and the search is spared.
-    if any(is_remote(cls) for cls in _subclasses(AbstractFileSystem)):
+    remote = {cls for cls in _subclasses(AbstractFileSystem) if is_remote(cls)}
+    if remote:
         for instance in gc.get_objects():
-            if is_remote(type(instance)):
+            if type(instance) in remote:
                 hook(type(instance))
                 _instances[id(instance)] = instance
                 _mirror_again(instance)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from jcache.activate.job import program_name
 from jcache.activate.notice import say
 from jcache.report.job import JobTitle
-from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError, from_counters
 from jcache.report.redact import redact
 
@@ -114,8 +113,12 @@ def print_job(
     """
     if config.report_directory is None:
         return 0
-    # Takes a while when it is imported: time for children that got the same signal to save theirs.
-    from jcache.report.text import render
+    prints = config.summary and sys.__stderr__ is not None
+    if prints:
+        # Half of what a process's end costs, so not for nothing. It is time for children that got the same signal to
+        # save their reports, so not later.
+        from jcache.report.merge import merge
+        from jcache.report.text import render
 
     directory = str(config.report_directory)
     reports = [*([] if own is None else [own]), *(others(config, job, own) if beside is None else beside)]
@@ -126,7 +129,7 @@ def print_job(
             title.save(directory)
         except OSError:
             pass  # a later `jcache report` calls the job by the name of its first process
-    if reports and config.summary and sys.__stderr__ is not None:
+    if reports and prints:
         merged = merge(reports)
         if title is not None:
             merged = title.entitle(merged)

@@ -382,6 +382,8 @@ class Journal:
         Told from what `attach` and `refresh` saw, without a look at the disk.
         """
         known = [s for s in list(self._segments.known.values()) if s.metadata is not None]
+        if len(known) < 2:
+            return False
         at_rest = [s for s in known if s.sealed or (writer_exists(s.name) is False and not self._segments.is_own(s))]
         return needs_compaction(known, at_rest)
 
