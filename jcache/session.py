@@ -146,11 +146,11 @@ class Session:
         else:
             self._keep(key, cache, None, metered)
 
-    def _new_cache(self, path: str) -> tuple[Cache, MeteredStorage | None]:
-        metered = None if self.config.size is None else MeteredStorage()
+    def _new_cache(self, path: str) -> tuple[Cache, MeteredStorage]:
+        metered = MeteredStorage()
         return Cache(path, storage=metered, flat=self.config.flat, basepath=self.config.basepath), metered
 
-    def _keep(self, key: bytes, cache: Cache, error: Exception | None, metered: MeteredStorage | None) -> None:
+    def _keep(self, key: bytes, cache: Cache, error: Exception | None, metered: MeteredStorage) -> None:
         with self._lock:
             if key in self._caches:
                 return  # another thread was faster

@@ -92,6 +92,8 @@ class Book:
         self._end = HEAD_BYTES
         self._pid = os.getpid()
         self.claim_bytes = 0
+        self.written_s = 0.0
+        """When, by the monotonic clock, anything was last written."""
 
     @property
     def size_bytes(self) -> int:
@@ -111,7 +113,7 @@ class Book:
         """
         fd = self._open()
         self._storage.pwritev(fd, [_pack_head(Head(claim_bytes, is_closed=False))], 0)
-        self.claim_bytes = claim_bytes
+        self.claim_bytes, self.written_s = claim_bytes, time.monotonic()
         if self._sync:
             self._storage.fsync(fd)
 
@@ -127,6 +129,7 @@ class Book:
         fd = self._open()
         if self._storage.pwritev(fd, [lines], self._end) == len(lines):
             self._end += len(lines)
+        self.written_s = time.monotonic()
 
     def close(self, claim_bytes: int) -> None:
         """Say what was added in the end, and that there is no more to come.

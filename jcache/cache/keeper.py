@@ -47,6 +47,8 @@ _POLL_S = 0.05
 _DENIED_S = 2.0
 _LEAST_CREDIT, _MOST_CREDIT = 1 << 18, 256 << 20
 _ROLL_BYTES = 4 << 20
+_SIGN_OF_LIFE_S = 600.0
+_MOST_NOTED = 100_000
 _PAUSE_S = 0.004
 
 
@@ -65,7 +67,7 @@ class Keeper:
     def __init__(
         self,
         cache: Cache,
-        storage: MeteredStorage | None,
+        storage: MeteredStorage,
         *,
         limit_bytes: int | None,
         collect: Callable[[], Iterable[Use]],
@@ -76,8 +78,8 @@ class Keeper:
 
         Args:
             cache: The directory, prepared.
-            storage: The one that the cache's journals write through, where there is a limit.
-            limit_bytes: What the cache may hold; None for no limit.
+            storage: The one that the cache's journals write through.
+            limit_bytes: What the cache may hold; None for no limit. Then what was recorded is only noted, for others.
             collect: Returns what was used since it was last called, each journal once.
             seal_idle: Seals journals that were written to and are not in use just now: what is being written cannot be
                 removed.
@@ -95,6 +97,7 @@ class Keeper:
         self._sync = not cache.is_local
         self._book = self._new_book()
         self._lock = threading.Lock()  # of the book
+        self._pending_lock = threading.Lock()  # of memory only: readers do not wait for the directory
         self._granted = 0  # what the journals of this process may add up to
         self._asked = 0  # what the book says of that, until it is known whether there is room
         self._evicted = self._evicted_before = 0
@@ -137,7 +140,7 @@ class Keeper:
             path: The journal's directory.
             size_bytes: How many bytes are about to be added.
         """
-        if self._limit_bytes is None or self._metered is None:
+        if self._limit_bytes is None:
             return True
         if path not in self._writing:
             # Before the first byte: if this process is killed, the cleaner knows where it has left something unsealed.
@@ -150,7 +153,7 @@ class Keeper:
         if time.monotonic() < self._denied_until:
             return False
         try:
-            admitted = self._claim(self._metered, size_bytes + margin, self._limit_bytes)
+            admitted = self._claim(size_bytes + margin, self._limit_bytes)
         except OSError as error:
             self._trouble(f"the size of {self._root} cannot be kept: {error.strerror or error}; nothing is recorded")
             admitted = False
@@ -160,7 +163,7 @@ class Keeper:
 
     def note(self, uses: Iterable[Use]) -> None:
         """Keep in mind that journals were used, until it is written down."""
-        with self._lock:
+        with self._pending_lock:
             self._keep(uses)
 
     def _keep(self, uses: Iterable[Use]) -> None:
@@ -182,9 +185,11 @@ class Keeper:
         with contextlib.suppress(OSError):
             self._flush(everything=True)
             with self._lock:
+                added = self._metered.net_bytes - self._evicted
+                if added:
+                    self._book.claim(added)
                 existed = self._book.exists
-                added = 0 if self._metered is None else self._metered.net_bytes
-                self._book.close(added - self._evicted)
+                self._book.close(added)
             if existed and usage.wants_folding(self._own, self._root):
                 Cleaner(self._own, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode).fold()
 
@@ -195,7 +200,8 @@ class Keeper:
 
     # -- claims ---------------------------------------------------------------------------------------------
 
-    def _claim(self, metered: MeteredStorage, need_bytes: int, limit_bytes: int) -> bool:
+    def _claim(self, need_bytes: int, limit_bytes: int) -> bool:
+        metered = self._metered
         before, deadline_s = self._granted, time.monotonic() + _WAIT_S
         while True:
             wanted = metered.net_bytes + need_bytes + self._credit
@@ -262,21 +268,30 @@ class Keeper:
     def _flush(self, *, everything: bool) -> None:
         """Write down what was used."""
         found = list(self._collect())
-        with self._lock:
+        now_s = time.monotonic()
+        again_s = _SOON_S if self._is_tight else AGAIN_S
+        with self._pending_lock:
             self._keep(found)
-            now_s = time.monotonic()
-            again_s = _SOON_S if self._is_tight else AGAIN_S
             due = [
                 use
                 for path, use in self._pending.items()
                 if everything or now_s - self._noted.get(path, -AGAIN_S) >= again_s
             ]
-            if due:
-                self._book.add(due)
-                for use in due:
-                    self._noted[use.path] = now_s
-                    del self._pending[use.path]
+            if len(self._noted) > _MOST_NOTED:
+                self._noted.clear()
+            for use in due:
+                self._noted[use.path] = now_s
+                del self._pending[use.path]
+        with self._lock:
+            self._book.add(due)
             self._flushed_s = now_s
+            if self._limit_bytes is None and self._metered.net_bytes != self._asked:
+                self._asked = self._metered.net_bytes
+                self._book.claim(self._asked)
+            elif self._book.exists and now_s - self._book.written_s > _SIGN_OF_LIFE_S:
+                self._book.claim(self._book.claim_bytes)  # lest it is taken for that of a process which is gone
+            if len(self._writing) > _MOST_NOTED:
+                self._writing = set()
             if self._book.size_bytes > _ROLL_BYTES:
                 # A finished book is taken into the index; the claim goes on in the next one, for what it exceeds this.
                 # That of both is too much for a moment, not too little.

@@ -96,7 +96,7 @@ def walk(storage: Storage, root: str, *, after: str = "", pace: Callable[[], obj
     while left:
         parts = left.pop()
         pace()
-        path = os.path.join(root, *parts)
+        path = "/".join((root, *parts))
         try:
             names = storage.entries(path)
         except OSError:
@@ -108,13 +108,13 @@ def walk(storage: Storage, root: str, *, after: str = "", pace: Callable[[], obj
             for name, is_directory in names:
                 if name.startswith("@") and not is_directory and _is_part(name):
                     with contextlib.suppress(OSError):  # removed meanwhile
-                        status = storage.lstat(os.path.join(path, name))
+                        status = storage.lstat(f"{path}/{name}")
                         if stat.S_ISREG(status.st_mode):
                             files[name] = status
             if files:
                 yield Found("/".join(parts), files)
-        below = sorted((name for name, is_directory in names if is_directory and name[0] not in "@."), reverse=True)
-        for name in below:
+        below = [name for name, is_directory in names if is_directory and name[0] not in "@."]
+        for name in sorted(below, reverse=True) if below else ():
             inner = (*parts, name)
             if inner >= done[: len(inner)]:
                 left.append(inner)

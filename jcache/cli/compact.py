@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jcache.cache import usage
+from jcache.cache.books import Book
+from jcache.cache.meter import MeteredStorage
 from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal, JournalError
@@ -43,7 +47,7 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
     if (url is None) is not everything:
         raise WrongInputError("which journals? Give either a URL or --all")
     root, config = existing_cache(directory)
-    cache, storage = prepared(root, config), Storage()
+    cache, storage = prepared(root, config), MeteredStorage()
     chosen: Iterable[Entry]
     if url is None:
         chosen = (entry for entry in journals(root, storage=storage) if entry.segments > 1 or len(entry.versions) > 1)
@@ -69,6 +73,11 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
         if not as_json and removed:
             sizes = f"{' '.join(human(entry.disk_bytes))} -> {' '.join(human(after))}"
             click.echo(f"{removed:>4} segments removed, {sizes}  {visible(entry.url)}")
+    book = Book(Storage(), usage.directory_of(root), dir_mode=cache.dir_mode, file_mode=cache.file_mode)
+    if storage.net_bytes:
+        with contextlib.suppress(OSError):  # then jobs learn of the room by their next walk
+            book.claim(storage.net_bytes)
+            book.close(storage.net_bytes)
     if as_json:
         click.echo(json.dumps({"journals": results, "failed": failed}, indent=1))
     elif not any(result["removed"] for result in results):

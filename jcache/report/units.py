@@ -77,4 +77,6 @@ def parse_moment(text: str, now: float) -> float:
 
 def visible(text: str) -> str:
     """Return a text in one line: control characters, lone surrogates and the like as escapes."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
