@@ -75,7 +75,10 @@ class Ending:
 
         import portalocker  # noqa: F401
 
-        import jcache.activate.limits  # noqa: F401
+        import jcache.activate.limits
+
+        if session.config.size is not None:
+            import jcache.cache.eviction  # noqa: F401
 
         self._session = session
         times = os.times()

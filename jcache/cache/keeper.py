@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from jcache.cache import usage
 from jcache.cache.books import Book, Use
-from jcache.cache.eviction import Cleaner, Pace, StoppedError, Wish
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jcache.cache.directory import Cache
+    from jcache.cache.eviction import Cleaner
     from jcache.cache.meter import MeteredStorage
 
 __all__ = ["LOW_SHARE", "Keeper", "credit_bytes"]
@@ -45,7 +45,7 @@ _SOON_S = 1.0  # uses are noted as often where the cache is nearly full
 _WAIT_S = 5.0
 _POLL_S = 0.05
 _DENIED_S = 2.0
-_LEAST_CREDIT, _MOST_CREDIT = 1 << 18, 256 << 20
+_LEAST_CREDIT, _MOST_CREDIT = 64 << 10, 256 << 20
 _ROLL_BYTES = 4 << 20
 _SIGN_OF_LIFE_S = 600.0
 _MOST_NOTED = 100_000
@@ -150,6 +150,9 @@ class Keeper:
         margin = self._credit // 2  # for the indexes with which segments are sealed
         if self._metered.net_bytes + size_bytes + margin <= self._granted:
             return True
+        if size_bytes > self._limit_bytes // 2:
+            self._say_full(f"a read of {size_bytes} bytes is more than half of what the cache may hold")
+            return False
         if time.monotonic() < self._denied_until:
             return False
         try:
@@ -191,6 +194,8 @@ class Keeper:
                 existed = self._book.exists
                 self._book.close(added)
             if existed and usage.wants_folding(self._own, self._root):
+                from jcache.cache.eviction import Cleaner  # few processes fold, and none that is about to fork
+
                 Cleaner(self._own, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode).fold()
 
     def forget(self) -> None:
@@ -218,17 +223,20 @@ class Keeper:
             # Withdrawn, lest those who wait keep one another from room that there is.
             self._granted = max(before, metered.net_bytes)
             self._set_claim(self._granted)
-            if need_bytes > limit_bytes // 2 or self._closing.is_set():
+            if self._closing.is_set():
                 return False
             if time.monotonic() >= deadline_s:
-                if not self._full_said:
-                    self._full_said = True
-                    self._trouble(f"{self._root} is full ({self._why_full}); what does not fit goes unrecorded")
+                self._say_full(f"{self._root} is full: {self._why_full}")
                 return False
             self._ask_for_cleaning()
             with self._cleaned:
                 # Unlike pauses, lest those who wait claim at the same moments, and withdraw.
                 self._cleaned.wait(_POLL_S * (0.5 + random.random()))
+
+    def _say_full(self, why: str) -> None:
+        if not self._full_said:
+            self._full_said = True
+            self._trouble(f"{why}; what does not fit goes unrecorded")
 
     def _set_claim(self, asked: int) -> None:
         with self._lock:
@@ -256,8 +264,6 @@ class Keeper:
                 if self._wants_cleaning:
                     self._wants_cleaning = False
                     self._clean()
-            except StoppedError:
-                return
             except OSError as error:
                 self._trouble(f"{self._root} cannot be cleaned: {error.strerror or error}")
                 self._closing.wait(_WAIT_S)
@@ -310,6 +316,9 @@ class Keeper:
     def _clean(self) -> None:
         if self._limit_bytes is None:
             return
+        # Where there is a limit, it was imported as the session began: see `jcache.activate.exits`.
+        from jcache.cache.eviction import Cleaner, Pace, StoppedError, Wish
+
         pace = Pace(pause_s=_PAUSE_S, stopped=self._closing.wait)
         cleaner = Cleaner(
             self._own,
@@ -320,7 +329,10 @@ class Keeper:
             freed=lambda: self._let_know(cleaner),
         )
         self._evicted_before = self._evicted
-        done = cleaner.run(Wish(to_bytes=int(LOW_SHARE * self._limit_bytes)))
+        try:
+            done = cleaner.run(Wish(to_bytes=int(LOW_SHARE * self._limit_bytes)))
+        except StoppedError:
+            return
         with self._cleaned:
             self._cleaned.notify_all()
         if done is None:
