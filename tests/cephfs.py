@@ -13,13 +13,13 @@ import signal
 import subprocess
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph-mds", "ceph-fuse", "monmaptool")
 START_S, STOP_S = 120, 20
@@ -90,10 +90,22 @@ class Client:
         )
         _wait_for(lambda: os.path.ismount(self.path), START_S, "the mount")
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the client: SIGSTOP makes the mount hang, SIGCONT brings it back."""
+    def stop(self) -> None:
+        """Make the mount hang, and wait until no thread of the client takes a request any more."""
+        process = self._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+
+        def is_stopped() -> bool:
+            tasks = Path(f"/proc/{process.pid}/task").glob("*/stat")
+            return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+
+        _wait_for(is_stopped, STOP_S, "the client's end")
+
+    def go_on(self) -> None:
+        """Bring a mount back that hangs."""
         assert self._process is not None
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Let the client die without a word to its servers; the mount stays, and fails."""
@@ -209,6 +221,6 @@ def _wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:
     deadline_s = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{what} did not come up within {limit_s} s")
+            raise TimeoutError(f"{what} did not come within {limit_s} s")
         with contextlib.suppress(InterruptedError):
             time.sleep(0.1)

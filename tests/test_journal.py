@@ -330,17 +330,19 @@ def test_a_frame_whose_size_is_there_before_its_bytes(tmp_path):
     assert (reader.damaged, reader.problems()) == (0, [])
 
 
-def test_refresh_lists_the_directory_only_while_it_may_have_changed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("fraction_ns", "tick_s"), [(0, 1.0), (4_000_000, 0.1)])
+def test_refresh_lists_the_directory_only_while_it_may_have_changed(tmp_path, monkeypatch, fraction_ns, tick_s):
     clock = [1000.0]
     monkeypatch.setattr("jcache.journal.directory.time.monotonic", lambda: clock[0])
+    os.utime(tmp_path, ns=(0, 1_700_000_000_000_000_000 + fraction_ns))
     storage = FaultyStorage()
     reader = attached(tmp_path, storage)
     reader.refresh()
     assert storage.counts["listdir"] == 2
-    clock[0] += 0.5
+    clock[0] += tick_s / 2
     reader.refresh()
     assert storage.counts["listdir"] == 3, "it may have changed again within the tick of its time"
-    clock[0] += 1
+    clock[0] += tick_s
     reader.refresh()
     assert storage.counts["listdir"] == 4
     for _ in range(100):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from analysis import OLD_S, Served
@@ -317,3 +318,41 @@ def test_a_child_forked_with_a_lease_held_holds_up_nobody(http_origin, start):
         assert sum(float(line.split()[0]) for line in lines) < 2.0, lines
     finally:
         os.kill(int(child), signal.SIGKILL)
+
+
+def test_the_cost_in_operations_of_a_missing_vector_while_alone(nginx_server, cache_dir, tmp_path):
+    """One look at the directory, one write; what a process's first vector costs besides is left out."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    path = nginx_server.directory / "f.bin"
+    path.write_bytes(DATA)
+    os.utime(path, (OLD_S, OLD_S))
+    script = tmp_path / "misses.py"
+    script.write_text("""
+import sys, time
+import fsspec
+
+fs = fsspec.filesystem("http")
+fs.cat_file(sys.argv[1], 0, 10)
+time.sleep(0.3)  # from here on the directory's time is told from that of a change to come
+for i in range(int(sys.argv[2])):
+    fs.cat_ranges([sys.argv[1]] * 5, *zip(*[(20_000 * i + j, 20_000 * i + j + 500) for j in range(100, 10_000, 2000)]))
+    time.sleep(0.02)  # so that each is recorded for itself
+""")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))}
+    counts = []
+    for vectors in (10, 40):
+        cache, log = cache_dir / str(vectors), tmp_path / f"strace-{vectors}"
+        cache.mkdir(parents=True)
+        subprocess.run(
+            ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=%file,%desc", "-o", log, sys.executable, script,
+             nginx_server.url("f.bin"), str(vectors)],
+            env=clean | {"JCACHE_DIR": str(cache), "JCACHE_SUMMARY": "0", "JCACHE_JSON": str(tmp_path / "json")},
+            check=True,
+        )  # fmt: skip
+        calls = [line.split(None, 1)[1] for line in log.read_text().splitlines() if str(cache) in line]
+        names = Counter(call.partition("(")[0] for call in calls if not call.startswith("<"))
+        counts.append(names)
+    each = {name: (counts[1][name] - counts[0][name]) / 30 for name in counts[1]}
+    print({name: round(number, 2) for name, number in each.items() if number})
+    assert sum(each.values()) < 2.2, each

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Directory", "create_file"]
 
-_SETTLED_S = 1.0  # no file system that is mounted today stamps directories more coarsely
+# No file system that is mounted today stamps directories more coarsely; one whose stamps have fractions of a second
+# has at least ten of them.
+_SETTLED_S, _FINELY_SETTLED_S = 1.0, 0.1
 _SHARED = 0o077
 
 
@@ -58,7 +60,8 @@ class Directory:
         if mtime_ns != self._mtime_ns:
             self._mtime_ns, self._mtime_seen_s = mtime_ns, time.monotonic()
             return True
-        return self._listed_s < self._mtime_seen_s + _SETTLED_S
+        settled_s = _FINELY_SETTLED_S if mtime_ns % 1_000_000_000 else _SETTLED_S
+        return self._listed_s < self._mtime_seen_s + settled_s
 
     def read(self) -> list[str]:
         """Return the names; a missing directory has none.
