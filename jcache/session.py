@@ -162,7 +162,8 @@ class Session:
                     limit_bytes=self.config.size,
                     collect=functools.partial(self._uses, key),
                     seal_idle=functools.partial(self._seal_idle, key),
-                    trouble=self.trouble,
+                    # Also at the end, when most is recorded: it is why something is missing.
+                    trouble=functools.partial(self._trouble, silent=False),
                 )
         if error is not None:
             self.trouble(f"{error}; nothing is cached")

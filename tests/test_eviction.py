@@ -20,7 +20,7 @@ from jcache.cache import usage
 from jcache.cache.books import Book, Use
 from jcache.cache.directory import Cache
 from jcache.cache.eviction import Cleaner, Wish
-from jcache.cache.keeper import LOW_SHARE, Keeper, credit_bytes
+from jcache.cache.keeper import _WAIT_S, LOW_SHARE, Keeper, credit_bytes
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.pins import add_pin
 from jcache.config import Config
@@ -275,22 +275,36 @@ def test_claims_are_made_ahead_and_given_back(cache: Cache, keeper: Keeper) -> N
     assert usage.total_bytes(Storage(), cache.directory) == 0
 
 
-def test_what_would_fill_half_of_the_cache_is_not_recorded(cache: Cache, keeper: Keeper) -> None:
-    assert not keeper.admit(os.path.join(cache.directory, "https/h/f"), 6 * MB)
+def test_what_would_fill_half_of_the_cache_is_not_recorded(cache: Cache, keeper: Keeper, troubles: list[str]) -> None:
+    for _ in range(2):
+        assert not keeper.admit(os.path.join(cache.directory, "https/h/f"), 6 * MB)
+    assert troubles == [
+        "a read of 6000000 bytes is more than half of what the cache may hold; what does not fit goes unrecorded"
+    ]
+    assert keeper.admit(os.path.join(cache.directory, "https/h/f"), 5 * MB)
 
 
 def test_a_full_cache_that_cannot_be_emptied_is_told_once(
     cache: Cache, keeper: Keeper, troubles: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jcache.cache.keeper._WAIT_S", 0.3)
-    monkeypatch.setattr("jcache.cache.keeper._DENIED_S", 0.0)
+    monkeypatch.setattr("jcache.cache.keeper._STUCK_S", 0.0)
+    started_s = time.monotonic()
     record(cache, "f", 9_900_000)
     add_pin(Storage(), cache.directory, "*", dir_mode=0o700, file_mode=0o600)
     for _ in range(3):
         assert not keeper.admit(os.path.join(cache.directory, "https/h/g"), 100_000)
     assert left(cache) == ["f"]
+    assert time.monotonic() - started_s < 3 * _WAIT_S, "nothing may go, so there is nothing to wait for"
     assert len(troubles) == 1
-    assert "is full (1 journals are pinned, 0 are being written)" in troubles[0]
+    assert "is full: 1 journals are pinned, 0 are being written; what does not" in troubles[0]
+
+
+def test_room_is_made_for_what_is_larger_than_a_tenth(cache: Cache, keeper: Keeper) -> None:
+    for number in range(4):
+        record(cache, f"f{number}", 2_200_000)
+    assert keeper.admit(os.path.join(cache.directory, "https/h/new"), 4 * MB)
+    assert segments_bytes(Path(cache.directory)) <= 6 * MB
+    assert left(cache)
 
 
 def test_the_limit_may_be_lowered(cache: Cache, keeper: Keeper) -> None:

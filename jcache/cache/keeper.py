@@ -44,7 +44,7 @@ AGAIN_S = 60.0
 _SOON_S = 1.0  # uses are noted as often where the cache is nearly full
 _WAIT_S = 5.0
 _POLL_S = 0.05
-_DENIED_S = 2.0
+_DENIED_S, _STUCK_S = 2.0, 30.0
 _LEAST_CREDIT, _MOST_CREDIT = 64 << 10, 256 << 20
 _ROLL_BYTES = 4 << 20
 _SIGN_OF_LIFE_S = 600.0
@@ -101,6 +101,8 @@ class Keeper:
         self._granted = 0  # what the journals of this process may add up to
         self._asked = 0  # what the book says of that, until it is known whether there is room
         self._evicted = self._evicted_before = 0
+        self._needed = 0  # what waits for room
+        self._is_stuck = False  # a cleaner has just found nothing that may go, now or when its writer is done
         self._denied_until = 0.0
         self._full_said = False
         self._why_full = "another process is cleaning it"
@@ -161,7 +163,8 @@ class Keeper:
             self._trouble(f"the size of {self._root} cannot be kept: {error.strerror or error}; nothing is recorded")
             admitted = False
         if not admitted:
-            self._denied_until = time.monotonic() + _DENIED_S
+            self._denied_until = time.monotonic() + (_STUCK_S if self._is_stuck else _DENIED_S)
+            self._is_stuck = False
         return admitted
 
     def note(self, uses: Iterable[Use]) -> None:
@@ -213,7 +216,7 @@ class Keeper:
             self._set_claim(wanted)
             total = usage.total_bytes(self._own, self._root)
             if total is not None and total <= limit_bytes:
-                self._granted = wanted
+                self._granted, self._needed = wanted, 0
                 if total > LOW_SHARE * limit_bytes and time.monotonic() - self._flushed_s > _SOON_S:
                     self._is_tight = True
                     self._wake.set()
@@ -225,9 +228,10 @@ class Keeper:
             self._set_claim(self._granted)
             if self._closing.is_set():
                 return False
-            if time.monotonic() >= deadline_s:
+            if time.monotonic() >= deadline_s or self._is_stuck:
                 self._say_full(f"{self._root} is full: {self._why_full}")
                 return False
+            self._needed = need_bytes + self._credit
             self._ask_for_cleaning()
             with self._cleaned:
                 # Unlike pauses, lest those who wait claim at the same moments, and withdraw.
@@ -329,8 +333,10 @@ class Keeper:
             freed=lambda: self._let_know(cleaner),
         )
         self._evicted_before = self._evicted
+        # What waits may be more than what is between the low mark and the limit.
+        low_bytes = min(int(LOW_SHARE * self._limit_bytes), self._limit_bytes - self._needed)
         try:
-            done = cleaner.run(Wish(to_bytes=int(LOW_SHARE * self._limit_bytes)))
+            done = cleaner.run(Wish(to_bytes=max(low_bytes, 0)))
         except StoppedError:
             return
         with self._cleaned:
@@ -341,6 +347,7 @@ class Keeper:
             self._why_full = f"cannot be removed: {done.failed[0]}"
         else:
             self._why_full = f"{done.pinned} journals are pinned, {done.live} are being written"
+            self._is_stuck = not done.live and done.left_bytes > low_bytes
 
     def _let_know(self, cleaner: Cleaner) -> None:
         with self._lock:

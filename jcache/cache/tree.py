@@ -198,9 +198,10 @@ def prune(storage: Storage, root: str, path: str) -> None:
     """Remove the lock files of a journal without segments, and directories upwards as long as they are empty."""
     directory = os.path.join(root, path)
     with contextlib.suppress(OSError):
-        if any(parse_segment_name(name) for name in storage.listdir(directory)):
+        names = storage.listdir(directory)
+        if any(parse_segment_name(name) for name in names):
             return  # somebody has begun anew
-        for name in (LEASE_FILE, LOCK_FILE):
+        for name in {LEASE_FILE, LOCK_FILE}.intersection(names):
             with contextlib.suppress(FileNotFoundError):
                 storage.unlink(os.path.join(directory, name))
         while directory != root:

@@ -40,7 +40,8 @@ def config(directory: Path | None, *, as_json: bool) -> None:
     for setting in SETTINGS:
         if setting.field is None:
             continue
-        value, source = found.get(setting.field, (getattr(values, setting.field), "default"))
+        default = values.report_directory if setting.field == "json" else getattr(values, setting.field)
+        value, source = found.get(setting.field, (default, "default"))
         settings[setting.field] = {"value": value, "source": "--dir" if _is_given(setting.field, directory) else source}
     rules = [rule.describe() for rule in values.rules]
     if as_json:
