@@ -1,5 +1,7 @@
 """What a user can set, in the environment or in a TOML file, as one frozen value."""
 
+import _thread
+import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -100,14 +102,15 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         if text and setting.field is not None:
             value = setting.parse(text, f"{setting.variable}={_shown(text)}", os.curdir)
             found[setting.field] = value, setting.variable
+    limit_s = found["timeout"][0] if "timeout" in found else Config().timeout
     named = environ.get(CONFIG_VARIABLE, "").strip()
     if named:
         path = _path(named)
-        stored = _read(path, required=True)
+        stored = _read(path, limit_s, required=True)
     elif "dir" in found:
         directory = found["dir"][0]
         path = os.path.join(directory, FILE_NAME)
-        stored = _read(path, required=False)
+        stored = _read(path, limit_s, required=False)
         if "dir" in stored:
             raise ConfigError(f"{FILE_NAME} in {_shown(directory)} must not set 'dir', by which it was found")
     else:
@@ -163,11 +166,40 @@ class Setting:
         return _path(read, base) if self.is_path else read
 
 
-def _read(path: str, *, required: bool) -> dict[str, Any]:
+def _content(path: str, limit_s: float) -> bytes:
+    """Return what a file has, read by a thread that may hang in a mount that does not answer.
+
+    Raises:
+        OSError: It cannot be read; a `TimeoutError` where it took longer than the limit, in seconds.
+    """
+    done = _thread.allocate_lock()
+    done.acquire()
+    outcome: list[bytes | OSError] = []
+
+    def read() -> None:
+        try:
+            with open(path, "rb") as file:
+                outcome.append(file.read())
+        except OSError as error:
+            outcome.append(error)
+        finally:
+            done.release()
+
+    try:
+        _thread.start_new_thread(read, ())
+    except RuntimeError:
+        read()  # none to be had, at the interpreter's end or at a limit
+    if not done.acquire(timeout=limit_s):
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s")
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _read(path: str, limit_s: float, *, required: bool) -> dict[str, Any]:
     """Return what a TOML file sets, nothing where there is no file and none is required."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = _content(path, limit_s)
     except (FileNotFoundError, NotADirectoryError) as error:
         if required:
             raise ConfigError(f"{CONFIG_VARIABLE}={_shown(path)} cannot be read: {error.strerror}") from None

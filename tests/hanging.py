@@ -54,5 +54,8 @@ def _hang_in(name: str) -> None:
 
 for _name in OPERATIONS:
     _hang_in(_name)
-# Nobody promises that this directory answers.
-directory.find_mount = lambda path: None  # type: ignore[assignment]
+
+
+def be_far() -> None:
+    """Be a directory of which nobody promises that it answers, wherever it is."""
+    directory.find_mount = lambda path: None  # type: ignore[assignment]

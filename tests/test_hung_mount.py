@@ -6,7 +6,10 @@ real mount is at the end of this file, and in `tests/test_cephfs.py`.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import random
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from servers import ScriptedOrigin
 
 DATA = random.Random(9).randbytes(3_000_000)
@@ -30,6 +35,8 @@ import hanging
 from fsspec.implementations.http import HTTPFileSystem
 
 url, when = sys.argv[1:3]
+if when != "a dead mount":
+    hanging.be_far()
 if when == "first use":
     hanging.begin()
 elif when == "attaching":
@@ -127,3 +134,36 @@ def test_a_directory_that_hangs_costs_its_limit_once(run_python, url: str, when:
     if when == "reading":
         run_python(JOB, url, "never")
     run_hung(run_python, url, when)
+
+
+@pytest.fixture
+def dead_mount(tmp_path: Path) -> Iterator[Path]:
+    """A FUSE file system whose daemon never answers, not even that it is there."""
+    path = tmp_path / "dead"
+    path.mkdir()
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"/dev/fuse cannot be used: {error.strerror}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    if libc.mount(b"jcache-test", os.fsencode(path), b"fuse.jcache-test", 0, options.encode()):
+        os.close(device)
+        pytest.skip(f"a FUSE file system cannot be mounted: {os.strerror(ctypes.get_errno())}")
+    yield path
+    os.close(device)
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_mount_that_is_dead_from_the_start(run_python, url: str, dead_mount: Path) -> None:
+    """Where even the settings in the directory cannot be read: one line, and the job runs uncached."""
+    env = {"JCACHE_TIMEOUT": str(LIMIT_S), "JCACHE_JSON": None}
+    began_s = time.monotonic()
+    ran = run_python(JOB, url, "a dead mount", env=env, cache=dead_mount / "cache", timeout_s=60)
+    took_s = time.monotonic() - began_s
+    print(f"{took_s:.2f} s")
+    assert ran.stdout.split()[0] == expected()
+    assert took_s < LIMIT_S + SPARE_S
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("jcache: ")]
+    assert len(lines) == 1, ran.stderr
+    assert "no answer within 1 s" in lines[0]
