@@ -105,14 +105,16 @@ def test_one_client_killed_in_the_middle(ceph, caches, seed_file, nginx_server, 
     assert [result.digests for result in results] == [expected] * 2 * EACH
     for result in results:
         assert result.stderr.count("jcache: ") <= 1, result.stderr
-    assert took_s < 30
+    # For what the dead client had in hand the servers make the other one wait until they give it up, 30 s here.
+    assert took_s < 30 + 15
     ceph.clients[1].mount()
     both_agree(tmp_path, seed_file, caches, nginx_server)
 
 
 def has_ended(pid):
-    """Whether a process's main thread has."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    """Whether a process's main thread has, as the kernel's flag PF_EXITING says."""
+    state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return state == "Z" or bool(int(fields[5]) & 4)
 
 
 def recorded(cache):

@@ -16,6 +16,8 @@ from analysis import OLD_S, Served
 from sharing import Crew, digests_of, once
 from test_seed_pattern import SEED_BYTES, SEED_FILE_BYTES, seed_pattern, total, write_sparse
 
+from jcache.reader.waiting import Patience
+
 PROCESSES = 8
 
 
@@ -356,3 +358,19 @@ for i in range(int(sys.argv[2])):
     each = {name: (counts[1][name] - counts[0][name]) / 30 for name in counts[1]}
     print({name: round(number, 2) for name, number in each.items() if number})
     assert sum(each.values()) < 2.2, each
+
+
+def test_patience_is_spent_once_and_comes_back_slowly_or_with_success(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("jcache.reader.waiting.time.monotonic", lambda: clock[0])
+    patience = Patience(5.0)
+    patience.waited(2.0, in_vain=True)
+    assert patience.left_s == pytest.approx(3.0)
+    patience.waited(2.0, in_vain=False)
+    assert patience.left_s == 5.0, "what bore fruit is free"
+    patience.waited(5.0, in_vain=True)
+    assert patience.left_s == pytest.approx(0.0)
+    clock[0] += 100
+    assert patience.left_s == pytest.approx(1.0), "one percent of the time"
+    clock[0] += 10_000
+    assert patience.left_s == 5.0
