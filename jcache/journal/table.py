@@ -13,7 +13,7 @@ import os
 import sys
 from array import array
 from bisect import bisect_left
-from operator import add, le
+from operator import add, itemgetter, le
 from typing import TYPE_CHECKING
 
 from jcache.journal.format import Columns
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jcache.storage import Storage
 
 __all__ = ["Run", "Source", "Table", "is_disjoint", "open_source", "sort_rows"]
+
+_PICKED_ROWS = 1 << 14
 
 
 class Source:
@@ -230,13 +232,22 @@ def sort_rows(column: Column) -> array[int]:
 
 
 def _picked(columns: Columns, order: Sequence[int]) -> Columns:
-    # Views, for they hand out items in half the time that arrays take.
-    return Columns(
-        array("Q", map(memoryview(columns.starts).__getitem__, order)),
-        array("I", map(memoryview(columns.lengths).__getitem__, order)),
-        array("Q", map(memoryview(columns.checksums).__getitem__, order)),
-        array("Q", map(memoryview(columns.positions).__getitem__, order)),
+    picked = Columns(array("Q"), array("I"), array("Q"), array("Q"))
+    pairs = (
+        (columns.starts, picked.starts),
+        (columns.lengths, picked.lengths),
+        (columns.checksums, picked.checksums),
+        (columns.positions, picked.positions),
     )
+    # An `itemgetter` takes half the time that asking for each item takes. Not one for all rows: it keeps an integer
+    # object for each.
+    for first in range(0, len(order), _PICKED_ROWS):
+        rows = order[first : first + _PICKED_ROWS]
+        pick = itemgetter(*rows, rows[0])  # one more, to drop again, for a single row would not come as a tuple
+        for source, target in pairs:
+            target.extend(array(target.typecode, pick(memoryview(source))))
+            target.pop()
+    return picked
 
 
 def open_source(storage: Storage, path: str, salt: int) -> tuple[Source, os.stat_result]:
