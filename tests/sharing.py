@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -120,7 +121,13 @@ class Crew:
 
     def end(self, process: subprocess.Popen[str]) -> Result:
         """Wait for a process's end."""
-        out, err = process.communicate(timeout=LIMIT_S)
+        assert process.stdout is not None
+        guard = threading.Timer(LIMIT_S, process.kill)
+        guard.start()
+        # Through the same buffer as the lines before.
+        out = process.stdout.read()
+        _, err = process.communicate(timeout=LIMIT_S)
+        guard.cancel()
         assert process.returncode == 0, err
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return Result(tuple(told["digests"]), told["hit"], told["miss"], told["bypass"], err)
