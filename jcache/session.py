@@ -191,8 +191,9 @@ class Session:
             if remote is None:
                 remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]))
             remote.active += 1
-            idle = self._idle_files()
-        for key in idle:
+            idle = [(key, self._files[key]) for key in self._idle_files()]
+        for key, file in idle:
+            file.hand_over()
             # Behind what is queued for it: until its bytes are recorded, who comes back finds them in memory.
             if not self.recorder.call(functools.partial(self._retire, key)):
                 self._retire(key)
@@ -351,6 +352,7 @@ class Session:
             self._files.clear()
         began_s, step_s = time.monotonic(), self.config.timeout
         for file in files:
+            file.hand_over()
             self.recorder.call(file.seal)
         done = self.recorder.flush(timeout_s, stall_s=step_s)
         left_s = began_s + timeout_s - time.monotonic()

@@ -12,6 +12,7 @@ from fsspec.asyn import get_loop, sync
 from jcache.cache import Identity, Unidentifiable, identify
 from jcache.journal import Version
 from jcache.origin import Info
+from jcache.reader.lent import Lent
 from jcache.reader.remote import Span
 from jcache.session import Session, current
 from jcache_plugins.origins import FileSystemOrigin
@@ -75,6 +76,32 @@ class Access:
     def count_read(self, nbytes: int) -> None:
         """Count a read that was served from what `peek` returned."""
         require().counters.read(nbytes, nbytes, 0, 0, url=self.identity.url)
+
+    def lend(self, start: int, last: Lent | None, *, version: Version | None = None) -> Lent | None:
+        """Return what was read ahead from `start` on, to be taken in small steps, having handed back the last piece."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            if last is not None and last.is_ours:
+                remote.hand_back(last)
+            return remote.lend(start, version=version)
+        finally:
+            session.release(remote)
+
+    def hand_back(self, lent: Lent) -> None:
+        """Have recorded what was taken of a piece that was lent."""
+        session = current()
+        if session is None or not lent.is_ours:
+            return  # went with its session
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            remote.hand_back(lent)
+        finally:
+            session.release(remote)
+
+    def count_ahead(self, nbytes: int) -> None:
+        """Count a read that was served from what was read ahead."""
+        require().counters.read(nbytes, 0, nbytes, 0, url=self.identity.url)
 
     async def prefetch(self, start: int, stop: int) -> None:
         """Read [start, stop) ahead of the application."""

@@ -1,7 +1,7 @@
 """File objects that read exactly what is asked, and ahead where reading is sequential."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
 from fsspec.spec import AbstractBufferedFile
@@ -10,13 +10,19 @@ from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.access import Access, loop_of, run
 
+if TYPE_CHECKING:
+    from jcache.reader.lent import Lent
+
 __all__ = ["AsyncCachedFile", "CachedFile"]
 
-# The window of reading ahead: none at first, then at least so much, doubled while reading stays sequential.
+# The window of reading ahead: none at first, then so many times what was read in sequence, within these bounds.
+GROWTH = 8
 FIRST_WINDOW_BYTES = 64 << 10
 # So many reads that follow one another are taken for sequential reading; two may be a header and its body.
 STREAK = 3
 LAST_WINDOW_BYTES = 16 << 20
+# It is fetched in so many requests or more: the first lands soon, and the wire is busy while the reader uses it.
+PIECES = 8
 # Reads smaller than this are served in steps out of a piece of the journal that was verified once.
 SMALL_BYTES = 64 << 10
 PIECE_BYTES = 256 << 10
@@ -27,12 +33,13 @@ LINES_BYTES = 64 << 10
 class Window:
     """How far to read ahead: grows while reads follow one another, collapses at a jump."""
 
-    __slots__ = ("ahead_until", "next", "size_bytes", "streak")
+    __slots__ = ("ahead_until", "begin", "next", "streak")
 
     def __init__(self) -> None:
+        # Where the reads that follow one another begin and end, and how many they are.
+        self.begin = 0
         self.next = 0
         self.streak = 0
-        self.size_bytes = 0
         # Where what was read ahead ends.
         self.ahead_until = 0
 
@@ -41,12 +48,30 @@ class Window:
         sequential = start == self.next
         self.next = stop
         if not sequential:
-            self.streak = self.size_bytes = self.ahead_until = 0
+            self.begin = start
+            self.streak = self.ahead_until = 0
             return False
         self.streak += 1
-        if self.streak >= STREAK:
-            self.size_bytes = min(max(2 * self.size_bytes, 2 * (stop - start), FIRST_WINDOW_BYTES), LAST_WINDOW_BYTES)
         return True
+
+    @property
+    def size_bytes(self) -> int:
+        """How far ahead of the last read to be; none until enough have followed one another."""
+        if self.streak < STREAK:
+            return 0
+        return min(max(GROWTH * (self.next - self.begin), FIRST_WINDOW_BYTES), LAST_WINDOW_BYTES)
+
+    def grow(self, size_bytes: int) -> list[tuple[int, int]]:
+        """Return the pieces to be fetched now, of a file of so many bytes, having taken note of them."""
+        window_bytes = self.size_bytes
+        piece_bytes = max(window_bytes // PIECES, FIRST_WINDOW_BYTES)
+        pieces: list[tuple[int, int]] = []
+        begin = max(self.ahead_until, self.next)
+        while begin < size_bytes and begin + piece_bytes <= self.next + window_bytes:
+            self.ahead_until = min(begin + piece_bytes, size_bytes)
+            pieces.append((begin, self.ahead_until))
+            begin = self.ahead_until
+        return pieces
 
 
 class Ahead:
@@ -108,7 +133,9 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         # What `readline` has read and not handed out.
         self._block = b""
         self._block_start = 0
-        self._ahead: Ahead | None = None
+        # What is being read ahead, and the piece of it that is being used.
+        self._ahead: list[Ahead] = []
+        self._lent: Lent | None = None
         self.loc: int = 0
         super().__init__(
             fs, path, "rb", block_size or "default", cache_type="none", size=info.version.size_bytes, **kwargs
@@ -159,50 +186,67 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         if current() is None:  # deactivated: the file system is what it was without us
             data: bytes = self.fs.cat_file(self.path, start, stop)
             return data
-        at = start - self._buffer_start
-        if at >= 0 and stop <= self._buffer_start + len(self._buffer):
-            self._window.follow(start, stop)
-            data = self._buffer[at : at + stop - start]
-            self._access.count_read(len(data))
-            return data
-        behind, ahead_until = self._window.next, self._window.ahead_until
-        sequential = self._window.follow(start, stop)
+        window = self._window
+        behind, ahead_until = window.next, window.ahead_until
+        sequential = window.follow(start, stop)
         if not sequential and ahead_until:
             self._leave(behind, ahead_until)
-        if sequential and start and stop - start <= SMALL_BYTES:
-            self._buffer = self._access.peek(start, start + PIECE_BYTES, version=self._version)
-            self._buffer_start = start
-            if len(self._buffer) >= stop - start:
-                self._access.count_read(stop - start)
-                return self._buffer[: stop - start]
+        if stop - start <= SMALL_BYTES:
+            small = self._read_small(start, stop, sequential=sequential)
+            if small is not None:
+                return small
         found = self._access.try_read([(start, stop)], vector=False, version=self._version)
-        if found is None:
-            ahead_bytes = self._window.size_bytes
-            reading = self._access.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
-            data = unwrapped(run(self.fs, reading)[0])
-            if start >= self._window.ahead_until:  # else what is being read ahead holds a part of it
-                self._window.ahead_until = stop + ahead_bytes
-        else:
-            data = found[0]
-        self._keep_ahead(stop)
-        return data
+        if found is not None:
+            self._keep_ahead()
+            return found[0]
+        if window.size_bytes and start >= window.ahead_until:  # else it is being read ahead
+            window.ahead_until = stop
+        self._keep_ahead()
+        reading = self._access.read([(start, stop)], vector=False, version=self._version)
+        return unwrapped(run(self.fs, reading)[0])
 
-    def _keep_ahead(self, at: int) -> None:
-        """While reading stays sequential, have the next window fetched before the last one is used up."""
-        window = self._window
-        if not window.size_bytes or not window.ahead_until or window.ahead_until >= self.size:
+    def _read_small(self, start: int, stop: int, *, sequential: bool) -> bytes | None:
+        """Read out of what is in hand, or can be had in one piece from memory or journal; None where it is neither."""
+        at = start - self._buffer_start
+        if at >= 0 and stop <= self._buffer_start + len(self._buffer):
+            self._access.count_read(stop - start)
+            return self._buffer[at : at + stop - start]
+        if not sequential or not start:
+            return None
+        if self._window.ahead_until:
+            data = None if self._lent is None else self._lent.take(start, stop)
+            if data is None:
+                self._lent = self._access.lend(start, self._lent, version=self._version)
+                data = None if self._lent is None else self._lent.take(start, stop)
+            if data is not None:
+                self._access.count_ahead(len(data))
+                self._keep_ahead()
+                return data
+        self._buffer = self._access.peek(start, start + PIECE_BYTES, version=self._version)
+        self._buffer_start = start
+        if len(self._buffer) < stop - start:
+            return None
+        self._access.count_read(stop - start)
+        return self._buffer[: stop - start]
+
+    def _keep_ahead(self) -> None:
+        """Once a sequential read has missed, have so much on its way as the window is large."""
+        if not self._window.ahead_until:
             return
-        if window.ahead_until - at > window.size_bytes // 2 or (self._ahead is not None and not self._ahead.done):
-            return
-        begin = max(window.ahead_until, at)
-        window.ahead_until = begin + window.size_bytes
-        self._ahead = Ahead(self._access, begin, window.ahead_until, loop_of(self.fs))
+        pieces = self._window.grow(self.size)
+        if pieces:
+            loop = loop_of(self.fs)
+            self._ahead = [ahead for ahead in self._ahead if not ahead.done]
+            self._ahead += [Ahead(self._access, begin, end, loop) for begin, end in pieces]
 
     def _leave(self, start: int, stop: int) -> None:
         """Drop what this file read ahead in [start, stop) and nobody asked for, and what is still on its way."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
+        for ahead in self._ahead:
             ahead.leave()
+        self._ahead = []
+        if self._lent is not None:
+            self._access.hand_back(self._lent)
+            self._lent = None
         self._access.drop_ahead(start, stop)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from filesystems import AsyncSlowFileSystem, seen
 from fsspec.implementations.local import LocalFileSystem
 
 from jcache import session as sessions
+from jcache_plugins.files import LAST_WINDOW_BYTES, PIECES
 from jcache_plugins.filesystem import JCacheFileSystem
 
 if TYPE_CHECKING:
@@ -268,11 +269,11 @@ def test_sequential_steps_take_few_requests_and_no_byte_twice(
         for start in range(0, stop, step):
             assert file.read(min(step, stop - start)) == data[start : min(start + step, stop)]
     settle()
-    assert resource.gets < 16
+    assert resource.gets < 24
     ranges = [asked.removeprefix("bytes=").split("-") for asked in resource.asked if asked]
-    taken = [byte for first, last in ranges for byte in (int(first), int(last) + 1)]
-    assert sum(b - a for a, b in zip(taken[::2], taken[1::2], strict=True)) == resource.body_bytes
-    assert sorted(taken) == taken, "in order, and nothing twice"
+    taken = sorted((int(first), int(last) + 1) for first, last in ranges)
+    assert sum(b - a for a, b in taken) == resource.body_bytes
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(taken)), "nothing twice, and nothing left out"
     counted = session.counters.snapshot()
     assert counted.recorded_bytes == stop, "what nobody asked for is not recorded"
     assert counted.read_hit + counted.read_miss == stop
@@ -284,6 +285,39 @@ def test_sequential_steps_take_few_requests_and_no_byte_twice(
         for start in range(0, stop, step):
             assert file.read(min(step, stop - start)) == data[start : min(start + step, stop)]
     assert resource.gets == 0
+
+
+def test_steps_are_recorded_of_a_file_that_is_never_closed(
+    active: Callable[..., Session], http_origin: ScriptedOrigin
+) -> None:
+    session = active()
+    resource = http_origin.put("f", DATA * 4)
+    file = fsspec.open(http_origin.url("f")).open()
+    for start in range(0, 160_000, 8000):
+        assert file.read(8000) == (DATA * 4)[start : start + 8000]
+    assert session.close()
+    counted = session.counters.snapshot()
+    assert (counted.recorded_bytes, counted.read_miss, counted.read_hit) == (160_000, 160_000, 0)
+    resource.reset()
+    active()
+    with fsspec.open(http_origin.url("f")) as again:
+        for start in range(0, 160_000, 8000):
+            assert again.read(8000) == (DATA * 4)[start : start + 8000]
+    # What the first file was still reading ahead may come only now.
+    assert all(int(span.removeprefix("bytes=").split("-")[0]) >= 160_000 for span in resource.asked if span)
+    file.close()
+
+
+def test_a_large_window_comes_in_pieces(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:
+    active()
+    data = DATA * 20
+    resource = http_origin.put("f", data)
+    with fsspec.open(http_origin.url("f")) as file:
+        for start in range(0, 4_000_000, 200_000):
+            assert file.read(200_000) == data[start : start + 200_000]
+    asked = [span.removeprefix("bytes=").split("-") for span in resource.asked if span]
+    longest = max(int(last) + 1 - int(first) for first, last in asked)
+    assert longest <= max(LAST_WINDOW_BYTES // PIECES, 200_000), "the reader does not wait for all of the window"
 
 
 def test_two_sequential_readers_do_not_disturb_each_other(

@@ -161,7 +161,7 @@ def test_what_was_read_ahead_is_recorded_when_it_is_asked_for_and_dropped_when_n
     assert [(start, bytes(data)) for start, data in extents] == [(120, DATA[120:150])]
     assert held(snapshot) == [(100, 120, True), (120, 150, False), (150, 200, True)]
     assert snapshot.use_ahead(rows[0]) == [], "once"
-    assert snapshot.drop_ahead() == 70
+    assert snapshot.drop_ahead() == (70, [])
     assert held(snapshot) == [(120, 150, False)]
     snapshot.settle(extents)
     assert not held(snapshot)
@@ -176,6 +176,47 @@ def test_what_was_read_ahead_unproved_is_used_but_not_recorded() -> None:
     assert rows is not None
     assert snapshot.use_ahead(rows[0]) == []
     assert held(snapshot) == [(100, 120, True), (150, 200, True)]
+
+
+def test_what_is_taken_in_small_steps_is_recorded_once_and_nothing_else() -> None:
+    snapshot = pinned()
+    flight = snapshot.claim_ahead(100, 200)
+    assert flight is not None
+    snapshot.land(flight, fetched(flight), record=True)
+    assert snapshot.lend(101) is None, "no piece begins there"
+    lent = snapshot.lend(100)
+    assert lent is not None
+    assert snapshot.take(lent, 100, 110)
+    assert not snapshot.take(lent, 100, 110), "by one reader only"
+    assert snapshot.take(lent, 110, 130)
+    rows = snapshot.lookup([(120, 140)])
+    assert rows is not None
+    assert [(a, b, place.ahead) for a, b, place, *_ in rows[0]] == [(120, 130, False), (130, 140, True)]
+    assert b"".join(place.bytes_of(a, b) for a, b, place, *_ in rows[0]) == DATA[120:140]
+    extents = snapshot.use_ahead([part for part in rows[0] if part[2].ahead])
+    assert [(start, bytes(data)) for start, data in extents] == [(100, DATA[100:130]), (130, DATA[130:140])]
+    assert not snapshot.take(lent, 130, 135), "another reader has cut it"
+    rest = snapshot.lend(140)
+    assert rest is not None
+    assert snapshot.take(rest, 140, 150)
+    unused, left = snapshot.drop_ahead()
+    assert (unused, [(start, bytes(data)) for start, data in left]) == (50, [(140, DATA[140:150])])
+    assert snapshot.use_taken() == []
+    snapshot.settle([*extents, *left])
+    assert not held(snapshot)
+
+
+def test_nothing_is_taken_of_a_version_that_was_given_up() -> None:
+    snapshot = pinned()
+    flight = snapshot.claim_ahead(100, 200)
+    assert flight is not None
+    snapshot.land(flight, fetched(flight), record=True)
+    lent = snapshot.lend(100)
+    assert lent is not None
+    assert snapshot.take(lent, 100, 110)
+    snapshot.discard()
+    assert not snapshot.take(lent, 110, 120)
+    assert snapshot.lend(100) is None
 
 
 def test_reading_ahead_waits_until_the_size_is_known() -> None:

@@ -10,6 +10,7 @@ from jcache.journal.table import Run
 from jcache.origin import Fetched, Info, Origin
 from jcache.ranges import Range, resolve
 from jcache.reader.assembly import assemble, missed, part_bytes, row_bytes
+from jcache.reader.lent import Lent
 from jcache.reader.snapshot import (
     END,
     REPLACED,
@@ -114,9 +115,7 @@ class RemoteFile:
         ahead = [part for row in rows for part in row if isinstance(part[2], Held) and part[2].ahead]
         miss = sum(part[1] - part[0] for part in ahead)
         if ahead:
-            used = snapshot.use_ahead(ahead)
-            if not self._store.record(snapshot, used, timeout_s=0):
-                snapshot.settle(used)
+            self._record(snapshot, snapshot.use_ahead(ahead))
         try:
             snapshot.deliver()
         except OriginChangedError:
@@ -153,6 +152,40 @@ class RemoteFile:
         self.hits += 1
         self.hit_bytes += len(data[0])
         return data[0]
+
+    def lend(self, start: int, *, version: Version | None = None) -> Lent | None:
+        """Lend what was read ahead from `start` on to a reader in small steps, who counts what it takes as missed.
+
+        The reader hands it back with `hand_back`; if it never does, what was taken is recorded with `hand_over`.
+        """
+        snapshot = self._validation.fresh()
+        if snapshot is None or not snapshot.is_of(version):
+            return None
+        held = snapshot.lend(start)
+        if held is None:
+            return None
+        try:
+            snapshot.deliver()
+        except OriginChangedError:
+            return None
+        return Lent(snapshot, held)
+
+    def hand_back(self, lent: Lent) -> None:
+        """Have recorded what was taken of a piece that was lent."""
+        held = lent.held
+        if held.taken > held.start:
+            self._record(lent.snapshot, lent.snapshot.use_ahead([(held.start, held.taken, held, 0, 0)]))
+
+    def hand_over(self) -> None:
+        """Have recorded what was taken of all pieces that are lent."""
+        snapshot = self._validation.snapshot
+        if snapshot is not None:
+            self._record(snapshot, snapshot.use_taken())
+
+    def _record(self, snapshot: Snapshot, extents: list[Extent]) -> None:
+        """Hand over to record, where there is room for it just now."""
+        if extents and not self._store.record(snapshot, extents, timeout_s=0):
+            snapshot.settle(extents)
 
     def _read_rows(self, rows: Sequence[Sequence[Part]], snapshot: Snapshot, view: View | None) -> list[bytes] | None:
         """Read ranges that lie in journal and memory, in synchronous code; None where that failed."""
@@ -225,8 +258,11 @@ class RemoteFile:
     def drop_ahead(self, start: int = 0, stop: int = END) -> None:
         """Forget what was read ahead in [start, stop) and not asked for."""
         snapshot = self._validation.snapshot
-        if snapshot is not None and (unused := snapshot.drop_ahead(start, stop)):
-            self._host.counters.origin(prefetch_unused=unused)
+        if snapshot is not None:
+            unused, extents = snapshot.drop_ahead(start, stop)
+            self._record(snapshot, extents)
+            if unused:
+                self._host.counters.origin(prefetch_unused=unused)
 
     async def _read(
         self, snapshot: Snapshot, origin: Origin, spans: Sequence[Span], *, vector: bool, ahead_bytes: int

@@ -69,15 +69,24 @@ class Flight:
 
 
 class Held:
-    """Bytes in memory: on their way into the journal, or read ahead of the application and not yet asked for."""
+    """Bytes in memory: on their way into the journal, or read ahead of the application and not yet asked for.
 
-    __slots__ = ("ahead", "data", "record", "start")
+    Attributes:
+        start: Where they begin.
+        data: The bytes.
+        ahead: Whether they were read ahead.
+        record: Whether they may enter the journal.
+        taken: Of what was read ahead, where the part ends that was taken in small steps and is still to be recorded.
+    """
+
+    __slots__ = ("ahead", "data", "record", "start", "taken")
 
     def __init__(self, start: int, data: bytes | memoryview, *, ahead: bool, record: bool = True) -> None:
         self.start = start
         self.data = data
         self.ahead = ahead
         self.record = record
+        self.taken = start
 
     def bytes_of(self, start: int, stop: int) -> bytes:
         """Return [start, stop), which lies inside."""
@@ -253,7 +262,11 @@ class Snapshot:
         parts: list[tuple[int, int, Run | Held | None, int, int]] = []
         for a, b, held in self._held.find(start, stop):
             if held is not None:
-                parts.append((a, b, held, 0, 0))
+                asked = min(max(a, held.taken), b)
+                if a < asked:  # no longer ahead of the application
+                    parts.append((a, asked, Held(held.start, held.data, ahead=False), 0, 0))
+                if asked < b:
+                    parts.append((asked, b, held, 0, 0))
             elif view is None:
                 parts.append((a, b, None, 0, 0))
             else:
@@ -402,27 +415,62 @@ class Snapshot:
         with self.lock:
             for start, stop, _, _, _ in used:
                 for a, b, held in self._held.find(start, stop):
-                    if held is None or not held.ahead:
-                        continue
-                    end = held.start + len(held.data)
-                    self._held.remove(held.start)
-                    for c, d, ahead in ((held.start, a, True), (a, b, False), (b, end, True)):
-                        if c < d and (ahead or held.record):
-                            piece = memoryview(held.data)[c - held.start : d - held.start]
-                            self._held.add(c, d, Held(c, piece, ahead=ahead, record=held.record))
-                            if not ahead:
-                                extents.append((c, piece))
+                    if held is not None and held.ahead:
+                        self._cut(held, a, b, extents)
         return extents
 
-    def drop_ahead(self, start: int = 0, stop: int = END) -> int:
-        """Forget what was read ahead in pieces that reach into [start, stop) and never asked for; return its bytes."""
+    def _cut(self, held: Held, start: int, stop: int, extents: list[Extent]) -> None:
+        """Cut what was taken of a piece, and [start, stop), out of what is ahead; add them to the extents to record."""
+        end, taken = held.start + len(held.data), held.taken
+        start, stop = max(start, taken), max(stop, taken)
+        self._held.remove(held.start)
+        for c, d, ahead in ((held.start, taken, False), (taken, start, True), (start, stop, False), (stop, end, True)):
+            if c < d and (ahead or held.record):
+                piece = memoryview(held.data)[c - held.start : d - held.start]
+                self._held.add(c, d, Held(c, piece, ahead=ahead, record=held.record))
+                if not ahead:
+                    extents.append((c, piece))
+
+    def drop_ahead(self, start: int = 0, stop: int = END) -> tuple[int, list[Extent]]:
+        """Forget what was read ahead in pieces that reach into [start, stop) and never asked for.
+
+        Returns:
+            How many bytes nobody asked for, and the extents to record of those that were taken.
+        """
         unused = 0
+        extents: list[Extent] = []
         with self.lock:
             for _, _, held in self._held.find(start, stop):
                 if held is not None and held.ahead:
-                    self._held.remove(held.start)
-                    unused += len(held.data)
-        return unused
+                    self._cut(held, held.taken, held.taken, extents)
+                    self._held.remove(held.taken)
+                    unused += held.start + len(held.data) - held.taken
+        return unused, extents
+
+    # -- taking what was read ahead in small steps ------------------------------------------------------------
+
+    def lend(self, start: int) -> Held | None:
+        """Return the piece of what was read ahead that begins at `start`, if there is one, to `take` from."""
+        with self.lock:
+            held = self._held.get(start)
+            return held if held is not None and held.ahead and not self._discarded else None
+
+    def take(self, held: Held, start: int, stop: int) -> bool:
+        """Note that the application was given [start, stop), the next bytes of a piece; False where it must not be."""
+        with self.lock:
+            if held.taken != start or self._discarded or self._held.get(held.start) is not held:
+                return False
+            held.taken = stop
+            return True
+
+    def use_taken(self) -> list[Extent]:
+        """Turn what was taken into extents to record."""
+        extents: list[Extent] = []
+        with self.lock:
+            for _, _, held in self._held:
+                if held.taken > held.start:
+                    self._cut(held, held.taken, held.taken, extents)
+        return extents
 
 
 def agrees(known: Version, seen: Version) -> bool:
