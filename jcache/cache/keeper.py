@@ -343,11 +343,13 @@ class Keeper:
             self._cleaned.notify_all()
         if done is None:
             self._closing.wait(_POLL_S)  # somebody else is at it
-        elif done.failed:
-            self._why_full = f"cannot be removed: {done.failed[0]}"
         else:
             self._why_full = f"{done.pinned} journals are pinned, {done.live} are being written"
-            self._is_stuck = not done.live and done.left_bytes > low_bytes
+            if done.failed:
+                self._why_full = f"cannot be removed: {done.failed[0]}"
+            # Where some are being written, or others have claimed what was free, waiting helps.
+            may_not = done.pinned or done.failed
+            self._is_stuck = bool(may_not) and not done.live and not done.freed_bytes and done.left_bytes > low_bytes
 
     def _let_know(self, cleaner: Cleaner) -> None:
         with self._lock:
