@@ -130,6 +130,11 @@ def covered(spans: list[Span], size_bytes: int) -> bytearray:
     return found
 
 
+def journal_bytes(cache: Path) -> int:
+    """Length of the journals of a cache directory, without reports and without the record of use."""
+    return sum(path.stat().st_size for path in cache.rglob("*.seg"))
+
+
 def disk_bytes(cache: Path, *, reports: bool = False) -> int:
     """Length of all files below a cache directory, with or without the reports of the runs."""
     return sum(

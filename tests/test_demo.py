@@ -215,7 +215,8 @@ def test_demo_succeeds(origin, request, tmp_path):
     assert plain["origin_bytes"] >= cold["origin_bytes"] == cold["report"]["origin"]["bytes"] > 0
     assert (warm["origin_bytes"], warm["hit_rate"]) == (0, 1.0)
     assert 0 < more["origin_bytes"] < runs["no cache, more columns"]["origin_bytes"] / 2
-    assert warm["disk_bytes"] == cold["disk_bytes"] < 1.05 * cold["origin_bytes"]
+    assert cold["disk_bytes"] <= warm["disk_bytes"] < 1.05 * cold["origin_bytes"]
+    assert warm["disk_bytes"] < 1.001 * cold["disk_bytes"], "a warm run adds to the record of use only"
     assert (keep / "jcache-demo" / "data" / "ttbar_1.root").exists()
 
 
