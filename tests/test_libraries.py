@@ -121,15 +121,18 @@ print(table.num_rows, repr(sum(table["c2"].to_pylist())))
 
 
 def test_xarray_with_h5netcdf(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
-    needs("xarray", "h5netcdf", "numpy")
+    needs("xarray", "h5netcdf", "numpy", "dask")
+    import dask
     import numpy as np
     import xarray as xr
 
     values = np.random.default_rng(3).random((40, 50, 60))
     data = xr.Dataset({name: (("t", "y", "x"), values * i) for i, name in enumerate(("u", "v", "w"))})
-    data.to_netcdf(
-        nginx_server.directory / "f.nc", engine="h5netcdf", encoding={n: {"chunksizes": (4, 25, 30)} for n in "uvw"}
-    )
+    # A client that another test had in this process may have left its scheduler behind.
+    with dask.config.set(scheduler="synchronous"):
+        data.to_netcdf(
+            nginx_server.directory / "f.nc", engine="h5netcdf", encoding={n: {"chunksizes": (4, 25, 30)} for n in "uvw"}
+        )
     code = """
 import sys
 import fsspec

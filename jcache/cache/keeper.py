@@ -113,7 +113,7 @@ class Keeper:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._cleaned = threading.Condition(threading.Lock())
-        self._wants_cleaning = self._is_tight = False
+        self._wants_cleaning = self._is_cleaning = self._is_tight = False
         self._thread: threading.Thread | None = None
 
     def _new_book(self) -> Book:
@@ -234,8 +234,11 @@ class Keeper:
             self._needed = need_bytes + self._credit
             self._ask_for_cleaning()
             with self._cleaned:
-                # Unlike pauses, lest those who wait claim at the same moments, and withdraw.
-                self._cleaned.wait(_POLL_S * (0.5 + random.random()))
+                # Not before the cleaning is over: it would take what is claimed meanwhile for more to make room for.
+                left_s = max(deadline_s - time.monotonic(), _POLL_S)
+                self._cleaned.wait_for(lambda: not self._wants_cleaning and not self._is_cleaning, left_s)
+            # Unlike pauses, lest those who wait claim at the same moments, and withdraw.
+            self._closing.wait(_POLL_S * random.random())
 
     def _say_full(self, why: str) -> None:
         if not self._full_said:
@@ -255,6 +258,19 @@ class Keeper:
     # -- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._end_cleaning()
+
+    def _end_cleaning(self) -> None:
+        with self._cleaned:
+            self._is_cleaning = False
+            if self._closing.is_set():
+                self._wants_cleaning = False
+            self._cleaned.notify_all()
+
+    def _work(self) -> None:
         while not self._closing.is_set():
             self._wake.wait(TICK_S)
             self._wake.clear()
@@ -266,8 +282,12 @@ class Keeper:
                     self._is_tight = False
                     self._seal_idle()
                 if self._wants_cleaning:
+                    self._is_cleaning = True
                     self._wants_cleaning = False
-                    self._clean()
+                    try:
+                        self._clean()
+                    finally:
+                        self._end_cleaning()
             except OSError as error:
                 self._trouble(f"{self._root} cannot be cleaned: {error.strerror or error}")
                 self._closing.wait(_WAIT_S)
@@ -339,8 +359,6 @@ class Keeper:
             done = cleaner.run(Wish(to_bytes=max(low_bytes, 0)))
         except StoppedError:
             return
-        with self._cleaned:
-            self._cleaned.notify_all()
         if done is None:
             self._closing.wait(_POLL_S)  # somebody else is at it
         else:
@@ -355,5 +373,3 @@ class Keeper:
         with self._lock:
             self._evicted = self._evicted_before + cleaner.done.freed_bytes
             self._book.claim(self._asked - self._evicted)
-        with self._cleaned:
-            self._cleaned.notify_all()
