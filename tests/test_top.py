@@ -10,14 +10,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 from report_samples import ttbar_report
+from rich.console import Console
 
 from jcache.cli import main
+from jcache.cli.top import drawn
 from jcache.report.running import LOST_S, SILENT_S, Watch, bandwidth, state_of
+from jcache.report.units import human, percent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,3 +162,24 @@ def test_nothing_to_see_and_wrong_places(tmp_path: Path) -> None:
         assert result.stderr.startswith("jcache: ")
         assert result.stderr.count("\n") == 1
     assert call("--every", "0", tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize("width", [140, 100, 80, 72])
+def test_a_narrow_terminal_shows_less_and_cuts_no_number(tmp_path: Path, gone: int, width: int) -> None:
+    name = "ttbar_with_a_name_of_some_length"
+    for report in (interim(appname=name), interim(appname=name, pid=gone, seed=2)):
+        report.save(tmp_path)
+    (job,) = Watch(str(tmp_path)).look()
+    console = Console(file=StringIO(), width=width)
+    console.print(drawn([job]))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "1 running, 1 killed" in text
+    for nbytes in (job.hit_bytes_per_s, job.miss_bytes_per_s):
+        assert f"{' '.join(human(nbytes))}/s" in text
+    assert f"{percent(job.report.hit_bytes, job.report.requested_bytes)} %" in text
+    heads = text.splitlines()[0]
+    assert ("host" in heads) == (width == 140)
+    assert name[-8:] in text
+    assert ("read" in heads) == (width >= 80)
+    assert text.splitlines()[2].startswith(name if width == 140 else name[:4])

@@ -12,13 +12,19 @@ import click
 
 from jcache.cli.errors import WrongInputError
 from jcache.config import Config, ConfigError
+from jcache.report.columns import shortened
 from jcache.report.running import RunningJob, Watch
 from jcache.report.select import SelectionError
 from jcache.report.units import duration, human, percent, visible
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+    from rich.text import Text
 
+_FIRST_TO_GO = ("host", "heard", "time", "read")
+"""What is left out of a narrow terminal, the first one first."""
+
+_GAP, _NAME_WIDTH, _LEAST_NAME_WIDTH = 2, 16, 8
 _HINT = "No running job reports here. Jobs do with JCACHE_STATS set: JCACHE_STATS=10 python job.py"
 
 
@@ -70,38 +76,69 @@ def _live(watch: Watch, every: float) -> None:
 
 def drawn(jobs: list[RunningJob]) -> RenderableType:
     """Return jobs as a table, or a line that says why there is none."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    if not jobs:
-        return Text(_HINT)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("job", overflow="ellipsis", no_wrap=True, min_width=8)
-    table.add_column("host", overflow="ellipsis", no_wrap=True, min_width=8)
-    for name in ("processes", "time", "read", "hit rate", "cache now", "origin now", "heard"):
-        table.add_column(name, justify="right", no_wrap=name != "processes")
-    for job in jobs:
-        report = job.report
-        hosts = report.hosts[0] if len(report.hosts) == 1 else f"{len(report.hosts)} hosts"
-        states = Text()
-        for state, style in (("running", "green"), ("ended", ""), ("killed", "bold red"), ("silent", "yellow")):
-            count = job.states.get(state)  # type: ignore[call-overload]  # the four names are the four states
-            if count:
-                states.append(f"{', ' if states else ''}{count} {state}", style=style)
-        rate = percent(report.hit_bytes, report.requested_bytes)
-        table.add_row(
-            Text(visible(job.name), style="bold"),
-            Text(visible(hosts)),
-            states,
-            duration(report.real_s),
-            " ".join(human(report.requested_bytes)),
-            rate if rate == "-" else f"{rate} %",
-            Text(f"{' '.join(human(job.hit_bytes_per_s))}/s", style="green"),
-            Text(f"{' '.join(human(job.miss_bytes_per_s))}/s", style="yellow"),
-            f"{duration(job.age_s)} ago",
-        )
-    return table
+    return JobTable(jobs) if jobs else Text(_HINT)
+
+
+class JobTable:
+    """Jobs as a table that leaves out what matters least where the terminal is narrow, and cuts no number.
+
+    Args:
+        jobs: One or more, in their order.
+    """
+
+    def __init__(self, jobs: list[RunningJob]) -> None:
+        rows = [_cells(job) for job in jobs]
+        self._columns = {name: [row[name] for row in rows] for name in rows[0]}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, as wide as there is room."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        widths = {name: max(len(name), *(cell.cell_len for cell in cells)) for name, cells in self._columns.items()}
+        room = options.max_width - _GAP * (len(widths) - 1)
+        for name in _FIRST_TO_GO:
+            if sum(widths.values()) - widths["job"] + min(widths["job"], _NAME_WIDTH) <= room:
+                break
+            del widths[name]
+            room += _GAP
+        rest = sum(widths.values()) - widths["job"]
+        widths["job"] = min(widths["job"], max(room - rest, _LEAST_NAME_WIDTH))
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for name, width in widths.items():
+            justify: JustifyMethod = "left" if name in ("job", "host") else "right"
+            table.add_column(name, justify=justify, width=width, overflow="ellipsis", no_wrap=True)
+        for job, *others in zip(*(self._columns[name] for name in widths), strict=True):
+            table.add_row(Text(shortened(job.plain, widths["job"]), style="bold"), *others)
+        yield table
+
+
+def _cells(job: RunningJob) -> dict[str, Text]:
+    """Return what a job's row says, by the names of the columns."""
+    from rich.text import Text
+
+    report = job.report
+    hosts = report.hosts[0] if len(report.hosts) == 1 else f"{len(report.hosts)} hosts"
+    states = Text()
+    for state, style in (("running", "green"), ("ended", ""), ("killed", "bold red"), ("silent", "yellow")):
+        count = job.states.get(state)  # type: ignore[call-overload]  # the four names are the four states
+        if count:
+            states.append(f"{', ' if states else ''}{count} {state}", style=style)
+    rate = percent(report.hit_bytes, report.requested_bytes)
+    return {
+        "job": Text(visible(job.name)),
+        "host": Text(visible(hosts)),
+        "processes": states,
+        "time": Text(duration(report.real_s)),
+        "read": Text(" ".join(human(report.requested_bytes))),
+        "hit rate": Text(rate if rate == "-" else f"{rate} %"),
+        "cache now": Text(f"{' '.join(human(job.hit_bytes_per_s))}/s", style="green"),
+        "origin now": Text(f"{' '.join(human(job.miss_bytes_per_s))}/s", style="yellow"),
+        "heard": Text(f"{duration(job.age_s)} ago"),
+    }
 
 
 def _reports_directory() -> str:

@@ -23,7 +23,7 @@ def layout(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> l
     widths[0] = max(min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:])), min(widths[0], NAME_WIDTH))
     lines = []
     for row in cells:
-        first = f"{_shortened(row[0], widths[0]):{widths[0]}}"
+        first = f"{shortened(row[0], widths[0]):{widths[0]}}"
         others = (f"{cell:>{size}}" for cell, size in zip(row[1:], widths[1:], strict=True))
         lines.append("  ".join([first, *others]).rstrip())
     return lines
@@ -54,7 +54,7 @@ def differences(found: Sequence[Difference], names: tuple[str, str], width: int)
         ]
         for line in found
     ]
-    heads = ["", *(_shortened(visible(name), NAME_WIDTH) for name in names), "difference", "ratio"]
+    heads = ["", *(shortened(visible(name), NAME_WIDTH) for name in names), "difference", "ratio"]
     return layout(heads, rows, width)
 
 
@@ -62,8 +62,8 @@ def _bytes(value: float) -> str:
     return " ".join(human(value))
 
 
-def _shortened(text: str, width: int) -> str:
-    """Cut a text in its middle: a URL's host and its file are at its ends."""
+def shortened(text: str, width: int) -> str:
+    """Cut a text in its middle to fit a width: a URL's host and its file are at its ends."""
     if len(text) <= width:
         return text
     head = (width - 3) // 3
