@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fsspec.asyn import get_loop, sync
 
-from jcache.cache import Identity, Unidentifiable, identify
+from jcache.cache import Identifier, Identity, Unidentifiable
 from jcache.journal import Version
 from jcache.origin import Info
 from jcache.reader.lent import Lent
@@ -177,12 +177,14 @@ def require() -> Session:
 class _Known(dict[tuple[Any, str | None], Access | None]):
     """What was worked out for the paths of one file system instance, under the settings of one session."""
 
-    __slots__ = ("session",)
+    __slots__ = ("identifier", "origin_class", "session")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, fs: Any) -> None:
         super().__init__()
         # Weak: the session may end before the file system does.
         self.session = weakref.ref(session)
+        self.identifier = _identifier(session, fs)
+        self.origin_class = _origin_class(type(fs))
 
 
 def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None:
@@ -194,7 +196,7 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
     session = require()
     known: _Known | None = fs.__dict__.get("_jcache_access")
     if known is None or known.session() is not session:
-        known = fs.__dict__["_jcache_access"] = _Known(session)
+        known = fs.__dict__["_jcache_access"] = _Known(session, fs)
     key = (path, directory)
     try:
         return known[key]
@@ -202,27 +204,30 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
         pass
     except TypeError:
         return None  # not a path at all: the file system says so better
-    found = _work_out(session, fs, path, directory)
+    found = _work_out(session, known, fs, path, directory)
     if len(known) >= PATHS:
         known.clear()
     known[key] = found
     return found
 
 
-def _work_out(session: Session, fs: Any, path: str, directory: str | None) -> Access | None:
+def _work_out(session: Session, known: _Known, fs: Any, path: str, directory: str | None) -> Access | None:
+    try:
+        identity = known.identifier.identify(path)
+    except Unidentifiable as error:
+        session.trouble(f"{error}; such files are not cached")
+        return None
+    rule = session.rule(identity)
+    return Access(known.origin_class(fs, path, identity), directory, excluded=rule is not None and rule.exclude)
+
+
+def _identifier(session: Session, fs: Any) -> Identifier:
     options = positional(fs) | dict(fs.storage_options or {})
     for name in ("hostid", "host", "port", "endpoint_url"):
         value = fs.__dict__.get(name)
         if value is not None:
             options.setdefault(name, value)
-    config = session.config
-    try:
-        identity = identify(fs.protocol, path, options, basepath=config.basepath, flat=config.flat)
-    except Unidentifiable as error:
-        session.trouble(f"{error}; such files are not cached")
-        return None
-    rule = session.rule(identity)
-    return Access(_origin_class(type(fs))(fs, path, identity), directory, excluded=rule is not None and rule.exclude)
+    return Identifier(fs.protocol, options, basepath=session.config.basepath, flat=session.config.flat)
 
 
 def positional(fs: Any) -> dict[str, Any]:

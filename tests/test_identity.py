@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jcache.cache.credentials import is_secret
-from jcache.cache.identity import Identity, Unidentifiable, identify
+from jcache.cache.identity import Identifier, Identity, Unidentifiable, identify
 
 HTTP = ("http", "https")
 S3 = ("s3", "s3a")
@@ -351,6 +352,27 @@ def repr_sorted(value: object) -> str:
     if isinstance(value, dict):
         return repr(sorted((name, repr_sorted(item)) for name, item in value.items()))
     return repr(value)
+
+
+NAMES = ["c.0.12", "x", "Y0", "a:b", "H:443", "a,b=c+d_-", ".zarray", "c~0123456789abcdef", "", "@x", "n" * 199]
+NAMES += ["zarr.json", "n" * 201, "é", "a?b", "a#b", "%41", "x y", "cachedir.tag", "a@b"]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("basepath", [None, "a", "eos"])
+def test_the_objects_of_a_directory_are_what_they_are_one_by_one(flat: bool, basepath: str | None) -> None:
+    for protocol, path, *more in [*DIFFERENT, *(asked for group in SAME for asked in group)]:
+        options = more[0] if more else {}
+        identifier = Identifier(protocol, options, basepath=basepath, flat=flat)  # type: ignore[arg-type]
+        directories = {path, path.rpartition("/")[0], f"{path}/eos/{'d' * 198}", f"{path}/{'/'.join(['e' * 150] * 5)}"}  # type: ignore[attr-defined]
+        for asked in (path, *(f"{directory}/{name}" for directory in directories for name in (*NAMES, *NAMES))):
+            try:
+                expected = identify(protocol, asked, options, basepath=basepath, flat=flat)  # type: ignore[arg-type]
+            except Unidentifiable as error:
+                with pytest.raises(Unidentifiable, match=re.escape(str(error))):
+                    identifier.identify(asked)  # type: ignore[arg-type]
+            else:
+                assert identifier.identify(asked) == expected  # type: ignore[arg-type]
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

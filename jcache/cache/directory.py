@@ -143,7 +143,7 @@ class Cache:
 
     def path(self, identity: Identity) -> str:
         """Return the directory of an object's journal, whether or not it exists."""
-        return os.path.join(self.directory, *map(os.fsdecode, identity.parts))
+        return os.path.join(self.directory, os.fsdecode(b"/".join(identity.parts)))
 
     def journal(self, identity: Identity) -> "Journal":
         """Return the journal of an object; nothing is read or made yet."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jcache.cache import credentials, layout
 from jcache.cache.protocols import Address, Unidentifiable, locate
 
-__all__ = ["Identity", "Unidentifiable", "address_of", "identify"]
+__all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify"]
 
 _HASH_DIGITS = 32
 _NESTING = 8
@@ -20,6 +20,8 @@ _NESTING = 8
 _TARGETS = frozenset({"fo", "fs", "filesystem", "target_protocol", "target_options", "remote_protocol", "connector"})
 _DEFAULTS = ("s3.amazonaws.com", "storage.googleapis.com", "huggingface.co")
 _STORES = frozenset({"s3", "gs", "abfs", "hf", "oss"})
+# How many directories keep what their objects' identities have in common.
+_DIRECTORIES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,85 @@ def identify(
     if variant:
         url += f" ~{variant[:8]}"
     return Identity(key, _escape(url), parts)
+
+
+class Identifier:
+    """Identifies paths of one file system as `identify` does; objects of one directory share most of the work.
+
+    What a rule makes of a path hangs on its directory alone where the object's name is a plain one: letters, digits and
+    a few marks that mean nothing in any URL. So the identity of one object of a directory, called `x`, is that of any
+    other with another name in that place. Threads may use one instance; at worst one does what another did.
+    """
+
+    __slots__ = ("_basepath", "_directories", "_flat", "_options", "_protocol")
+
+    def __init__(
+        self,
+        protocol: str | tuple[str, ...] | list[str],
+        options: Mapping[str, object],
+        *,
+        basepath: str | None = None,
+        flat: bool = False,
+    ) -> None:
+        """Take note of a file system; see `identify`."""
+        self._protocol = protocol
+        self._options = options
+        self._basepath = basepath
+        self._flat = flat
+        self._directories: dict[str, _Siblings | None] = {}
+
+    def identify(self, path: str) -> Identity:
+        """Return the identity of the object that a path means.
+
+        Raises:
+            Unidentifiable: It cannot be told safely which object this is, so it must not be cached.
+        """
+        directory, slash, name = path.rpartition("/")
+        if slash and layout.is_plain(name):
+            try:
+                siblings = self._directories[directory]
+            except KeyError:
+                siblings = self._look_at(directory)
+            if siblings is not None and len(name) <= siblings.longest:
+                return Identity(siblings.key + name, siblings.url + name, (*siblings.parts, name.encode()))
+        return self._identify(path)
+
+    def _identify(self, path: str) -> Identity:
+        return identify(self._protocol, path, self._options, basepath=self._basepath, flat=self._flat)
+
+    def _look_at(self, directory: str) -> "_Siblings | None":
+        siblings = None
+        # What follows `://` is not a name but an authority, with a spelling of its own; and behind a question mark or a
+        # hash nothing is a name.
+        if not directory.endswith(":/") and "?" not in directory and "#" not in directory:
+            # Two, to see that the name is where it seems to be.
+            siblings, other = (_siblings_of(self._identify(f"{directory}/{name}"), name) for name in ("x", "Y0"))
+            if siblings != other:
+                siblings = None
+        if len(self._directories) >= _DIRECTORIES:
+            self._directories.clear()
+        self._directories[directory] = siblings
+        return siblings
+
+
+@dataclass(frozen=True, slots=True)
+class _Siblings:
+    """What the identities of a directory's objects begin with, and how long a name may be for that to hold."""
+
+    key: str
+    url: str
+    parts: tuple[bytes, ...]
+    longest: int
+
+
+def _siblings_of(one: Identity, name: str) -> _Siblings | None:
+    """Return what is left of an identity without its name; None where the name is not the end of all of it."""
+    parts = one.parts[:-1]
+    end = "/" + name
+    if not (one.key.endswith(end) and one.url.endswith(end) and parts and one.parts[-1] == name.encode()):
+        return None
+    longest = min(layout.COMPONENT_BYTES, layout.PATH_BYTES - sum(map(len, parts)) - len(one.parts))
+    return _Siblings(one.key.removesuffix(name), one.url.removesuffix(name), parts, longest)
 
 
 def address_of(key: str) -> str:

@@ -61,6 +61,11 @@ def escape(character: str, mark: str) -> str:
     return f"{mark}u{code:04X}" if code <= 0xFFFF else f"{mark}u{{{code:X}}}"
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name is its own path component, if it is not too long; no such name is empty."""
+    return _PLAIN.fullmatch(name) is not None
+
+
 def component(name: str) -> bytes:
     """Return a name as one path component; different names give different components.
 
