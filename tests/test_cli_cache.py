@@ -221,6 +221,57 @@ def test_pins_hold(call: Call, cache: Cache) -> None:
     assert names(call("ls", "--dir", where)) == ["a.root"]
 
 
+def test_a_pin_says_what_it_is_about(call: Call, cache: Cache) -> None:
+    where = cache.directory
+
+    def pinned(word: str) -> str:
+        result = call("pin", word, "--dir", where)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert pinned(url_of("a.root")) == f"pinned: {url_of('a.root')} (10.00 kB of it cached)\n"
+    assert pinned("*/data/[ab].*") == "pinned: */data/[ab].* (2 cached files now)\n"
+    assert pinned("*/a.root") == "pinned: */a.root (1 cached file now)\n"
+    assert pinned("*/z.root") == "pinned: */z.root (nothing that is cached matches it yet)\n"
+    assert (
+        pinned("root://HOST//z.root?xrd.wantprot=unix") == "pinned: root://host//z.root (nothing of it is cached yet)\n"
+    )
+    assert pinned("root://host//z.root") == "pinned already: root://host//z.root (nothing of it is cached yet)\n"
+    assert pinned(f"jcache::{url_of('b.root')}").startswith(f"pinned: {url_of('b.root')} (10")
+    assert call("pin", "--remove", "root://host//z.root?a=b", "--dir", where).exit_code == 0
+
+
+def test_no_secret_is_pinned(call: Call, cache: Cache) -> None:
+    secret = "b64secretb64"
+    for word in (
+        f"https://host.cern.ch/f?X-Amz-Signature={secret}&X-Amz-Date=1",
+        f"https://me:{secret}@host.cern.ch/f",
+        f"https://me:{secret}@host.cern.ch/*.root",
+        f"root://host//f?authz=Bearer%20{secret}",
+    ):
+        assert secret not in call("pin", word, "--dir", cache.directory).output
+    written = b"".join(path.read_bytes() for path in Path(cache.directory, ".usage").rglob("*") if path.is_file())
+    assert secret.encode() not in written
+    assert json.loads(call("pin", "--list", "--json", "--dir", cache.directory).stdout) == [
+        "https://host.cern.ch/*.root",
+        "https://host.cern.ch/f",
+        "root://host//f",
+    ]
+
+
+def test_nothing_to_list_is_said(call: Call, cache: Cache, tmp_path: Path) -> None:
+    for options in ((), ("-l",), ("--json",)):
+        result = call("ls", "a.root", *options, "--dir", cache.directory)
+        assert (result.exit_code, result.stderr.count("\n")) == (0, 1)
+        assert f"nothing that is cached in {cache.directory} matches 'a.root'" in result.stderr
+        assert "'*a.root*'" in result.stderr
+    assert "perhaps" not in call("ls", "*/z.root", "--dir", cache.directory).stderr
+    (tmp_path / "new").mkdir()
+    result = call("ls", "--dir", tmp_path / "new")
+    assert (result.exit_code, result.stderr) == (0, f"jcache: nothing is cached in {tmp_path / 'new'}\n")
+    assert names(call("ls", "--dir", Path(cache.directory, "https"))) == ["a.root", "b.root", "c.root", "d.root"]
+
+
 def test_compact_merges(call: Call, cache: Cache) -> None:
     for number in range(3):
         path = record(cache, "a.root", start=10_000 * (number + 1))
@@ -228,6 +279,7 @@ def test_compact_merges(call: Call, cache: Cache) -> None:
     result = call("compact", "--all", "--dir", cache.directory)
     assert result.exit_code == 0, result.output
     assert "4 segments removed" in result.stdout
+    assert " in 1 segment\n" in call("info", url_of("a.root"), "--dir", cache.directory).stdout
     assert len(list(path.glob("@*.seg"))) == 1
     entry = json.loads(call("ls", "--json", "*/a.root", "--dir", cache.directory).stdout)
     assert entry["versions"][0]["cached_bytes"] == 13_000
@@ -261,6 +313,8 @@ def test_config_says_where_each_setting_comes_from(call: Call, cache: Cache) -> 
     text = call("config", **environ).stdout
     assert f"size       2000000000                   {toml}" in text
     assert "1. url = root://eos*/**, validate = 60" in text
+    assert "protocols  all                          default\n" in text
+    assert "perhaps JCACHE_VALIDATE" in call("config", JCACHE_VALIDAT="never", **environ).stderr
     assert call("config").stdout.endswith("JCACHE_DIR is not set: nothing is cached\n")
 
 
@@ -277,7 +331,14 @@ def test_config_says_where_each_setting_comes_from(call: Call, cache: Cache) -> 
         (["clean", "CACHE", "--all", "--to", "1GB"], 2, "--all is everything"),
         (["pin", "--dir", "PLAIN", "x"], 2, "is not a cache directory"),
         (["pin", "--dir", "CACHE"], 2, "what is to stay?"),
-        (["pin", "--dir", "CACHE", " "], 2, "neither a URL nor a pattern"),
+        (["pin", "--dir", "CACHE", " "], 2, "neither a URL, such as root://"),
+        (["pin", "--dir", "CACHE", "a.root"], 2, "neither a URL, such as root://"),
+        (["pin", "--dir", "CACHE", "dropbox://a/b"], 2, "such files are not cached"),
+        (["ls", "--dir", "PLAIN"], 2, "is not a cache directory of JCache's"),
+        (["info", "--dir", "PLAIN", "https://host/f"], 2, "is not a cache directory of JCache's"),
+        (["doctor", "FILE"], 2, "not a directory"),
+        (["top", "PLAIN"], 2, "neither a cache directory nor one of reports"),
+        (["config", "--dir", "FILE"], 2, "not a directory"),
         (["compact", "--dir", "CACHE"], 2, "which journals?"),
         (["compact", "--dir", "/no/such", "--all"], 2, "no such directory"),
         (["ls", "--dir", "FILE"], 2, "not a directory"),
@@ -291,6 +352,7 @@ def test_what_is_wrong_is_one_line(
         (tmp_path / name).mkdir()
     (tmp_path / "WRONG" / "jcache.toml").write_text("colour = 1")
     (tmp_path / "FILE").write_text("")
+    (tmp_path / "PLAIN" / "novel.txt").write_text("not ours")
     places = {name: str(tmp_path / name) for name in ("PLAIN", "WRONG", "FILE")} | {"CACHE": cache.directory}
     result = call(*(places.get(argument, argument) for argument in arguments))
     assert result.exit_code == code, result.output

@@ -14,7 +14,7 @@ from jcache.cache.catalogue import journals as every_journal
 from jcache.cache.directory import TAG, TAG_NAME, Cache
 from jcache.cache.identity import Unidentifiable
 from jcache.cli.errors import WrongInputError
-from jcache.config import REPORTS_NAME, Config, ConfigError
+from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
     from jcache.storage import Storage
 
-__all__ = ["cache_config", "existing_cache", "find_journal", "journals", "matcher", "prepared"]
+__all__ = [
+    "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "number_of", "prepared",
+    "readable_cache",
+]  # fmt: skip
+
+_NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
 
 
 def cache_config(given: Path | str | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR") -> tuple[str, Config]:
@@ -60,10 +65,32 @@ def existing_cache(
     """
     directory, config = cache_config(given, remedy=remedy)
     if not _is_cache(directory):
-        raise WrongInputError(
-            f"{directory} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
-        )
+        raise WrongInputError(_NO_CACHE.format(directory))
     return directory, config
+
+
+def readable_cache(
+    given: Path | str | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR"
+) -> tuple[str, Config]:
+    """Do as `cache_config` does, for a command that shows: a cache, a part of one, or a directory for one to come.
+
+    Raises:
+        WrongInputError: It is none of these.
+    """
+    directory, config = cache_config(given, remedy=remedy)
+    if not may_be_cache(directory):
+        raise WrongInputError(_NO_CACHE.format(directory))
+    return directory, config
+
+
+def may_be_cache(directory: str) -> bool:
+    """Tell whether a directory is a cache, a part of one, or as good as empty, so that it may become one."""
+    above = os.path.abspath(directory)
+    while not _is_cache(above):
+        if above == os.path.dirname(above):
+            return _may_become_cache(directory)
+        above = os.path.dirname(above)
+    return True
 
 
 def prepared(directory: str, config: Config) -> Cache:
@@ -113,6 +140,18 @@ def find_journal(url: str, directory: str, config: Config, *, storage: Storage) 
 def matcher(pattern: str) -> re.Pattern[str]:
     """Return a pattern of the shell's kind, ready to be matched; `*` stands for any text, slashes too."""
     return re.compile(translate(pattern))
+
+
+def number_of(count: int, what: str) -> str:
+    """Return a count with its noun, in the plural but for one."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _may_become_cache(directory: str) -> bool:
+    try:
+        return set(os.listdir(directory)) <= {FILE_NAME}
+    except OSError:
+        return True  # one may be allowed to enter and not to list it
 
 
 def _is_cache(directory: str) -> bool:

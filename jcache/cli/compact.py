@@ -12,7 +12,7 @@ import click
 from jcache.cache import usage
 from jcache.cache.books import Book
 from jcache.cache.meter import MeteredStorage
-from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
+from jcache.cli.catalogue import existing_cache, find_journal, journals, number_of, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal, JournalError
 from jcache.report.units import human, visible
@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("url", required=False)
+@click.argument("url", required=False, metavar="[URL]")
 @click.option("--all", "everything", is_flag=True, help="Every journal that has more than one segment.")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The cache directory, instead of JCACHE_DIR.")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The cache directory, instead of JCACHE_DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def compact(ctx: click.Context, url: str | None, directory: Path | None, *, everything: bool, as_json: bool) -> None:
@@ -72,7 +78,7 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
         results.append({"url": entry.url, "removed": removed, "before_bytes": entry.disk_bytes, "after_bytes": after})
         if not as_json and removed:
             sizes = f"{' '.join(human(entry.disk_bytes))} -> {' '.join(human(after))}"
-            click.echo(f"{removed:>4} segments removed, {sizes}  {visible(entry.url)}")
+            click.echo(f"{number_of(removed, 'segment'):>12} removed, {sizes}  {visible(entry.url)}")
     book = Book(Storage(), usage.directory_of(root), dir_mode=cache.dir_mode, file_mode=cache.file_mode)
     if storage.net_bytes:
         with contextlib.suppress(OSError):  # then jobs learn of the room by their next walk

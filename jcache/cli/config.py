@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from pathlib import Path
@@ -13,15 +14,26 @@ from jcache.cli.errors import WrongInputError
 from jcache.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
 from jcache.report.units import visible
 
+_VARIABLES = [setting.variable for setting in SETTINGS]
+_DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
+"""In words; for what is not set."""
+
 
 @click.command()
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="A cache directory, instead of JCACHE_DIR.")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A cache directory, instead of JCACHE_DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(directory: Path | None, *, as_json: bool) -> None:
     """Print the settings that a job would have if it were started here and now, and where each comes from.
 
     The environment goes before the file, which is the one that JCACHE_CONFIG names, or else jcache.toml in the cache
-    directory. Of the rules, which only a file has, the first that matches a remote file decides.
+    directory. Of the rules, which only a file has, the first that matches a remote file decides. Variables that begin
+    with JCACHE_ and mean nothing are named on stderr.
 
     \b
     Exit codes:
@@ -36,6 +48,13 @@ def config(directory: Path | None, *, as_json: bool) -> None:
         values = Config.from_environ(environ)
     except ConfigError as error:
         raise WrongInputError(str(error)) from None
+    if values.dir is not None and os.path.lexists(values.dir) and not os.path.isdir(values.dir):
+        raise WrongInputError(f"not a directory: {values.dir}")
+    for name in sorted(environ):
+        if name.startswith("JCACHE_") and name not in _VARIABLES:
+            near = difflib.get_close_matches(name, _VARIABLES, n=1)
+            hint = f"; perhaps {near[0]}" if near else ""
+            click.echo(f"jcache: {visible(name)} is no setting, and changes nothing{hint}", err=True)
     settings: dict[str, dict[str, Any]] = {}
     for setting in SETTINGS:
         if setting.field is None:
@@ -51,7 +70,8 @@ def config(directory: Path | None, *, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=1))
         return
     for field, known in settings.items():
-        click.echo(f"{field:<10} {_shown(known['value']):<28} {visible(known['source'])}")
+        shown = _shown(known["value"]) if known["value"] not in (None, ()) else _DEFAULTS[field]
+        click.echo(f"{field:<10} {shown:<28} {visible(known['source'])}")
     for number, rule in enumerate(rules, 1):
         if number == 1:
             click.echo(f"rules, in {visible(found[RULES_KEY][1])}:")
@@ -65,8 +85,6 @@ def _is_given(field: str, directory: Path | None) -> bool:
 
 
 def _shown(value: object) -> str:
-    if value is None or value == ():
-        return "-"
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, tuple):

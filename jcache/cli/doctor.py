@@ -70,6 +70,8 @@ def _locate(directory: str | None) -> str:
     if directory is None:
         return cache_config(None, remedy="name one, or set JCACHE_DIR")[0]
     if not os.path.isdir(directory):
+        if os.path.lexists(directory):
+            raise WrongInputError(f"not a directory: {directory}")
         raise WrongInputError(f"no such directory: {directory}; make it first")
     return os.path.abspath(directory)
 

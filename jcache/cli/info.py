@@ -16,7 +16,7 @@ from jcache.cache import usage
 from jcache.cache.books import writer_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.tree import State, look_into
-from jcache.cli.catalogue import cache_config, find_journal
+from jcache.cli.catalogue import find_journal, number_of, readable_cache
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal
 from jcache.journal.format import parse_segment_name
@@ -35,7 +35,13 @@ _PLAIN = " ....oooo#"
 
 @click.command()
 @click.argument("url")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The cache directory, instead of JCACHE_DIR.")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The cache directory, instead of JCACHE_DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(url: str, directory: Path | None, *, as_json: bool) -> None:
     """Tell what the cache holds of one remote file: its states, how much of each, where in the file, who uses it.
@@ -50,12 +56,12 @@ def info(url: str, directory: Path | None, *, as_json: bool) -> None:
       1  it holds nothing of it
       2  the URL or the cache directory is wrong
     """
-    root, config = cache_config(directory)
+    root, config = readable_cache(directory)
     storage = Storage()
     entry = find_journal(url, root, config, storage=storage)
     if entry is None:
         if "://" not in url and ":" not in url and not url.startswith("/"):
-            raise WrongInputError(f"neither a URL nor a name that 'jcache ls' prints: {url}")
+            raise WrongInputError(f"neither a URL nor a name that 'jcache ls' prints: {url}; try jcache ls '*{url}*'")
         raise CommandError(f"the cache holds nothing of {url}")
     document = _document(entry, root, storage)
     if as_json:
@@ -102,8 +108,8 @@ def _print(entry: Entry, document: dict[str, Any]) -> None:
     now_s = time.time()
     disk = " ".join(human(entry.disk_bytes))
     click.echo(f"address      {visible(entry.url)}\nname         {visible(entry.name)}\njournal      {entry.directory}")
-    click.echo(f"on disk      {entry.disk_bytes} bytes ({disk}) in {entry.segments} segments")
-    hits = f"{entry.hits} reads, {' '.join(human(entry.hit_bytes))}, served without the origin"
+    click.echo(f"on disk      {entry.disk_bytes} bytes ({disk}) in {number_of(entry.segments, 'segment')}")
+    hits = f"{number_of(entry.hits, 'read')}, {' '.join(human(entry.hit_bytes))}, served without the origin"
     click.echo(f"last used    {_moment(entry.used_s)}, {duration(max(now_s - entry.used_s, 0.0))} ago; {hits}")
     if document["pinned"]:
         click.echo("pinned       stays whatever the cache's size")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cli.catalogue import cache_config, journals, matcher
+from jcache.cli.catalogue import journals, matcher, number_of, readable_cache
 from jcache.report.units import human, percent, visible
 from jcache.storage import Storage
 
@@ -31,7 +31,13 @@ _KEYS = {
 @click.argument("pattern", required=False, metavar="[GLOB]")
 @click.option("-l", "--long", is_flag=True, help="Also space on disk, segments, hits, and when it was last used.")
 @click.option("--sort", type=click.Choice(list(_KEYS)), help="Largest, last used, or most hit first, not by name.")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The cache directory, instead of JCACHE_DIR.")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The cache directory, instead of JCACHE_DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: bool, as_json: bool) -> None:
     """List the remote files that the cache holds bytes of: bytes cached, share of the file, address.
@@ -43,10 +49,10 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
 
     \b
     Exit codes:
-      0  listed, even if there is nothing
+      0  listed; also if there is nothing to list, which is said on stderr
       2  the cache directory or a value is wrong
     """
-    root, _ = cache_config(directory)
+    root, _ = readable_cache(directory)
     # Nothing here is garbage before the end, and looking for it again and again takes a third of the time.
     if gc.isenabled():
         gc.disable()
@@ -61,10 +67,10 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
     if long and not as_json:
         click.echo(f"{'cached':>15} {'share':>8}  {'on disk':>9} {'segs':>4} {'hits':>7}  {'last used':<16}  address")
     for entry in chosen:
+        number, disk_bytes = number + 1, disk_bytes + entry.disk_bytes
         if as_json:
             click.echo(json.dumps(asdict(entry)))
             continue
-        number, disk_bytes = number + 1, disk_bytes + entry.disk_bytes
         cached_bytes += entry.cached_bytes
         line = f"{entry.cached_bytes:>15} {percent(entry.cached_bytes, entry.size_bytes):>6} %  "
         if long:
@@ -74,4 +80,13 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
         click.echo(line + visible(entry.url))
     if long and not as_json:
         disk = " ".join(human(disk_bytes))
-        click.echo(f"{cached_bytes:>15} {'':>8}  {disk:>9}  {number} file{'' if number == 1 else 's'}")
+        click.echo(f"{cached_bytes:>15} {'':>8}  {disk:>9}  {number_of(number, 'file')}")
+    if not number:
+        click.echo(f"jcache: {_nothing(root, pattern)}", err=True)
+
+
+def _nothing(root: str, pattern: str | None) -> str:
+    if pattern is None:
+        return f"nothing is cached in {root}"
+    hint = "" if "*" in pattern else f"; * stands for any text, so perhaps '*{pattern}*'"
+    return f"nothing that is cached in {root} matches '{pattern}'{hint}"

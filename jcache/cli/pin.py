@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jcache.cache.identity import Unidentifiable, identify
-from jcache.cache.pins import add_pin, read_pins, remove_pin
-from jcache.cli.catalogue import existing_cache, prepared
+from jcache.cache.pins import Pins, add_pin, read_pins, remove_pin
+from jcache.cli.catalogue import existing_cache, find_journal, journals, number_of, prepared
 from jcache.cli.errors import CommandError, WrongInputError
-from jcache.report.units import visible
+from jcache.report.units import human, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from jcache.config import Config
+
+_NEITHER = "neither a URL, such as root://host//store/f.root, nor a pattern, such as '*/nano/*'"
+_CREDENTIALS = re.compile(r"://[^/@]*@")
 
 
 @click.command()
 @click.argument("patterns", nargs=-1, metavar="[URL|GLOB]...")
 @click.option("--remove", is_flag=True, help="Take pins back.")
 @click.option("--list", "show", is_flag=True, help="List what is pinned.")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The cache directory, instead of JCACHE_DIR.")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The cache directory, instead of JCACHE_DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def pin(
@@ -32,8 +41,9 @@ def pin(
 ) -> None:
     """Keep remote files in the cache, whatever its size: they are never removed to make room.
 
-    URL is the address of one file, which need not be cached yet; GLOB matches many, such as 'root://eos*/nano/*': *
-    stands for any text, slashes too. Quote it.
+    URL is the address of one file, such as root://host//store/f.root; GLOB matches many, such as
+    'root://eos*/nano/*': * stands for any text, slashes too. Quote it. Nothing of them need be cached yet; what is
+    cached of each is said.
 
     \b
     Exit codes:
@@ -45,16 +55,23 @@ def pin(
     storage = Storage()
     if not patterns and not show:
         raise WrongInputError("what is to stay? Give URLs or patterns, or --list; see --help")
+    for pattern in patterns:
+        if not pattern.strip() or "\n" in pattern:
+            raise WrongInputError(f"{_NEITHER}: {pattern!r}")
     missing = []
     try:
         for pattern in patterns:
-            wanted = _canonical(pattern, config)
             if remove:
-                if not remove_pin(storage, root, wanted):
+                wanted = {pattern, _address(pattern, config)}
+                removed = [remove_pin(storage, root, known) for known in wanted]
+                if not any(removed):
                     missing.append(pattern)
             else:
+                wanted_one, found = _look_up(pattern, root, config, storage)
                 cache = prepared(root, config)
-                add_pin(storage, root, wanted, dir_mode=cache.dir_mode, file_mode=cache.file_mode)
+                is_new = add_pin(storage, root, wanted_one, dir_mode=cache.dir_mode, file_mode=cache.file_mode)
+                if not as_json:
+                    click.echo(f"{'pinned' if is_new else 'pinned already'}: {visible(wanted_one)} ({found})")
         pinned = read_pins(storage, root) if show else []
     except OSError as error:
         raise CommandError(f"the pins of {root} cannot be kept: {error.strerror or error}") from None
@@ -68,12 +85,44 @@ def pin(
     ctx.exit(1 if missing else 0)
 
 
-def _canonical(pattern: str, config: Config) -> str:
-    """Return the address that a journal of this URL has; a pattern stays what it is."""
-    if not pattern.strip() or "\n" in pattern:
-        raise WrongInputError(f"neither a URL nor a pattern: {pattern!r}")
-    protocol, is_url, _ = pattern.partition("://")
-    if is_url and not any(character in pattern for character in "*?["):
-        with contextlib.suppress(Unidentifiable):
-            return identify(protocol, pattern, {}, basepath=config.basepath).url
-    return pattern
+def _look_up(word: str, root: str, config: Config, storage: Storage) -> tuple[str, str]:
+    """Return what to pin for a word, and what the cache holds of that.
+
+    Raises:
+        WrongInputError: It is no URL, no pattern, and no name of anything cached.
+    """
+    if _is_pattern(word):
+        wanted = _address(word, config)
+        pins = Pins([wanted])
+        count = sum(pins.match(entry.url, entry.name) for entry in journals(root, storage=storage))
+        return wanted, f"{number_of(count, 'cached file')} now" if count else "nothing that is cached matches it yet"
+    entry = find_journal(word, root, config, storage=storage)
+    if entry is not None:
+        return entry.url, f"{' '.join(human(entry.cached_bytes))} of it cached"
+    protocol, is_url, _ = word.partition("://")
+    if not is_url or not protocol:
+        raise WrongInputError(f"{_NEITHER}: {word}")
+    return _address(word, config), "nothing of it is cached yet"
+
+
+def _address(word: str, config: Config) -> str:
+    """Return the address that a journal of a URL has; a pattern stays what it is, but for credentials in it."""
+    if _is_pattern(word):
+        return _CREDENTIALS.sub("://", word)
+    protocol, is_url, _ = word.removeprefix("jcache::").partition("://")
+    if is_url:
+        try:
+            return identify(protocol, word.removeprefix("jcache::"), {}, basepath=config.basepath).url
+        except Unidentifiable as error:
+            raise WrongInputError(f"{error}; such files are not cached") from None
+    return word
+
+
+def _is_pattern(word: str) -> bool:
+    """Tell a pattern from a URL, whose host may have brackets and whose query a question mark."""
+    _, is_url, rest = word.partition("://")
+    if not is_url:
+        return any(character in word for character in "*?[")
+    host, _, path = rest.partition("/")
+    name, _, query = path.partition("?")
+    return "*" in host + path or "?" in host or "[" in name or ("?" in path and "=" not in query)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jcache.cli.catalogue import may_be_cache
 from jcache.cli.errors import WrongInputError
 from jcache.config import Config, ConfigError
 from jcache.report.columns import shortened
@@ -50,6 +51,8 @@ def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> No
     watch = Watch(directory or _reports_directory())
     if not os.path.isdir(watch.directory) and (directory is not None or not _may_come(watch.directory)):
         raise WrongInputError(f"no such directory: {watch.directory}")
+    if directory is not None and not (watch.has_reports() or may_be_cache(directory)):
+        raise WrongInputError(f"{directory} is neither a cache directory nor one of reports")
     try:
         if as_json:
             click.echo(json.dumps([job.to_json() for job in watch.look()], indent=1))

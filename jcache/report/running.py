@@ -83,6 +83,13 @@ class Watch:
         self._final: dict[str, Head] = {}
         self._reports: dict[str, Report] = {}
 
+    def has_reports(self) -> bool:
+        """Tell whether any report is there, of running jobs or others."""
+        try:
+            return bool(in_directory(self.directory))
+        except SelectionError:
+            return False
+
     def look(self) -> list[RunningJob]:
         """Return the jobs that run, and those that were killed lately, the busiest first.
 
