@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from activation import LIMIT_S, Ended, Site
 
+from jcache.report.job import title_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -97,6 +99,31 @@ if __name__ == "__main__":
     assert {report["appname"] for report in run.reports} == {"job"}
     assert len({report["run"] for report in run.reports}) == 1
     assert len({report["pid"] for report in run.reports}) == 3
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_pool_is_reported_under_the_command_that_the_user_started(site: Site, method: str) -> None:
+    program = site.script(f"""
+import multiprocessing as mp, sys
+
+def work(n):
+    import faraway
+    return faraway.read(n)
+
+if __name__ == "__main__":
+    with mp.get_context({method!r}).Pool(2) as pool:
+        pool.map(work, [10, 10])
+""")
+    run = site.run(program, "--year", "2018")
+    assert run.panels == 1, run.err
+    assert "spawn_main" not in run.err
+    (run_id,) = {report["run"] for report in run.reports}
+    title = title_of(str(site.cache / ".reports"), run_id)
+    assert title is not None
+    assert title.appname == "job"
+    assert title.command.endswith("--year 2018")
+    assert f"(pid {title.pid})" in run.err
+    assert title.pid not in {report["pid"] for report in run.reports}
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -121,3 +121,17 @@ def test_signals_reach_the_command(site: Site, number: signal.Signals) -> None:
     assert run.code == 128 + number
     assert run.panels == 1
     assert len(run.reports) == 1
+
+
+def test_reports_that_cannot_be_written_are_the_reason_that_is_given(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    run = jcache_run(site, "--dir", str(tmp_path / "plain"), "--", sys.executable, site.script(READ))
+    assert run.code == 0
+    assert f"no report: {tmp_path / 'plain' / '.reports'} cannot be written to; --json REPORTS" in run.err
+    assert "is JCache installed" not in run.err
+
+
+def test_help_documents_exit_codes(site: Site) -> None:
+    run = jcache_run(site, "--help")
+    assert "Exit codes:" in run.out
+    assert all(f" {code} " in run.out for code in (2, 126, 127))

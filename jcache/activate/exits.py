@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jcache.activate.job import Job
     from jcache.activate.limits import Helper
     from jcache.config import Config
+    from jcache.report.job import JobTitle
     from jcache.report.model import Report
     from jcache.session import Session
 
@@ -265,14 +266,18 @@ class Ending:
     def _print_job(self, config: "Config", own: "Report | None", directory: str | None, limit_s: float) -> None:
         has_others = [False]
         beside: list[Report] = []
+        titles: list[JobTitle] = []
 
         def look() -> None:
             has_others[0] = self.job.has_reports(directory)
 
         def load() -> None:
-            from jcache.activate.reports import others
+            from jcache.activate.reports import keep_title, others
 
             beside.extend(others(config, self.job, own))
+            if beside:
+                # Its first process may be a worker of a pool, whose command tells a user nothing.
+                titles.append(keep_title(config, self.job))
 
         if directory is not None:
             self._get_helper().run(look, limit_s)
@@ -282,7 +287,7 @@ class Ending:
 
         if has_others[0] and not self._get_helper().run(load, self._limit_s):
             beside = []
-        print_job(config, self.job, own, beside=beside)
+        print_job(config, self.job, own, title=titles[0] if titles else None, beside=beside)
 
     def _begin_interim(self) -> None:
         session = self._session

@@ -91,12 +91,30 @@ def others(config: "Config", job: "Job", own: Report | None) -> list[Report]:
     return found
 
 
+def keep_title(config: "Config", job: "Job", command: "Sequence[str] | None" = None) -> JobTitle:
+    """Return what the report of a whole job is headed by, and keep it beside its reports for `jcache report`.
+
+    Args:
+        config: Where the reports are.
+        job: The job.
+        command: What the user started; by default this process, its root.
+    """
+    name = config.appname or job.program
+    words = sys.orig_argv if command is None else command
+    title = JobTitle(job.run, name, os.uname().nodename, os.getpid(), redact(words))
+    try:
+        title.save(str(config.report_directory))
+    except OSError:
+        pass  # a later `jcache report` calls the job by the name of its first process
+    return title
+
+
 def print_job(
     config: "Config",
     job: "Job",
     own: Report | None,
     *,
-    command: "Sequence[str]" = (),
+    title: JobTitle | None = None,
     beside: "Sequence[Report] | None" = None,
 ) -> int:
     """Print one text report of all processes of a job on stderr, and forget which they were.
@@ -105,7 +123,7 @@ def print_job(
         config: Where the reports are, and whether the user wants to see the text.
         job: The job.
         own: This process's report, if it has one.
-        command: What the job is called in the text; by default what its first process is.
+        title: What the job is called in the text; by default what its first process is.
         beside: The job's other reports; by default those that `others` finds.
 
     Returns:
@@ -120,15 +138,7 @@ def print_job(
         from jcache.report.merge import merge
         from jcache.report.text import render
 
-    directory = str(config.report_directory)
     reports = [*([] if own is None else [own]), *(others(config, job, own) if beside is None else beside)]
-    title = None
-    if reports and command:
-        title = JobTitle(job.run, job.program, os.uname().nodename, os.getpid(), redact(command))
-        try:
-            title.save(directory)
-        except OSError:
-            pass  # a later `jcache report` calls the job by the name of its first process
     if reports and prints:
         merged = merge(reports)
         if title is not None:

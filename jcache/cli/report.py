@@ -70,7 +70,7 @@ def report(
       jcache report                          the newest run
       jcache report --job ttbar --since 7d   all runs of a job in a week, added up
       jcache report --by host --by url       the newest run, with its hosts and files
-      jcache report --compare last~1 last    the newest run and the one before it
+      jcache report --compare last~1 last    the run before the newest, and the newest
       jcache report /shared/jcache --html report.html
 
     A job's NAME stands for its newest run in --compare, NAME~1 for the run before that, and so on.

@@ -35,7 +35,9 @@ _FORWARDED = tuple(
 @click.option("--offline", is_flag=True, help="Never contact an origin; a read that the cache does not hold fails.")
 @click.option("--bypass", is_flag=True, help="Measure only: nothing is served from the cache or recorded.")
 @click.option("--no-summary", is_flag=True, help="Print no report at the end; the JSON reports are saved as ever.")
-@click.option("--json", "json_directory", metavar="DIR", help="Where the JSON reports go; by default DIR/.reports.")
+@click.option(
+    "--json", "json_directory", metavar="REPORTS", help="Where the JSON reports go, instead of .reports in the cache."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
 def run(
     *,
@@ -49,12 +51,23 @@ def run(
 ) -> None:
     """Run CMD with its remote reads cached, and print one report of all its processes when it ends.
 
-    Options stand for the environment variables of the same names and go before them. The exit code is CMD's, 128+n
-    where signal n ended it, 127 where it was not found, 126 where it cannot be run, 2 where a setting is wrong.
+    Options stand for the environment variables of the same names and go before them.
 
     It works through the jcache.pth file that an installed JCache puts into its Python: each Python that CMD runs
     needs JCache installed in its own environment. A Python that was started with -S, or that has no JCache, runs as
     without it.
+
+    \b
+    Examples:
+      jcache run --dir /shared/jcache -- python job.py --fast
+      jcache run --bypass -- make plots      measures what the I/O of a whole build is
+
+    \b
+    Exit codes:
+      CMD's own; 128+n where signal n ended it
+      2    an option or a setting is wrong; CMD was not started
+      126  CMD cannot be run
+      127  CMD was not found
     """
     environ = dict(os.environ)
     options = {
@@ -131,10 +144,24 @@ def _in_foreground() -> bool:
 
 
 def _report(config: Config, job: Job, command: Sequence[str]) -> None:
-    from jcache.activate.reports import print_job
+    from jcache.activate.reports import keep_title, others, print_job
 
-    if print_job(config, job, None, command=command) == 0 and config.summary:
-        say(
-            "no process of the command read remote data through JCache, so there is no report; "
-            "if one should have, is JCache installed in the Python that ran it?"
-        )
+    found = others(config, job, None)
+    if found:
+        print_job(config, job, None, title=keep_title(config, job, command), beside=found)
+    elif config.summary:
+        directory = str(config.report_directory)
+        if _can_write(directory):
+            say(
+                "no process of the command read remote data through JCache, so there is no report; "
+                "if one should have, is JCache installed in the Python that ran it?"
+            )
+        else:
+            say(f"no report: {directory} cannot be written to; --json REPORTS puts the reports elsewhere")
+
+
+def _can_write(directory: str) -> bool:
+    """Tell whether files can be made in a directory, which need not exist."""
+    while not os.path.lexists(directory) and directory != os.path.dirname(directory):
+        directory = os.path.dirname(directory)
+    return os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)
