@@ -94,9 +94,11 @@ class JCachePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
         """What two plug-ins have in common that need not replace each other."""
         return self.run, frozenset(self.variables.items())
 
-    def setup(self, worker: Worker) -> None:
-        """Begin caching in the process of a worker."""
-        _process.enter(self, worker.address)
+    async def setup(self, worker: Worker) -> None:
+        """Begin caching in the process of a worker; its event loop never waits for a disk."""
+        config = await asyncio.to_thread(_process.make_way, self)
+        # Here, where that is the main thread: SIGTERM can be caught in no other.
+        _process.enter(self, config, worker.address)
 
     async def teardown(self, worker: Worker) -> None:
         """End it there, if no other worker of this process goes on; writes the process's report."""
@@ -142,31 +144,48 @@ class _Process:
     times: tuple[float, float] = (0.0, 0.0)
     environ: str | None = None
 
-    def enter(self, plugin: JCachePlugin, worker: str) -> None:
+    def make_way(self, plugin: JCachePlugin) -> Config:
+        """Return a plug-in's settings on this worker, and end the session of what it replaces: the parts with I/O.
+
+        Raises:
+            ConfigError: They are wrong here, or the process caches already for somebody else, elsewhere.
+        """
+        config = replace(config_of(plugin.variables, os.environ), summary=False)
         with self.lock:
-            if self.key == plugin.key and self.workers:
+            if not self._is_in(plugin):
+                self._end()  # what a plug-in began that this one replaces
+                if self._users_own(plugin, config) is None:
+                    running = session.current()
+                    if running is not None:  # begun by the environment
+                        running.config = replace(running.config, summary=False)
+                    activate.deactivate()
+        return config
+
+    def enter(self, plugin: JCachePlugin, config: Config, worker: str) -> None:
+        """Begin a session for a worker, unless one goes on that will do."""
+        with self.lock:
+            if self._is_in(plugin):
                 self.workers.add(worker)
                 return
-            config = replace(config_of(plugin.variables, os.environ), summary=False)
-            running = session.current()
-            at_home = (os.uname().nodename, os.getpid()) == plugin.client
-            if at_home and not self.owned and running is not None and running.config.dir is not None:
-                # The user's own process, whose session and report are theirs.
-                if running.config.dir != config.dir:
-                    raise ConfigError(
-                        f"this process caches in {running.config.dir} already; it cannot in {config.dir} as well"
-                    )
-            else:
+            if self._users_own(plugin, config) is None:
                 self._begin(plugin, config)
             self.run, self.key = plugin.run, plugin.key
             self.workers = {worker}
 
-    def _begin(self, plugin: JCachePlugin, config: Config) -> None:
-        self._end()  # what a plug-in began that this one replaces
+    def _is_in(self, plugin: JCachePlugin) -> bool:
+        return self.key == plugin.key and bool(self.workers)
+
+    def _users_own(self, plugin: JCachePlugin, config: Config) -> session.Session | None:
+        """Return the session of the user's own process, where the workers are threads of it; it is theirs."""
         running = session.current()
-        if running is not None:  # begun by the environment
-            running.config = replace(running.config, summary=False)
-        activate.deactivate()
+        at_home = (os.uname().nodename, os.getpid()) == plugin.client
+        if not at_home or self.owned or running is None or running.config.dir is None:
+            return None
+        if running.config.dir != config.dir:
+            raise ConfigError(f"this process caches in {running.config.dir} already; it cannot in {config.dir} as well")
+        return running
+
+    def _begin(self, plugin: JCachePlugin, config: Config) -> None:
         self.environ = os.environ.get(VARIABLE)
         # Of a job without a root, which prints nothing here: the client has the report. What tasks start belongs to it.
         os.environ[VARIABLE] = f"{plugin.run} command - 0 0 {config.appname}"
@@ -253,16 +272,16 @@ def _register(client: Any, plugin: JCachePlugin, name: str, idempotent: bool) ->
         client._close = _closing(client._close, client)  # noqa: SLF001 - of this client alone; `close` has no hook
     plugin.run = known.run
     known.summary = plugin.summary
-    try:
-        directory = config_of(plugin.variables, os.environ).report_directory
-    except ConfigError:
-        directory = None  # what it stands for is known to the workers
-    if directory is not None:
-        known.directories.add(directory)
-    return client.sync(_register_changed, client, plugin, name, idempotent)
+    return client.sync(_register_changed, client, plugin, known, name, idempotent)
 
 
-async def _register_changed(client: Any, plugin: JCachePlugin, name: str, idempotent: bool) -> Any:
+async def _register_changed(
+    client: Any, plugin: JCachePlugin, known: _Registration, name: str, idempotent: bool
+) -> Any:
+    with contextlib.suppress(ConfigError):  # what it stands for is known to the workers
+        config = await asyncio.to_thread(config_of, plugin.variables, os.environ)
+        if config.report_directory is not None:
+            known.directories.add(config.report_directory)
     answers = await _ask(client, ASK_S)
     if answers and all(answer is not None and answer.key == plugin.key for answer in answers.values()):
         return {worker: {"status": "OK"} for worker in answers}  # the same once more: no session has to end for it

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +199,38 @@ def test_settings_are_the_workers_and_can_be_changed(client: Client, nginx: Ngin
     client.unregister_worker_plugin("jcache")
     with pytest.raises(ConfigError, match=r"JCACHE_DIR='\$NOWHERE_AT_ALL/x': there is no such environment variable on"):
         client.register_plugin(JCachePlugin("$NOWHERE_AT_ALL/x", summary=False))
+
+
+def test_settings_that_take_long_to_read_hold_up_no_event_loop(client: Client, cache_dir: Path) -> None:
+    cache_dir.mkdir()
+    pipe = cache_dir / "jcache.toml"
+    os.mkfifo(pipe)
+    place = str(cache_dir)
+    client.run(lambda: os.environ.update(PLACE_OF_WORKERS=place))  # so that no other process reads it
+    with ThreadPoolExecutor(1) as pool:
+        plugin = JCachePlugin("$PLACE_OF_WORKERS", timeout=LIMIT_S, summary=False)
+        registered = pool.submit(client.register_plugin, plugin)
+        writer = writer_of(pipe)
+        while writer is None:
+            writer = writer_of(pipe)
+        # A worker reads its settings, until this is closed. All answer meanwhile.
+        assert len(client.run(os.getpid)) == 2
+        assert not registered.done()
+        while not registered.done():
+            if writer is not None:
+                os.close(writer)
+            writer = writer_of(pipe)  # of a worker that was later
+        registered.result()
+    assert {state[1] for state in client.run(dask_job.state).values()} == {place}
+
+
+def writer_of(pipe: Path) -> int | None:
+    """Open a pipe to write to it, if somebody reads from it, or waits to."""
+    time.sleep(0.01)
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def test_workers_that_come_later_cache_and_the_killed_count_up_to_their_last_interim_report(
