@@ -147,6 +147,8 @@ def test_the_line_that_says_what_was_merged():
     total = merge(parts)
     assert describe(total) == "sum of 6 processes on 2 hosts, 1 of them incomplete: still running, or killed"
     assert (total.processes, total.incomplete, total.hosts) == (6, 1, ("node0", "node1"))
+    parts[1] = replace(parts[1], interval_s=0.0)  # as it says when it is asked
+    assert describe(merge(parts)) == "sum of 6 processes on 2 hosts, 1 of them still running"
 
 
 def test_merged_reports_merge_like_their_parts():

@@ -159,12 +159,15 @@ def test_trouble_is_shown_and_its_absence_is_not():
     quiet = rows_of(text_of(report))
     assert not {"cache failures", "cache damaged extents", "origin errors", "cache bypassed bytes"} & set(quiet)
     cache = replace(report.cache, failures=3, damaged_extents=2, bypassed="no space left on device")
-    loud = text_of(replace(report, cache=cache, complete=False, origin=replace(report.origin, errors=1, retries=4)))
+    loud = text_of(
+        replace(report, cache=cache, complete=False, interval_s=5.0, origin=replace(report.origin, errors=1, retries=4))
+    )
     rows = rows_of(loud)
     assert (rows["cache failures"], rows["cache damaged extents"], rows["origin errors"]) == ("3", "2", "1")
     assert rows["origin retries"] == "4"
     assert "cache not used: no space left on device" in loud
     assert "interim report" in loud
+    assert "up to now: the process goes on" in text_of(replace(report, complete=False))
 
 
 @pytest.mark.parametrize("width", [20, 40, 48, 60, 64, 80, 132, 250])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jcache.storage import Storage
 
 __all__ = [
-    "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "number_of", "prepared",
+    "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "prepared",
     "readable_cache",
 ]  # fmt: skip
 
@@ -140,11 +140,6 @@ def find_journal(url: str, directory: str, config: Config, *, storage: Storage) 
 def matcher(pattern: str) -> re.Pattern[str]:
     """Return a pattern of the shell's kind, ready to be matched; `*` stands for any text, slashes too."""
     return re.compile(translate(pattern))
-
-
-def number_of(count: int, what: str) -> str:
-    """Return a count with its noun, in the plural but for one."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _may_become_cache(directory: str) -> bool:

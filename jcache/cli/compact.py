@@ -12,10 +12,10 @@ import click
 from jcache.cache import usage
 from jcache.cache.books import Book
 from jcache.cache.meter import MeteredStorage
-from jcache.cli.catalogue import existing_cache, find_journal, journals, number_of, prepared
+from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal, JournalError
-from jcache.report.units import human, visible
+from jcache.report.units import human, number_of, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from jcache.cache import usage
 from jcache.cache.books import writer_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.tree import State, look_into
-from jcache.cli.catalogue import find_journal, number_of, readable_cache
+from jcache.cli.catalogue import find_journal, readable_cache
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal
 from jcache.journal.format import parse_segment_name
-from jcache.report.units import duration, human, percent, visible
+from jcache.report.units import duration, human, number_of, percent, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:

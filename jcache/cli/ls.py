@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cli.catalogue import journals, matcher, number_of, readable_cache
-from jcache.report.units import human, percent, visible
+from jcache.cli.catalogue import journals, matcher, readable_cache
+from jcache.report.units import human, number_of, percent, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from jcache import __version__
 from jcache.report import svg
 from jcache.report.compare import Difference, compare, ratio_shown, shown
 from jcache.report.merge import describe
-from jcache.report.rows import INTERIM, groups
+from jcache.report.rows import INTERIM, groups, unfinished
 from jcache.report.savings import savings
 from jcache.report.tables import Line, coldest, slowest, table
-from jcache.report.units import duration, human, percent, visible
+from jcache.report.units import duration, human, number_of, percent, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,6 +56,7 @@ STYLE = (
 .jc.jc thead th{{color:var(--jc-muted);font-weight:500;vertical-align:bottom}}
 .jc.jc tr:nth-child(n){{background:none}}
 .jc.jc tr>:first-child{{text-align:left;white-space:normal;overflow-wrap:anywhere;width:46%}}
+.jc.jc .jc-scroll tr>:first-child{{min-width:200px}}
 .jc.jc tbody th{{font-weight:400}}
 .jc.jc .jc-groups td{{font-weight:600}}
 .jc.jc .jc-groups .jc-bad{{color:var(--jc-bad)}}
@@ -131,8 +132,8 @@ def _heading(report: Report) -> str:
     lines = [f'<p class="jc-soft">{_text(report.host)}, pid {report.pid}, {when}</p>']
     if describe(report):
         lines.append(f"<p>{_text(describe(report))}</p>")
-    if report.incomplete == report.processes == 1:
-        lines.append(f'<p class="jc-alarm">{INTERIM}</p>')
+    if state := unfinished(report):
+        lines.append(f'<p class="{"jc-alarm" if state == INTERIM else "jc-soft"}">{state}</p>')
     if report.cache.bypassed is not None:
         lines.append(f'<p class="jc-alarm">cache not used: {_text(report.cache.bypassed)}</p>')
     lines.append(f"<code>{_text(report.command)}</code>")
@@ -145,8 +146,8 @@ def _cards(report: Report) -> str:
     time_saved = duration(saved.seconds)
     cards = [
         ("hit rate", f"{rate} %" if rate != "-" else rate, f"{_bytes(report.hit_bytes)} from cache"),
-        ("bytes requested", _bytes(report.requested_bytes), f"{report.files.unique} files"),
-        ("bytes from the origin", _bytes(report.origin.bytes), f"{report.origin.requests} requests"),
+        ("bytes requested", _bytes(report.requested_bytes), number_of(report.files.unique, "file")),
+        ("bytes from the origin", _bytes(report.origin.bytes), number_of(report.origin.requests, "request")),
         ("real time", duration(report.real_s), f"{duration(report.user_s)} user time"),
         ("time saved, estimated", time_saved, f"{_bytes(saved.bytes)} not fetched"),
     ]

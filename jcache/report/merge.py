@@ -75,7 +75,9 @@ def describe(report: Report) -> str:
     hosts = len(report.hosts)
     text = f"sum of {report.processes} processes" + (f" on {hosts} hosts" if hosts > 1 else "")
     if report.incomplete:
-        text += f", {report.incomplete} of them incomplete: still running, or killed"
+        # Without an interval they did not write interim reports, but were asked, and answered.
+        state = "incomplete: still running, or killed" if report.interval_s else "still running"
+        text += f", {report.incomplete} of them {state}"
     return text
 
 

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 INTERIM = "interim report: the run goes on, or was killed"
 """What is said of a single report that is not complete."""
 
+ASKED = "up to now: the process goes on"
+"""What is said of one that a living process made when it was asked, in a notebook say."""
+
 Row = tuple[str, str, str, str]
 """Label, number, unit, and `bad` where the number means trouble, else `value`."""
+
+
+def unfinished(report: Report) -> str:
+    """Return what is to be said of a single process that had not ended; empty for others."""
+    if not report.incomplete == report.processes == 1:
+        return ""
+    return INTERIM if report.interval_s else ASKED
 
 
 def groups(report: Report) -> Iterable[list[Row]]:

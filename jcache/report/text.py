@@ -18,7 +18,7 @@ from rich.text import Text
 
 from jcache.report import plot
 from jcache.report.merge import describe
-from jcache.report.rows import INTERIM, Row, groups
+from jcache.report.rows import INTERIM, Row, groups, unfinished
 from jcache.report.units import human, visible
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _heading(report: Report, note: str, width: int, encoding: str) -> list[Text]
         (f"{report.appname} on {report.host} (pid {report.pid}), {when}", "bold"),
         (report.command, ""),
         (note or describe(report), ""),
-        (INTERIM if report.incomplete == report.processes == 1 else "", _STYLES["bad"]),
+        (unfinished(report), _STYLES["bad" if unfinished(report) == INTERIM else ""]),
         (f"cache not used: {report.cache.bypassed}" if report.cache.bypassed is not None else "", _STYLES["bad"]),
     ]
     heading = []

@@ -38,6 +38,11 @@ def span(seconds: float | None) -> tuple[str, str]:
     return f"{seconds / 86400:.1f}", "d"
 
 
+def number_of(count: int, what: str) -> str:
+    """Return a count with its noun, in the plural but for one."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def duration(seconds: float | None) -> str:
     """Return a time with its unit; `-` for `None`."""
     return " ".join(span(seconds)).strip()
