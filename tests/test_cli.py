@@ -165,7 +165,7 @@ def test_unreadable_reports_are_named_and_the_rest_is_printed(call, reports):
         (["/no/such/file.json"], {}, "no such file or directory: /no/such/file.json"),
         ([], {}, "JCACHE_DIR"),
         (["--last"], {"JCACHE_DIR": "/no/such/dir"}, "/no/such/dir/.reports"),
-        (["--last", "."], {}, "not both"),
+        (["--last", "EMPTY"], {}, "no reports (jcache.*.json) in"),
         (["EMPTY"], {}, "no reports (jcache.*.json) in"),
         (["--last"], {"JCACHE_JSON": "EMPTY"}, "no reports (jcache.*.json) in"),
     ],

@@ -67,6 +67,8 @@ def test_files_globs_and_directories(cache):
         assert chosen(*arguments, cache=cache) == everything
     assert chosen(directory / "jcache.higgs.*", cache=cache) == of(cache, "b")
     assert chosen(directory, "--job", "higgs", cache=cache) == of(cache, "b")
+    assert chosen(cache, "--last", cache=cache) == of(cache, "c")
+    assert chosen(directory / "*.json", "--last", "--job", "higgs", cache=cache) == of(cache, "b")
 
 
 @pytest.mark.parametrize(

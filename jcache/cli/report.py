@@ -35,7 +35,7 @@ from jcache.report.units import parse_moment
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="[FILES]...")
-@click.option("--last", is_flag=True, help="The newest run only; so without any choice, too.")
+@click.option("--last", is_flag=True, help="The newest run only, of those chosen; without any choice, too.")
 @click.option("--job", metavar="NAME", help="Reports of jobs of this name (a glob, or a run's id); all of their runs.")
 @click.option("--since", metavar="WHEN", help="Runs that ended since: an age such as 12h or 7d, or a date and time.")
 @click.option("--by", type=click.Choice(KINDS), multiple=True, help="Add a table by host, file or process; repeatable.")
@@ -71,7 +71,8 @@ def report(
       jcache report --job ttbar --since 7d   all runs of a job in a week, added up
       jcache report --by host --by url       the newest run, with its hosts and files
       jcache report --compare last~1 last    the run before the newest, and the newest
-      jcache report /shared/jcache --html report.html
+      jcache report /shared/jcache --last    the newest run of that cache directory
+      jcache report --html report.html       the newest run as a page to show
 
     A job's NAME stands for its newest run in --compare, NAME~1 for the run before that, and so on.
 
@@ -111,8 +112,6 @@ def _selected(
     files: tuple[str, ...], errors: list[ReportError], *, last: bool, job: str | None, since: str | None
 ) -> tuple[list[Report], str | None]:
     """Load what the user chose; and the directory that tells what its jobs are called, unless files were named."""
-    if files and last:
-        raise WrongInputError("give FILES or --last, not both")
     after = None
     if since is not None:
         try:
@@ -128,9 +127,9 @@ def _selected(
             if not os.path.isdir(directory):
                 raise WrongInputError(f"no reports yet: {directory} is not a directory")
             paths = in_directory(directory)
-            if last or (job is None and since is None):
-                paths = last_job(paths, errors, name=job or LAST)
-                job = None
+        if last or not (files or job is not None or since is not None):
+            paths = last_job(paths, errors, name=job or LAST)
+            job = None
         if job is not None or after is not None:
             paths = _filtered(paths, errors, job=job, after=after)
     except SelectionError as error:
