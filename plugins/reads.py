@@ -9,6 +9,7 @@ from typing import Any
 from fsspec.asyn import sync
 
 from jcache.session import current
+from jcache.vectors import Vector
 from jcache_plugins.access import Access, access, on_loop_of, run
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
 from jcache_plugins.origins import UnsizedError, reaching, within_origin
@@ -151,7 +152,7 @@ async def cat_many(
     starts, ends = spread(starts, paths), spread(ends, paths)
     if paths and paths.count(paths[0]) == len(paths):
         try:
-            only = await find_one(paths[0]).read(list(zip(starts, ends, strict=True)), vector=True)
+            only = await find_one(paths[0]).read(Vector(starts, ends), vector=True)
         except Exception as error:
             if on_error is UNSET or on_error != "return":
                 raise  # what concerns the whole call is clearer raised than put into a list
@@ -241,7 +242,7 @@ def sync_cat_ranges(original: Method) -> Method:
         if found and None not in found.values() and not on_loop_of(self):
             only = found[paths[0]] if len(found) == 1 else None
             if only is not None:
-                rows = only.try_read(list(zip(spread(starts, paths), spread(ends, paths), strict=True)), vector=True)
+                rows = only.try_read(Vector(spread(starts, paths), spread(ends, paths)), vector=True)
                 if rows is not None:
                     return rows
             if not self.async_impl:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jcache.reader.intervals import IntervalMap
+from jcache.reader.intervals import Comb, IntervalMap
+from jcache.vectors import Vector
 
 steps = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12), st.booleans()), max_size=40)
 
@@ -76,3 +77,71 @@ def test_any_order_of_adding_and_removing(order: int) -> None:
         intervals.remove(start)
         assert intervals.find(start, start + 10) == [(start, start + 10, None)]
     assert len(intervals) == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_combs_are_as_their_intervals_one_by_one(seed: int) -> None:
+    """A comb, whole or taken apart by what comes between, says of each byte what its intervals would say."""
+    chosen = random.Random(seed)
+    intervals: IntervalMap[tuple[int, int]] = IntervalMap()
+    owner: dict[int, tuple[int, int]] = {}
+    combs: dict[int, Vector] = {}
+    single: dict[int, int] = {}
+    for number in range(60):
+        if combs and chosen.random() < 0.3:
+            gone = chosen.choice(list(combs))
+            vector = combs.pop(gone)
+            if not intervals.remove_comb(vector.starts[0], gone):
+                intervals.remove_all(vector.starts)
+            owner = {at: value for at, value in owner.items() if value[0] != gone}
+        elif single and chosen.random() < 0.3:
+            start, gone = single.popitem()
+            intervals.remove(start)
+            owner = {at: value for at, value in owner.items() if value[0] != gone}
+        else:
+            begin, step = chosen.randrange(100), chosen.randrange(1, 9)
+            ranges = [(at, at + chosen.randint(1, step)) for at in range(begin, begin + 6 * step, step)]
+            ranges = [(a, b) for a, b in ranges if not any(at in owner for at in range(a, b))]
+            if len(ranges) > 1:
+                vector = combs[number] = Vector.of(ranges)
+                intervals.add_comb(Comb(vector, number, lambda i, number=number: (number, i)))
+            elif ranges:
+                single[ranges[0][0]] = number
+                intervals.add(*ranges[0], (number, 0))
+            owner |= {at: (number, i) for i, (a, b) in enumerate(ranges) for at in range(a, b)}
+        for _ in range(20):
+            start, stop = sorted((chosen.randrange(170), chosen.randrange(170)))
+            at = start
+            for piece_start, piece_stop, value in intervals.find(start, stop):
+                assert piece_start == at < piece_stop
+                at = piece_stop
+                assert {owner.get(byte) for byte in range(piece_start, piece_stop)} == {value}
+            assert at == stop
+            if start < stop:
+                assert intervals.is_clear(start, stop) != any(at in owner for at in range(start, stop))
+        assert len(intervals) == len(set(owner.values()))
+        of_singles = {(a, b) for a, b, value in intervals.singles(0, 1000) if value[0] in single.values()}
+        assert of_singles == {(a, b) for a, b, value in intervals if value[0] in single.values()}
+
+
+def test_a_comb_taken_apart_is_removed_one_by_one() -> None:
+    intervals: IntervalMap[str] = IntervalMap()
+    vector = Vector([0, 20, 40], [10, 30, 50])
+    intervals.add_comb(Comb(vector, "comb", lambda i: f"tooth {i}"))
+    assert intervals.get(0) is None
+    intervals.add(10, 15, "between")
+    assert intervals.find(5, 45) == [
+        *((5, 10, "tooth 0"), (10, 15, "between"), (15, 20, None), (20, 30, "tooth 1"), (30, 40, None)),
+        (40, 45, "tooth 2"),
+    ]
+    assert not intervals.remove_comb(0, "comb")
+    intervals.remove_all(vector.starts)
+    assert list(intervals) == [(10, 15, "between")]
+
+
+def test_a_comb_of_somebody_else_stays() -> None:
+    intervals: IntervalMap[str] = IntervalMap()
+    intervals.add_comb(Comb(Vector([0, 20], [10, 30]), "first", str))
+    assert not intervals.remove_comb(0, "second")
+    assert intervals.remove_comb(0, "first")
+    assert not list(intervals)

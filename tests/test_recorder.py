@@ -11,6 +11,7 @@ from jcache.journal import JournalError, Version
 from jcache.origin import Info
 from jcache.reader.recorder import Recorder, Recording
 from jcache.reader.workers import CacheHungError, Workers
+from jcache.vectors import Extents
 
 INFO = Info(Version(1000, etag='"1"'))
 OTHER = Info(Version(1000, etag='"2"'))
@@ -48,7 +49,7 @@ class Box:
         self.recorded += nbytes
 
     def recording(self, start: int, size: int = 10, info: Info = INFO, journal: Journal | None = None) -> Recording:
-        return Recording(journal or self.journal, info, [(start, bytes(size))], self.settled.extend)
+        return Recording(journal or self.journal, info, Extents([start], [bytes(size)]), self.settled.extend)
 
     def submit(self, *args, timeout_s: float = 0, **kwargs) -> bool:
         return self.recorder.submit(self.recording(*args, **kwargs), timeout_s=timeout_s)
@@ -116,7 +117,7 @@ def test_reads_that_follow_one_another_become_one_extent_and_a_vectors_ranges_do
 
 
 def submit_of(box: Box, remote: bytes, spans: list[tuple[int, int]]) -> bool:
-    extents = [(start, memoryview(remote)[start:stop]) for start, stop in spans]
+    extents = Extents.of((start, memoryview(remote)[start:stop]) for start, stop in spans)
     return box.recorder.submit(Recording(box.journal, INFO, extents, box.settled.extend), timeout_s=0)
 
 
@@ -209,7 +210,7 @@ def test_no_callback_that_fails_ends_the_thread() -> None:
     assert box.submit(0)
     assert box.recorder.flush(PATIENCE_S)
     box.journal.error = None
-    assert box.recorder.submit(Recording(box.journal, INFO, [(50, b"x")], fail), timeout_s=0)
+    assert box.recorder.submit(Recording(box.journal, INFO, Extents([50], [b"x"]), fail), timeout_s=0)
     assert box.submit(10)
     stop(box)
     assert box.recorded == 11

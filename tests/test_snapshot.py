@@ -8,7 +8,9 @@ from readers import Replaced
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched
-from jcache.reader.snapshot import END, Flight, FlightAbortedError, Held, Snapshot, agrees, to_origin
+from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.held import Held
+from jcache.reader.snapshot import END, Snapshot, agrees, to_origin
 
 STATE = Replaced(1, 1000)
 DATA = STATE.data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from operator import add, itemgetter
+from operator import add
 from typing import TYPE_CHECKING, Any, overload
 
 from jcache.journal.compaction import COMPACT_AT, compact, needs_compaction
@@ -16,6 +16,7 @@ from jcache.journal.segments import Segments
 from jcache.journal.version import StoredVersion
 from jcache.journal.view import View
 from jcache.journal.writer import SegmentWriter, describe
+from jcache.vectors import Extents
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
@@ -209,15 +210,16 @@ class Journal:
         Raises:
             JournalError: Nothing was recorded. The same call may succeed later.
         """
-        views = [(start, data if type(data) is bytes else memoryview(data).cast("B")) for start, data in extents]
-        if not all(map(itemgetter(1), views)):
-            views = [(start, data) for start, data in views if data]
+        extents = Extents.of(extents)
+        if set(map(type, extents.data)) != {bytes}:
+            extents = Extents(extents.starts, [memoryview(data).cast("B") for data in extents.data])
+        if not all(extents.data):
+            extents = Extents.of((start, data) for start, data in extents if data)
         if not version.is_provable:
             raise JournalError("bytes of a version that proves nothing are not recorded")
-        if not views:
+        if not extents:
             return 0
-        starts, buffers = zip(*views, strict=True)
-        if min(starts) < 0 or max(map(add, starts, map(len, buffers))) > version.size_bytes:
+        if min(extents.starts) < 0 or max(map(add, extents.starts, map(len, extents.data))) > version.size_bytes:
             raise JournalError(f"an extent lies outside the file of {version.size_bytes} bytes")
         with self._writing:
             try:
@@ -225,7 +227,7 @@ class Journal:
                     if self._closed:
                         raise JournalError("the journal is closed")
                     writer = self._writer_for(version, info)
-                size, replaced = writer.append(views)
+                size, replaced = writer.append(extents)
             except OSError as error:
                 raise self._failure("cannot record in", error) from error
             if replaced:

@@ -26,6 +26,7 @@ from jcache.journal.format import (
 from jcache.journal.segment import Segment
 from jcache.journal.table import Source
 from jcache.storage import IOV_MAX
+from jcache.vectors import Extents
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Iterator, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
@@ -128,15 +129,15 @@ class SegmentWriter:
         """
         salt = self.segment.source.salt
         # Loops in C, here and in what this calls: recording 100 bytes costs what surrounds them.
-        offsets, buffers = zip(*extents, strict=True)
-        pieces = buffers
-        if max(map(len, buffers)) > PIECE_BYTES:
-            offsets, pieces = zip(*_cut(extents), strict=True)
+        extents = Extents.of(extents)
+        offsets, pieces = extents.starts, extents.data
+        if max(map(len, pieces)) > PIECE_BYTES:
+            offsets, pieces = zip(*_cut(extents), strict=True)  # type: ignore[assignment]
         starts, lengths = array("Q", offsets), array("I", map(len, pieces))
         sums = array("Q", map(checksum, pieces, itertools.repeat(salt)))
         position = self._end + len(self._header)
         head = pack_frame(salt, position, starts, lengths, sums)
-        size = self._write([self._header + head, *buffers])
+        size = self._write([self._header + head, *extents.data])
         self._header = b""
         self._end += size
         self.segment.source.size_bytes = self._end

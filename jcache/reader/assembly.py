@@ -7,7 +7,9 @@ from jcache.journal import JournalError, View
 from jcache.journal.table import Run
 from jcache.ranges import Range, normalise, subtract
 from jcache.ranges import total as size_of
-from jcache.reader.snapshot import Flight, FlightAbortedError, Held, Part
+from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.held import Held
+from jcache.reader.plan import Part
 
 __all__ = ["assemble", "missed", "part_bytes", "row_bytes"]
 
@@ -36,7 +38,7 @@ def assemble(row: Sequence[Part], served: dict[Part, bytes]) -> bytes | Exceptio
         start, stop, place, index, _ = row[0]
         if isinstance(place, Flight) and place.landed:
             whole = place.data[index]
-            if isinstance(whole, Exception) or (start == place.ranges[index][0] and stop - start >= len(whole)):
+            if isinstance(whole, Exception) or (start == place.ranges.starts[index] and stop - start >= len(whole)):
                 return whole
     pieces: list[bytes] = []
     for part in row:

@@ -2,7 +2,8 @@
 
 import os
 
-from jcache.reader.snapshot import Held, Snapshot
+from jcache.reader.held import Held
+from jcache.reader.snapshot import Snapshot
 
 __all__ = ["LENT_BYTES", "Lent"]
 

@@ -6,12 +6,12 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from jcache.journal import Journal, JournalError
 from jcache.origin import Info
-from jcache.reader.snapshot import Extent
+from jcache.vectors import Extents
 
 __all__ = ["Recorder", "Recording"]
 
@@ -45,15 +45,15 @@ class Recording:
 
     journal: Journal
     info: Info
-    extents: Sequence[Extent]
-    settled: Callable[[Sequence[Extent]], None]
+    extents: Extents
+    settled: Callable[[Extents], None]
     wanted: Callable[[], bool] = lambda: True
     admit: Callable[[int], bool] = lambda size_bytes: True  # noqa: ARG005
 
     @property
     def size_bytes(self) -> int:
         """How many bytes wait in memory."""
-        return sum(len(data) for _, data in self.extents)
+        return self.extents.size_bytes
 
 
 class Recorder:
@@ -261,10 +261,11 @@ class Recorder:
         extents = _joined([recording.extents for recording in batch if recording.wanted()])
 
         def append() -> None:
-            if not first.admit(sum(len(data) for _, data in extents)):
+            size_bytes = extents.size_bytes
+            if not first.admit(size_bytes):
                 return
             first.journal.append(first.info.version, first.info.details, extents)
-            self._recorded(sum(len(data) for _, data in extents))
+            self._recorded(size_bytes)
 
         if extents and time.monotonic() >= self._paused_until and not self._attempt(append):
             self._paused_until = time.monotonic() + self._rest_s
@@ -273,18 +274,18 @@ class Recorder:
             self._attempt(functools.partial(recording.settled, recording.extents))
 
 
-def _joined(recordings: Iterable[Sequence[Extent]]) -> list[Extent]:
+def _joined(recordings: Iterable[Extents]) -> Extents:
     """Return all extents in order, small single reads that follow one another as one.
 
     The ranges of a vector stay apart: they are read again one by one, by who asks for the same vector.
     """
-    out: list[Extent] = []
+    out = Extents()
     pieces: list[bytes | memoryview] = []
     end, size_bytes = -1, 0
 
     def close() -> None:
         if len(pieces) > 1:
-            out[-1] = (out[-1][0], b"".join(pieces))
+            out.data[-1] = b"".join(pieces)
         pieces.clear()
 
     for extents in recordings:
@@ -294,7 +295,7 @@ def _joined(recordings: Iterable[Sequence[Extent]]) -> list[Extent]:
             size_bytes += len(data)
         else:
             close()
-            out += extents
+            out.extend(extents)
             size_bytes = JOINED_BYTES
             if len(extents) == 1:
                 pieces.append(data)

@@ -10,23 +10,16 @@ from jcache.journal.table import Run
 from jcache.origin import Fetched, Info, Origin
 from jcache.ranges import Range, resolve
 from jcache.reader.assembly import assemble, missed, part_bytes, row_bytes
+from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.held import Held
 from jcache.reader.lent import Lent
-from jcache.reader.snapshot import (
-    END,
-    REPLACED,
-    Extent,
-    Flight,
-    FlightAbortedError,
-    Held,
-    Part,
-    Plan,
-    Snapshot,
-    to_origin,
-)
+from jcache.reader.plan import Part, Plan
+from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
 from jcache.reader.store import Host, Store
 from jcache.reader.validation import RESTARTS, Validation, as_origin_says, offline_message
 from jcache.reader.waiting import landed
 from jcache.reader.workers import CacheHungError
+from jcache.vectors import Extents, Vector
 
 __all__ = ["RemoteFile", "Span"]
 
@@ -106,7 +99,8 @@ class RemoteFile:
             return None
         size = snapshot.info.version.size_bytes
         view = snapshot.view
-        rows = snapshot.lookup([resolve(start, stop, size) for start, stop in spans])
+        # Resolved one by one, since mostly all are there or the first is not.
+        rows = snapshot.lookup(resolve(start, stop, size) for start, stop in spans)
         if rows is None:
             return None
         out = self._read_rows(rows, snapshot, view)
@@ -182,7 +176,7 @@ class RemoteFile:
         if snapshot is not None:
             self._record(snapshot, snapshot.use_taken())
 
-    def _record(self, snapshot: Snapshot, extents: list[Extent]) -> None:
+    def _record(self, snapshot: Snapshot, extents: Extents) -> None:
         """Hand over to record, where there is room for it just now."""
         if extents and not self._store.record(snapshot, extents, timeout_s=0):
             snapshot.settle(extents)
@@ -271,6 +265,7 @@ class RemoteFile:
         if snapshot.info is None and any((a or 0) < 0 or (b or 0) < 0 for a, b in spans):
             await self._validation.pin_by_stat(snapshot, origin)  # counted from the end: the size is needed first
         results: list[bytes | Exception | None] = [None] * len(spans)
+        spans = Vector.of(spans)
         todo = list(range(len(spans)))
         total = miss = 0
         # What a plan before the last one fetched: it may be in the journal by now, and is a miss all the same.
@@ -281,11 +276,13 @@ class RemoteFile:
             if plan.own is not None and lease is None:
                 continue
             rows = await self._carry_out(snapshot, origin, plan, lease)
-            if plan.is_plain and plan.own is not None and plan.own.landed and len(todo) == len(spans) and not fetched:
+            if plan.own is not None and plan.result is not None and len(todo) == len(spans) and not fetched:
                 # Each range was fetched as it is: its result is in its place.
-                results = list(rows)
-                total = miss = sum(len(row) for row in rows if isinstance(row, bytes))
-                break
+                total = plan.own.sizes(plan.result)[0]
+                if total:
+                    snapshot.deliver()
+                self._count(vector, len(spans), total, total, started_s)
+                return rows  # type: ignore[return-value]  # no None is among them
             again: list[int] = []
             for i, row, parts in zip(todo, rows, plan.parts, strict=True):
                 if row is None:
@@ -339,8 +336,8 @@ class RemoteFile:
         )
         if ahead:
             await self._store.record_in_time(snapshot, snapshot.use_ahead(ahead), room_s=ROOM_S)
-        if plan.is_plain and plan.own is not None and plan.own.landed and plan.own.ranges[-1][1] == plan.own.wanted[-1]:
-            return list(plan.own.data)
+        if plan.result is not None:
+            return list(plan.result)
         return [assemble(row, served) for row in plan.parts]
 
     async def _serve(self, snapshot: Snapshot, plan: Plan) -> dict[Part, bytes]:
@@ -403,7 +400,7 @@ class RemoteFile:
         room_s = max(ROOM_S, time.monotonic() - started_s)
         await self._store.record_in_time(snapshot, extents, room_s=room_s, lease=lease)
 
-    async def _fly(self, snapshot: Snapshot, origin: Origin, flight: Flight) -> list[Extent]:
+    async def _fly(self, snapshot: Snapshot, origin: Origin, flight: Flight) -> Extents:
         """Carry out a flight; return the extents to record. On any failure it is aborted and nothing recorded."""
         counters = self._host.counters
         try:
@@ -420,14 +417,7 @@ class RemoteFile:
                 raise
             finally:
                 self._host.recorder.fetching(-1)
-            nbytes = errors = ahead = 0
-            for (start, _), wanted, data in zip(flight.ranges, flight.wanted, fetched.data, strict=True):
-                if isinstance(data, Exception):
-                    errors += 1
-                else:
-                    nbytes += len(data)
-                    if start + len(data) > wanted:
-                        ahead += start + len(data) - wanted
+            nbytes, ahead, errors = flight.sizes(fetched.data)
             counters.origin(
                 requests=fetched.requests,
                 nbytes=nbytes,
@@ -523,14 +513,12 @@ class RemoteFile:
             counters.read(total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s)
 
 
-def in_file(spans: Sequence[Span], chosen: Sequence[int], version: Version | None) -> list[Range]:
+def in_file(spans: Vector, chosen: Sequence[int], version: Version | None) -> Vector:
     """Return the chosen spans as byte ranges, cut at the end of the file where its size is known."""
+    chosen_spans = spans if len(chosen) == len(spans) else Vector.of(spans[i] for i in chosen)
     if version is None:
-        return [(spans[i][0] or 0, END if (stop := spans[i][1]) is None else stop) for i in chosen]
-    size = version.size_bytes
-    return [
-        (start, stop)
-        if start is not None and stop is not None and 0 <= start <= stop <= size
-        else resolve(start, stop, size)
-        for start, stop in (spans if len(chosen) == len(spans) else [spans[i] for i in chosen])
-    ]
+        stops: Sequence[int | None] = chosen_spans.stops
+        return Vector([start or 0 for start in chosen_spans.starts], [END if stop is None else stop for stop in stops])
+    if chosen_spans.is_ascending and chosen_spans.stops[-1] <= version.size_bytes:
+        return chosen_spans
+    return Vector.of(resolve(start, stop, version.size_bytes) for start, stop in chosen_spans)

@@ -5,120 +5,27 @@ A vector is planned against a snapshot: each requested range is cut into parts t
 state changes happen under one lock with no I/O inside, so that tasks on several event loops and threads share it.
 """
 
-import asyncio
-import contextlib
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version, View
 from jcache.journal.table import Run
 from jcache.origin import Fetched, Info, OriginRange
-from jcache.reader.intervals import IntervalMap
+from jcache.ranges import Range
+from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.held import Held
+from jcache.reader.intervals import Comb, IntervalMap
+from jcache.reader.plan import Part, Plan
+from jcache.vectors import Extents, Vector
 
-__all__ = ["END", "REPLACED", "Flight", "FlightAbortedError", "Held", "Part", "Plan", "Snapshot"]
+__all__ = ["END", "REPLACED", "Extent", "Flight", "FlightAbortedError", "Snapshot", "agrees", "to_origin"]
+
+Extent = tuple[int, bytes | memoryview]
 
 # Where a range ends that is asked for before the size is known.
 END = 2**63 - 1
 REPLACED = "the remote file was replaced while it was being read; reading it again starts with the new version"
-
-Extent = tuple[int, bytes | memoryview]
-
-
-class FlightAbortedError(Exception):
-    """The task that was fetching these bytes was cancelled; whoever waited for them plans again."""
-
-
-class Flight:
-    """One vectored request to the origin that is under way.
-
-    Attributes:
-        ranges: What it fetches.
-        wanted: For each range where the part ends that somebody asked for; what lies behind it is read ahead.
-        data: For each range its bytes or the exception that it met, once `done`.
-        done: Resolved when the flight has landed, or was given up.
-        landed: Whether it was carried out, so that `data` is complete.
-        loop: The event loop that carries it out.
-    """
-
-    __slots__ = ("data", "done", "landed", "loop", "ranges", "wanted")
-
-    def __init__(self) -> None:
-        self.ranges: list[tuple[int, int]] = []
-        self.wanted: list[int] = []
-        self.data: list[bytes | Exception] = []
-        self.landed = False
-        self.done: Future[None] = Future()
-        # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
-        self.done.set_running_or_notify_cancel()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        with contextlib.suppress(RuntimeError):
-            self.loop = asyncio.get_running_loop()
-
-    def bytes_of(self, start: int, stop: int, index: int) -> bytes:
-        """Return [start, stop) out of range `index` (shorter at the end of the file); raise what that range met."""
-        data = self.data[index]
-        if isinstance(data, Exception):
-            raise data
-        first = self.ranges[index][0]
-        if start == first and stop - first >= len(data):
-            return data
-        return data[start - first : stop - first]
-
-
-class Held:
-    """Bytes in memory: on their way into the journal, or read ahead of the application and not yet asked for.
-
-    Attributes:
-        start: Where they begin.
-        data: The bytes.
-        ahead: Whether they were read ahead.
-        record: Whether they may enter the journal.
-        taken: Of what was read ahead, where the part ends that was taken in small steps and is still to be recorded.
-    """
-
-    __slots__ = ("ahead", "data", "record", "start", "taken")
-
-    def __init__(self, start: int, data: bytes | memoryview, *, ahead: bool, record: bool = True) -> None:
-        self.start = start
-        self.data = data
-        self.ahead = ahead
-        self.record = record
-        self.taken = start
-
-    def bytes_of(self, start: int, stop: int) -> bytes:
-        """Return [start, stop), which lies inside."""
-        if isinstance(self.data, bytes) and start == self.start and stop - start == len(self.data):
-            return self.data
-        return bytes(self.data[start - self.start : stop - self.start])
-
-
-# start, stop, where the bytes are, and what that place wants to know: a run of the journal its first and last row,
-# a flight the index of the range.
-Part = tuple[int, int, Run | Held | Flight, int, int]
-
-
-@dataclass(slots=True)
-class Plan:
-    """Where the bytes of each range come from.
-
-    Attributes:
-        parts: For each range its parts, in order.
-        own: The flight that the planner must now carry out; None where nothing is missing.
-        others: Flights of other tasks that hold some of the bytes.
-        has_hits: Whether any part lies in the journal.
-        has_ahead: Whether any part was read ahead.
-        is_plain: Whether each range is one gap, and so one range of `own`, in the same order.
-    """
-
-    parts: list[list[Part]] = field(default_factory=list)
-    own: Flight | None = None
-    others: set[Flight] = field(default_factory=set)
-    has_hits: bool = False
-    has_ahead: bool = False
-    is_plain: bool = False
 
 
 class Snapshot:
@@ -180,7 +87,7 @@ class Snapshot:
 
     # -- planning -------------------------------------------------------------------------------------------
 
-    def lookup(self, ranges: Sequence[tuple[int, int]]) -> list[list[Part]] | None:
+    def lookup(self, ranges: Iterable[Range]) -> list[list[Part]] | None:
         """Return the parts of all ranges where journal and memory have every byte of them, else None."""
         out: list[list[Part]] = []
         with self.lock:
@@ -193,7 +100,7 @@ class Snapshot:
             self.used_journal = True
         return out
 
-    def plan(self, ranges: Sequence[tuple[int, int]], *, ahead_bytes: int = 0) -> Plan:
+    def plan(self, ranges: Sequence[Range], *, ahead_bytes: int = 0) -> Plan:
         """Plan a vector and claim its gaps.
 
         Args:
@@ -203,22 +110,25 @@ class Snapshot:
         Returns:
             The plan. Where `own` is set, the caller must call `land` or `abort` with it.
         """
-        plan = Plan()
+        ranges = Vector.of(ranges)
+        is_ascending = ranges.is_ascending
         with self.lock:
-            if is_ascending(ranges) and self._is_clear(ranges[0][0], ranges[-1][1]):
-                plan.own = flight = Flight()
-                flight.ranges = list(ranges)
-                flight.wanted = [stop for _, stop in ranges]
-                self._flights.add_all([(start, stop, (flight, i)) for i, (start, stop) in enumerate(ranges)])
-                plan.parts = [[(start, stop, flight, i, 0)] for i, (start, stop) in enumerate(ranges)]
-                plan.is_plain = True
+            if is_ascending and self._is_clear(ranges.starts[0], ranges.stops[-1]):
+                # As a whole: thousands of ranges of a few bytes would cost more than the origin takes for them.
+                flight = Flight(ranges)
+                plan = Plan(flight)
+                if len(ranges) > 1:
+                    self._flights.add_comb(Comb(ranges, flight, lambda i: (flight, i)))
+                else:
+                    self._flights.add(ranges.starts[0], ranges.stops[0], (flight, 0))
             else:
+                plan = Plan()
                 self._plan(ranges, plan)
             if ahead_bytes and plan.own is not None and ranges:
-                self._extend(plan.own, ranges[-1][1], ahead_bytes)
+                self._extend(plan.own, ranges.stops[-1], ahead_bytes)
         return plan
 
-    def _plan(self, ranges: Sequence[tuple[int, int]], plan: Plan) -> None:
+    def _plan(self, ranges: Vector, plan: Plan) -> None:
         for start, stop in ranges:
             row: list[Part] = []
             for part in self._find(start, stop):
@@ -248,7 +158,7 @@ class Snapshot:
             stop = self._free_until(start, stop)
             if stop <= start:
                 return None
-            flight.ranges.append((start, stop))
+            flight.ranges.append(start, stop)
             flight.wanted.append(start)
             self._flights.add(start, stop, (flight, 0))
         return flight
@@ -284,20 +194,21 @@ class Snapshot:
                 if plan.own is None:
                     plan.own = Flight()
                 flight, index = plan.own, len(plan.own.ranges)
-                flight.ranges.append((a, b))
+                flight.ranges.append(a, b)
                 flight.wanted.append(b)
                 self._flights.add(a, b, (flight, index))
             row.append((a, b, flight, index, 0))
 
     def _extend(self, flight: Flight, stop: int, ahead_bytes: int) -> None:
-        if flight.ranges[-1][1] != stop or self.info is None:
+        starts, stops = flight.ranges.starts, flight.ranges.stops
+        if stops[-1] != stop or self.info is None:
             return
         end = self._free_until(stop, stop + ahead_bytes)
         if end > stop:
-            start = flight.ranges[-1][0]
-            self._flights.remove(start)
-            flight.ranges[-1] = (start, end)
-            self._flights.add(start, end, (flight, len(flight.ranges) - 1))
+            self._flights.remove(starts[-1])
+            # Other columns: those that there are may be the caller's.
+            flight.ranges = Vector(starts, [*stops[:-1], end])
+            self._flights.add(starts[-1], end, (flight, len(starts) - 1))
 
     def _free_until(self, start: int, stop: int) -> int:
         if self.info is None:
@@ -322,7 +233,7 @@ class Snapshot:
             elif not agrees(self.info.version, info.version):
                 raise OriginChangedError(REPLACED)
 
-    def land(self, flight: Flight, fetched: Fetched, *, record: bool) -> list[Extent]:
+    def land(self, flight: Flight, fetched: Fetched, *, record: bool) -> Extents:
         """Take in what a flight brought and wake those who wait for it.
 
         Args:
@@ -335,49 +246,63 @@ class Snapshot:
             them: they stay held until somebody asks for them.
         """
         size = None if self.info is None or fetched.info is None else self.info.version.size_bytes
-        extents: list[Extent] = []
-        data = fetched.data
-        if size is not None and is_exact(flight, data, size):
-            with self.lock:
-                if flight.done.done():
-                    return []
-                begins = [start for start, _ in flight.ranges]
-                self._flights.remove_all(begins)
-                if record:
-                    extents = list(zip(begins, data, strict=True))  # type: ignore[arg-type]  # no exception is among them
-                    self._held.add_all(
-                        [(start, start + len(body), Held(start, body, ahead=False)) for start, body in extents]
-                    )
-                flight.data = data
-                flight.landed = True
-                flight.done.set_result(None)
-            return extents
-        parts = list(zip(flight.ranges, flight.wanted, fetched.data, strict=True))
+        ranges, data = flight.ranges, fetched.data
+        is_whole = size is not None and flight.brought(data) and ranges.is_ascending and ranges.stops[-1] <= size
         with self.lock:
             if flight.done.done():
-                return []  # given up by somebody else, and its ranges may be under way again
-            self._flights.remove_all([start for start, _ in flight.ranges])
-            for (start, stop), wanted, body in parts:
-                if isinstance(body, Exception):
-                    flight.data.append(body)
-                    continue
-                if size is not None and len(body) != max(min(stop, size) - start, 0):
-                    msg = f"origin sent {len(body)} of {min(stop, size) - start} bytes at offset {start}"
-                    flight.data.append(ShortReadError(msg))
-                    continue
-                flight.data.append(body)
-                asked = wanted - start
-                asked_for: bytes | memoryview = body
-                if asked < len(body):
-                    rest = memoryview(body)[asked:]
-                    self._held.add(wanted, start + len(body), Held(wanted, rest, ahead=True, record=record))
-                    asked_for = memoryview(body)[:asked]
-                if record and asked_for:
-                    self._held.add(start, start + len(asked_for), Held(start, asked_for, ahead=False))
-                    extents.append((start, asked_for))
+                return Extents()  # given up by somebody else, and its ranges may be under way again
+            if is_whole:
+                self._end(flight)
+                extents = self._hold(ranges, Extents(ranges.starts, data)) if record else Extents()  # type: ignore[arg-type]
+                flight.data = data
+            else:
+                parts = list(zip(ranges, flight.wanted, data, strict=True))
+                self._end(flight)
+                flight.data, extents = self._take_in(parts, size, record=record)
             flight.landed = True
             flight.done.set_result(None)
         return extents
+
+    def _end(self, flight: Flight) -> None:
+        """Nothing of a flight is under way any more."""
+        starts = flight.ranges.starts
+        if starts and not self._flights.remove_comb(starts[0], flight):
+            self._flights.remove_all(starts)
+
+    def _hold(self, ranges: Vector, extents: Extents) -> Extents:
+        """Hold extents until they are recorded, which have exactly these ranges."""
+        starts, data = extents.starts, extents.data
+        if len(starts) == 1:
+            self._held.add(starts[0], ranges.stops[0], Held(starts[0], data[0], ahead=False))
+        else:
+            self._held.add_comb(Comb(ranges, extents, lambda i: Held(starts[i], data[i], ahead=False)))
+        return extents
+
+    def _take_in(
+        self, parts: Sequence[tuple[Range, int, bytes | Exception]], size: int | None, *, record: bool
+    ) -> tuple[list[bytes | Exception], Extents]:
+        """Take in range by range: return what each brought, and the extents to record."""
+        out: list[bytes | Exception] = []
+        extents = Extents()
+        for (start, stop), wanted, body in parts:
+            if isinstance(body, Exception):
+                out.append(body)
+                continue
+            if size is not None and len(body) != max(min(stop, size) - start, 0):
+                msg = f"origin sent {len(body)} of {min(stop, size) - start} bytes at offset {start}"
+                out.append(ShortReadError(msg))
+                continue
+            out.append(body)
+            asked = wanted - start
+            asked_for: bytes | memoryview = body
+            if asked < len(body):
+                rest = memoryview(body)[asked:]
+                self._held.add(wanted, start + len(body), Held(wanted, rest, ahead=True, record=record))
+                asked_for = memoryview(body)[:asked]
+            if record and asked_for:
+                self._held.add(start, start + len(asked_for), Held(start, asked_for, ahead=False))
+                extents.append(start, asked_for)
+        return out, extents
 
     def abort(self, flight: Flight, error: Exception) -> None:
         """Give up a flight: those who wait for it meet `error`, and its bytes are gaps again.
@@ -387,17 +312,21 @@ class Snapshot:
         with self.lock:
             if flight.done.done():
                 return
-            self._flights.remove_all([start for start, _ in flight.ranges])
+            self._end(flight)
             flight.done.set_exception(error)
 
-    def settle(self, extents: Sequence[Extent]) -> None:
+    def settle(self, extents: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Release held bytes: the journal has them now, or never will."""
+        extents = Extents.of(extents)
+        if not extents:
+            return
         with self.lock:
             # By identity: these bytes may have been released before, and fetched again.
-            get = self._held.get
-            self._held.remove_all(
-                [start for start, data in extents if (held := get(start)) is not None and held.data is data]
-            )
+            if not self._held.remove_comb(extents.starts[0], extents):
+                get = self._held.get
+                self._held.remove_all(
+                    [start for start, data in extents if (held := get(start)) is not None and held.data is data]
+                )
 
     def go_without_journal(self) -> bool:
         """Use and record nothing more of this version; return False, and change nothing, where any of it was used."""
@@ -409,9 +338,9 @@ class Snapshot:
             self._held.clear()
             return True
 
-    def use_ahead(self, used: Sequence[Part]) -> list[Extent]:
+    def use_ahead(self, used: Sequence[Part]) -> Extents:
         """Turn read-ahead bytes that the application has now asked for into extents to record."""
-        extents: list[Extent] = []
+        extents = Extents()
         with self.lock:
             for start, stop, _, _, _ in used:
                 for a, b, held in self._held.find(start, stop):
@@ -419,7 +348,7 @@ class Snapshot:
                         self._cut(held, a, b, extents)
         return extents
 
-    def _cut(self, held: Held, start: int, stop: int, extents: list[Extent]) -> None:
+    def _cut(self, held: Held, start: int, stop: int, extents: Extents) -> None:
         """Cut what was taken of a piece, and [start, stop), out of what is ahead; add them to the extents to record."""
         end, taken = held.start + len(held.data), held.taken
         start, stop = max(start, taken), max(stop, taken)
@@ -429,19 +358,19 @@ class Snapshot:
                 piece = memoryview(held.data)[c - held.start : d - held.start]
                 self._held.add(c, d, Held(c, piece, ahead=ahead, record=held.record))
                 if not ahead:
-                    extents.append((c, piece))
+                    extents.append(c, piece)
 
-    def drop_ahead(self, start: int = 0, stop: int = END) -> tuple[int, list[Extent]]:
+    def drop_ahead(self, start: int = 0, stop: int = END) -> tuple[int, Extents]:
         """Forget what was read ahead in pieces that reach into [start, stop) and never asked for.
 
         Returns:
             How many bytes nobody asked for, and the extents to record of those that were taken.
         """
         unused = 0
-        extents: list[Extent] = []
+        extents = Extents()
         with self.lock:
-            for _, _, held in self._held.find(start, stop):
-                if held is not None and held.ahead:
+            for _, _, held in self._held.singles(start, stop):
+                if held.ahead:
                     self._cut(held, held.taken, held.taken, extents)
                     self._held.remove(held.taken)
                     unused += held.start + len(held.data) - held.taken
@@ -463,11 +392,11 @@ class Snapshot:
             held.taken = stop
             return True
 
-    def use_taken(self) -> list[Extent]:
+    def use_taken(self) -> Extents:
         """Turn what was taken into extents to record."""
-        extents: list[Extent] = []
+        extents = Extents()
         with self.lock:
-            for _, _, held in self._held:
+            for _, _, held in self._held.singles(0, END):
                 if held.taken > held.start:
                     self._cut(held, held.taken, held.taken, extents)
         return extents
@@ -480,26 +409,8 @@ def agrees(known: Version, seen: Version) -> bool:
     return known.size_bytes == seen.size_bytes
 
 
-def is_ascending(ranges: Sequence[tuple[int, int]]) -> bool:
-    """Whether ranges are in ascending order, disjoint, and none is empty; False where there are none."""
-    at = -1
-    for start, stop in ranges:
-        if start < at or stop <= start:
-            return False
-        at = stop
-    return at >= 0
-
-
-def is_exact(flight: Flight, data: Sequence[bytes | Exception], size_bytes: int) -> bool:
-    """Whether an origin sent exactly what a flight wanted, in ascending order, nothing ahead, nothing short."""
-    if len(data) != len(flight.ranges) or not is_ascending(flight.ranges) or flight.ranges[-1][1] > size_bytes:
-        return False
-    for (start, stop), wanted, body in zip(flight.ranges, flight.wanted, data, strict=True):
-        if wanted != stop or type(body) is not bytes or len(body) != stop - start:
-            return False
-    return True
-
-
-def to_origin(ranges: Sequence[tuple[int, int]]) -> list[OriginRange]:
+def to_origin(ranges: Vector) -> Sequence[OriginRange]:
     """Return ranges as an origin takes them: None for an end that is not known."""
+    if END not in ranges.stops:
+        return ranges
     return [(start, None if stop == END else stop) for start, stop in ranges]

@@ -15,9 +15,10 @@ from jcache.locks import pauses
 from jcache.origin import Info
 from jcache.ranges import Range
 from jcache.reader.recorder import Recorder, Recording
-from jcache.reader.snapshot import END, Extent, Snapshot
+from jcache.reader.snapshot import END, Snapshot
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
+from jcache.vectors import Extents
 
 __all__ = ["Host", "Store"]
 
@@ -230,9 +231,7 @@ class Store:
 
     # -- recording ------------------------------------------------------------------------------------------
 
-    def record(
-        self, snapshot: Snapshot, extents: list[Extent], *, timeout_s: float, lease: "Lease | None" = None
-    ) -> bool:
+    def record(self, snapshot: Snapshot, extents: Extents, *, timeout_s: float, lease: "Lease | None" = None) -> bool:
         """Queue extents of a snapshot's version for recording.
 
         Args:
@@ -253,7 +252,7 @@ class Store:
         if self._storable is None or self._storable[0] is not info:
             self._storable = info, Info(info.version, storable(info.details))
 
-        def settled(recorded: Sequence[Extent]) -> None:
+        def settled(recorded: Extents) -> None:
             snapshot.settle(recorded)
             if lease is not None:
                 self._release_here(lease)
@@ -263,7 +262,7 @@ class Store:
         return self._host.recorder.submit(recording, timeout_s=timeout_s, urgent=urgent)
 
     async def record_in_time(
-        self, snapshot: Snapshot, extents: list[Extent], *, room_s: float, lease: "Lease | None" = None
+        self, snapshot: Snapshot, extents: Extents, *, room_s: float, lease: "Lease | None" = None
     ) -> None:
         """Queue extents, waiting for room at most `room_s` seconds; without room they go unrecorded."""
         if self.record(snapshot, extents, timeout_s=0, lease=lease):

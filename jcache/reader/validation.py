@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
 from jcache.origin import Info, Origin
-from jcache.reader.snapshot import REPLACED, Flight, FlightAbortedError, Snapshot, agrees
+from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.snapshot import REPLACED, Snapshot, agrees
 from jcache.reader.store import Host, Store
 from jcache.reader.waiting import landed
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from concurrent.futures import Future
 
-from jcache.reader.snapshot import Flight
+from jcache.reader.flight import Flight
 
 __all__ = ["Patience", "landed"]
 

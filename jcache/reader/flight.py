@@ -1,0 +1,80 @@
+"""A vectored request to the origin that is under way, and whoever waits for it."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from jcache.vectors import Vector
+
+__all__ = ["Flight", "FlightAbortedError"]
+
+
+class FlightAbortedError(Exception):
+    """The task that was fetching these bytes was cancelled; whoever waited for them plans again."""
+
+
+class Flight:
+    """One vectored request to the origin that is under way.
+
+    Attributes:
+        ranges: What it fetches.
+        wanted: For each range where the part ends that somebody asked for; what lies behind it is read ahead.
+        data: For each range its bytes or the exception that it met, once `done`.
+        done: Resolved when the flight has landed, or was given up.
+        landed: Whether it was carried out, so that `data` is complete.
+        loop: The event loop that carries it out.
+    """
+
+    __slots__ = ("data", "done", "landed", "loop", "ranges", "wanted")
+
+    def __init__(self, ranges: Vector | None = None) -> None:
+        """Prepare a flight.
+
+        Args:
+            ranges: What somebody asked for; none for now.
+        """
+        self.ranges = Vector([], []) if ranges is None else ranges
+        self.wanted = list(self.ranges.stops)
+        self.data: Sequence[bytes | Exception] = []
+        self.landed = False
+        self.done: Future[None] = Future()
+        # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
+        self.done.set_running_or_notify_cancel()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.suppress(RuntimeError):
+            self.loop = asyncio.get_running_loop()
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether anything of it is read ahead."""
+        return self.wanted != self.ranges.stops
+
+    def brought(self, data: Sequence[bytes | Exception]) -> bool:
+        """Whether this is what was wanted: all the bytes of each range, nothing ahead, nothing short, no exception."""
+        return (
+            set(map(type, data)) == {bytes}
+            and list(map(len, data)) == self.ranges.lengths()  # type: ignore[arg-type]  # no exception is among them
+            and not self.is_extended
+        )
+
+    def sizes(self, data: Sequence[bytes | Exception]) -> tuple[int, int, int]:
+        """Return of what the origin sent how many bytes it is, how many of them ahead, and how many ranges failed."""
+        bodies = data if set(map(type, data)) == {bytes} else [body for body in data if isinstance(body, bytes)]
+        nbytes = sum(map(len, bodies))  # type: ignore[arg-type]  # no exception is among them
+        ahead = 0
+        if self.is_extended:
+            for start, wanted, body in zip(self.ranges.starts, self.wanted, data, strict=True):
+                if isinstance(body, bytes) and start + len(body) > wanted:
+                    ahead += start + len(body) - wanted
+        return nbytes, ahead, len(data) - len(bodies)
+
+    def bytes_of(self, start: int, stop: int, index: int) -> bytes:
+        """Return [start, stop) out of range `index` (shorter at the end of the file); raise what that range met."""
+        data = self.data[index]
+        if isinstance(data, Exception):
+            raise data
+        first = self.ranges.starts[index]
+        if start == first and stop - first >= len(data):
+            return data
+        return data[start - first : stop - first]
