@@ -104,6 +104,25 @@ def test_every_command_has_help_and_is_explained() -> None:
     assert max(map(len, CliRunner().invoke(main, ["--help"]).output.splitlines())) <= 80
 
 
+def test_exit_codes_are_those_that_the_help_names() -> None:
+    lines = (ROOT / "docs" / "commands.md").read_text().splitlines()
+    for name in COMMANDS:
+        codes = exit_codes(name)
+        if name == "run":  # has those of the command that it runs
+            assert {f"| {code.replace('*', 'any')} | {meaning} |" for code, meaning in codes.items()} <= set(lines)
+            assert len(codes) == 4
+        else:
+            assert {"0", "2"} <= set(codes) <= {"0", "1", "2"}
+            assert f"| `jcache {name}` | {codes['0']} | {codes.get('1', '-')} | {codes['2']} |" in lines
+
+
+def exit_codes(name: str) -> dict[str, str]:
+    """What a command's help says of its exit codes, each on a line of its own."""
+    text = CliRunner().invoke(main, [name, "--help"], prog_name="jcache").output
+    section = text.partition("Exit codes:\n")[2].partition("\n\n")[0]
+    return dict(line.split(maxsplit=1) for line in section.splitlines())
+
+
 def test_commands_and_settings_that_are_named_exist() -> None:
     settings = {setting.variable for setting in SETTINGS}
     for document in DOCS:

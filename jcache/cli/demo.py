@@ -19,8 +19,17 @@ _EQUAL = {True: "yes", False: "NO", None: "-"}
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(100, 1_000_000), default=15_000, show_default=True, help="Events a file.")
-@click.option("--files", type=click.IntRange(1, 100), default=4, show_default=True, help="Number of files.")
+@click.option(
+    "--events",
+    type=click.IntRange(100, 1_000_000),
+    default=15_000,
+    show_default=True,
+    metavar="N",
+    help="Events a file.",
+)
+@click.option(
+    "--files", type=click.IntRange(1, 100), default=4, show_default=True, metavar="N", help="Number of files."
+)
 @click.option(
     "--format",
     "formats",
@@ -58,7 +67,11 @@ def demo(
     top-quark pairs over seven of the columns in fresh processes: without the cache, cold, warm, with more columns, and
     warm with the origin stopped. The analysis is plain uproot.
 
-    Exit code 0 only when all runs give the same results and the warm run takes no byte from the origin.
+    \b
+    Exit codes:
+      0  all runs gave the same results, and the warm run took no byte from the origin
+      1  they did not, or the demonstration could not be set up; the message says why
+      2  an option is wrong
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

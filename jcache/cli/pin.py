@@ -48,7 +48,7 @@ def pin(
     \b
     Exit codes:
       0  done
-      1  --remove: something was not pinned
+      1  --remove: something was not pinned; or the pins could not be written
       2  the cache directory or a value is wrong
     """
     root, config = existing_cache(directory)

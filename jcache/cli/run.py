@@ -12,13 +12,14 @@ import click
 
 from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
+from jcache.cli.errors import WrongInputError
 from jcache.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes for a command that did not run, as shells and `env` have them."""
 
 # What others send to the process that they started and mean for the work it does.
@@ -64,7 +65,7 @@ def run(
 
     \b
     Exit codes:
-      CMD's own; 128+n where signal n ended it
+      *    CMD's own; 128+n where signal n ended it
       2    an option or a setting is wrong; CMD was not started
       126  CMD cannot be run
       127  CMD was not found
@@ -80,13 +81,13 @@ def run(
     }
     environ.update({name: value for name, value in options.items() if value is not None})
     if not environ.get("JCACHE_DIR"):
-        raise click.UsageError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+        raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
     # The command's processes may run in other directories.
     environ["JCACHE_DIR"] = os.path.abspath(os.path.expanduser(environ["JCACHE_DIR"]))
     try:
         config = Config.from_environ(environ)
     except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        raise WrongInputError(str(error)) from None
     job = Job.begin(environ, command=config.appname or _name(command))
     try:
         code = _run(command, environ)
