@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from report_samples import ttbar_report
 
 from jcache.cli import main
 from jcache.cli.group import COMMANDS
 from jcache.config import SETTINGS
+from jcache.report.rows import groups
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -102,6 +105,23 @@ def test_every_command_has_help_and_is_explained() -> None:
         assert result.output.startswith(f"Usage: jcache {name} ")
         assert f"`jcache {name}" in explained or f"jcache {name} " in explained, f"jcache {name} is nowhere explained"
     assert max(map(len, CliRunner().invoke(main, ["--help"]).output.splitlines())) <= 80
+
+
+def test_every_line_of_a_report_is_explained() -> None:
+    report = ttbar_report(warm=1.5)
+    origin = replace(report.origin, errors=1, retries=1, prefetch_bytes=2, prefetch_unused_bytes=1)
+    cache = replace(report.cache, damaged_extents=1, failures=1)
+    read = replace(report.read, bytes=report.read.bytes + 1, bypass_bytes=1)
+    labels = [row[0] for group in groups(replace(report, origin=origin, cache=cache, read=read)) for row in group]
+    assert len(labels) == 37
+    table = (ROOT / "docs" / "howto" / "read-a-report.md").read_text().partition("## What the numbers mean")[2]
+    explained = [
+        label
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for label in re.findall(r"`([^`]+)`", line.split("|")[1])
+    ]
+    assert explained == labels
 
 
 def test_exit_codes_are_those_that_the_help_names() -> None:
