@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import getpass
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -418,6 +421,30 @@ def sshd(directory: Path) -> Iterator[dict[str, Any]]:
         log.close()
         if made:
             place.rmdir()
+
+
+def test_the_documented_batch_systems_get_a_job_that_starts_workers() -> None:
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    text = (Path(__file__).parent.parent / "docs" / "howto" / "dask.md").read_text()
+    blocks = map(textwrap.dedent, re.findall(r"(?:^(?: {4}.*)?\n)+", text, re.MULTILINE))
+    calls = [
+        node
+        for block in blocks
+        if "from dask_jobqueue import" in block
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Cluster")
+    ]
+    scripts = {}
+    for call in calls:
+        options = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        scheduler = {"dashboard_address": None, "host": "127.0.0.1", "port": 0}
+        with getattr(jobqueue, call.func.id)(**options, scheduler_options=scheduler) as cluster:
+            scripts[call.func.id] = cluster.job_script()
+    assert set(scripts) == {"HTCondorCluster", "SLURMCluster"}
+    assert all("/shared/venv/bin/python -m distributed.cli.dask_worker" in script for script in scripts.values())
+    assert 'MY.JobFlavour = "workday"' in scripts["HTCondorCluster"]
+    assert "#SBATCH -t 02:00:00" in scripts["SLURMCluster"]
+    assert "--nworkers 8 --nanny --death-timeout 60 --lifetime 110m --lifetime-stagger 5m" in scripts["SLURMCluster"]
 
 
 @pytest.mark.slow
