@@ -1,6 +1,7 @@
 """File objects that read exactly what is asked, and ahead where reading is sequential."""
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
@@ -253,7 +254,8 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         """Close the file; what was read ahead and never asked for is dropped."""
         if not self.closed:
             self._buffer = self._block = b""
-            if self._window.ahead_until:
+            # One that was never closed is when the interpreter is taken down: the session has ended by then.
+            if self._window.ahead_until and not sys.is_finalizing():
                 self._leave(self._window.next, self._window.ahead_until)
         super().close()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from conftest import RunPython
     from servers import ScriptedOrigin
 
     from jcache.session import Session
@@ -339,6 +340,20 @@ def test_open_files_survive_deactivation_or_say_so(active: Callable[..., Session
     deactivate()
     assert file.read(10) == DATA[10:20]
     file.close()
+
+
+def test_a_file_that_is_never_closed_ends_with_the_process(run_python: RunPython, http_origin: ScriptedOrigin) -> None:
+    http_origin.put("f", DATA)
+    code = """
+import fsspec, sys
+file = fsspec.open(sys.argv[1]).open()
+assert sum(len(file.read(3000)) for _ in range(20)) == 60_000
+"""
+    cold = run_python(code, http_origin.url("f"))
+    assert "Traceback" not in cold.stderr, cold.stderr
+    warm = run_python(code, http_origin.url("f"))
+    assert "Traceback" not in warm.stderr, warm.stderr
+    assert warm.report["read"]["hit_bytes"] == 60_000
 
 
 class Copying(SlowFileSystem):
