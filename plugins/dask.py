@@ -33,10 +33,10 @@ from jcache.report.job import JobTitle
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError, from_counters
 from jcache.report.redact import redact
-from jcache_plugins.settings import checked, config_of, program
+from jcache_plugins.settings import checked, config_of, export, program
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
 __all__ = ["JCachePlugin", "jcache_report"]
 
@@ -142,7 +142,8 @@ class _Process:
     owned: bool = False
     """Whether the session was begun here, and is to be ended here."""
     times: tuple[float, float] = (0.0, 0.0)
-    environ: str | None = None
+    restore: Callable[[], None] | None = None
+    """Puts the environment back."""
 
     def make_way(self, plugin: JCachePlugin) -> Config:
         """Return a plug-in's settings on this worker, and end the session of what it replaces: the parts with I/O.
@@ -186,9 +187,20 @@ class _Process:
         return running
 
     def _begin(self, plugin: JCachePlugin, config: Config) -> None:
-        self.environ = os.environ.get(VARIABLE)
-        # Of a job without a root, which prints nothing here: the client has the report. What tasks start belongs to it.
+        # Processes that tasks start cache as well. They belong to a job without a root, which prints nothing here: the
+        # client has the report.
+        before = os.environ.get(VARIABLE)
+        put_back = export(plugin.variables)
         os.environ[VARIABLE] = f"{plugin.run} command - 0 0 {config.appname}"
+
+        def restore() -> None:
+            put_back()
+            if before is None:
+                os.environ.pop(VARIABLE, None)
+            else:
+                os.environ[VARIABLE] = before
+
+        self.restore = restore
         times = os.times()
         self.times = (times.user, times.system)
         activate.activate(config)
@@ -207,10 +219,9 @@ class _Process:
             return
         self.owned = False
         activate.deactivate()
-        if self.environ is None:
-            os.environ.pop(VARIABLE, None)
-        else:
-            os.environ[VARIABLE] = self.environ
+        restore, self.restore = self.restore, None
+        if restore is not None:
+            restore()
 
 
 _process = _Process()

@@ -21,7 +21,7 @@ from jcache.counters import Counters
 from jcache.report.display import ShownReport, shown
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError, from_counters
-from jcache_plugins.settings import checked, config_of, program
+from jcache_plugins.settings import checked, config_of, export, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +61,9 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
         super().__init__(shell)
         self._times = (0.0, 0.0)
         self._last: ShownReport | None = None
+        # What processes that this one starts are given, and what takes it back.
+        self._given: dict[str, str] = {}
+        self._restore: Callable[[], None] | None = None
 
     @line_cell_magic  # type: ignore[untyped-decorator]  # as above
     def jcache(self, line: str, cell: str | None = None) -> ShownReport | None:
@@ -89,16 +92,20 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
 
     def _on(self, words: list[str]) -> None:
         directory = next((word for word in words[:1] if "=" not in word), None)
-        settings: dict[str, object] = {"appname": program(), "dir": directory}
+        settings: dict[str, object] = {"dir": directory}
         for word in words[directory is not None :]:
             name, equals, value = word.partition("=")
             if not equals:
                 raise UsageError(f"{word!r} is not NAME=VALUE, such as validate=never\n{USAGE}")
             settings[name] = value
+        self._take_back()  # settings of an earlier `on` are no longer the environment's
         try:
+            given = checked(settings)
             # At the kernel's end nobody is there to read a report on stderr.
-            config = config_of(checked({"summary": False, **settings}), os.environ)
+            mine = checked({"appname": program(), "summary": False, **settings})
+            config = config_of(mine, os.environ)
         except (ConfigError, TypeError) as error:
+            self._give(self._given)
             raise UsageError(str(error)) from None
         running = session.current()
         if running is not None and running.config.dir is not None and running.config != config:
@@ -108,7 +115,8 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
             activate.deactivate()
             times = os.times()
             self._times = (times.user, times.system)
-            activate.activate(config)
+            activate.activate(config).cache()  # so that what is wrong with it is said now
+        self._give(given)
         print(_state())  # noqa: T201 - the cell's output
 
     def _off(self) -> ShownReport | None:
@@ -120,7 +128,20 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
         running.close()  # what waits to be recorded is counted then
         self._last = self._report(complete=True)
         activate.deactivate()
+        self._take_back()
+        self._given = {}
         return self._last
+
+    def _give(self, variables: dict[str, str]) -> None:
+        """Have the processes that are started from now on cache as this one does."""
+        self._given = variables
+        self._restore = export(variables)
+
+    def _take_back(self) -> None:
+        """Have the processes that are started from now on run as the environment said before."""
+        restore, self._restore = self._restore, None
+        if restore is not None:
+            restore()
 
     def _report(self, *, complete: bool = False) -> ShownReport:
         running = session.current()
@@ -230,6 +251,9 @@ def _state() -> str:
     if running is None or running.config.dir is None:
         return "JCache is off."
     config = running.config
+    reason = running.counters.snapshot().bypassed
+    if reason is not None and not config.bypass:
+        return f"JCache only measures: {reason}"
     chosen = [
         f"{name}={value}"
         for name in ("validate", "offline", "bypass")

@@ -1,12 +1,12 @@
 """Settings given by keyword, in a notebook or for the workers of a cluster, instead of in the environment."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from jcache.activate.job import program_name
 from jcache.config import SETTINGS, Config, ConfigError, Setting
 
-__all__ = ["checked", "config_of", "program"]
+__all__ = ["checked", "config_of", "export", "program"]
 
 _BY_KEY: dict[str, Setting] = {setting.key: setting for setting in SETTINGS}
 _KERNEL = "ipykernel_launcher"
@@ -56,6 +56,35 @@ def config_of(variables: Mapping[str, str], environ: Mapping[str, str]) -> Confi
     if config.dir is None:
         raise ConfigError("there is no cache directory: give one, or set JCACHE_DIR")
     return config
+
+
+def export(variables: Mapping[str, str]) -> Callable[[], None]:
+    """Put settings into this process's environment, for the processes that it starts.
+
+    Args:
+        variables: Of `checked`, here or in another process.
+
+    Returns:
+        What puts back what was there before.
+
+    Raises:
+        ConfigError: A path begins with a variable that is not set.
+    """
+    found = {
+        name: os.path.abspath(os.path.expanduser(_expanded(name, text))) if _BY_VARIABLE[name].is_path else text
+        for name, text in variables.items()
+    }
+    before = {name: os.environ.get(name) for name in found}
+    os.environ.update(found)
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    return restore
 
 
 def program() -> str:

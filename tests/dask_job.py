@@ -37,6 +37,15 @@ def read_with_it(url: str, start: int, stop: int) -> bytes:
     return fsspec.keep.cat_file(url, start, stop)
 
 
+def read_in_another_process(url: str, stop: int) -> str:
+    """Read the beginning of a file in a process of its own; what it wrote on stderr."""
+    import subprocess
+    import sys
+
+    code = f"import fsspec; fsspec.filesystem('http').cat_file({url!r}, 0, {stop})"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr
+
+
 def state() -> tuple[int, str | None, object]:
     """Process, cache directory and validation of this process's session."""
     import jcache.session

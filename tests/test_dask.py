@@ -204,6 +204,19 @@ def test_settings_are_the_workers_and_can_be_changed(client: Client, nginx: Ngin
         client.register_plugin(JCachePlugin("$NOWHERE_AT_ALL/x", summary=False))
 
 
+def test_processes_that_tasks_start_cache_and_count(client: Client, nginx: Nginx, cache_dir: Path) -> None:
+    before = client.run(lambda: dict(os.environ))
+    client.register_plugin(JCachePlugin(cache_dir, validate="never", summary=False))
+    nginx.reset()
+    for _ in range(2):
+        assert client.submit(dask_job.read_in_another_process, nginx.url("data"), 700, pure=False).result() == ""
+    assert nginx.body_bytes() == 700
+    report = jcache_report(client)
+    assert (report.processes, report.requested_bytes, report.hit_bytes) == (2, 1400, 700)
+    client.unregister_worker_plugin("jcache")
+    assert client.run(lambda: dict(os.environ)) == before
+
+
 def test_settings_that_take_long_to_read_hold_up_no_event_loop(client: Client, cache_dir: Path) -> None:
     cache_dir.mkdir()
     pipe = cache_dir / "jcache.toml"

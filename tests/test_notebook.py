@@ -183,6 +183,33 @@ def test_what_is_wrong_is_said(notebook: Notebook, tmp_path: Path) -> None:
     assert "not found" in notebook.error("%jcache on d")
 
 
+def test_processes_that_a_cell_starts_cache_and_count(
+    notebook: Notebook, http_origin: ScriptedOrigin, tmp_path: Path
+) -> None:
+    resource = http_origin.put("data", DATA)
+    before = notebook.text("import os; before = dict(os.environ); before.get('JCACHE_DIR')")
+    read = f"import fsspec; fsspec.filesystem('http').cat_file({http_origin.url('data')!r}, 0, 700)"
+    notebook.run("%load_ext jcache\n%jcache on cache validate=never")
+    for _ in range(2):
+        notebook.run(f"import subprocess, sys\ndone = subprocess.run([sys.executable, '-c', {read!r}], check=True)")
+    assert resource.body_bytes == 700  # the second process had it from the first
+    report = notebook.text("%jcache report")
+    assert "sum of 3 processes" in report
+    assert (numbers(report)["total bytes read"], numbers(report)["cache combined hit rate"]) == ("1400", "50.00")
+    notebook.run("%jcache off")
+    assert notebook.text("os.environ == before") == "True"
+    assert before == ""
+    assert {part.requested_bytes for part in saved(tmp_path / "cache")} == {700}
+
+
+def test_a_directory_that_cannot_be_used_is_said_at_once(notebook: Notebook, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = notebook.text("%load_ext jcache\n%jcache on file")
+    assert "JCache only measures: the cache directory" in said
+    assert "it is a file" in said
+    assert "JCache is on" not in said
+
+
 def test_a_kernel_that_ends_leaves_its_report_and_prints_none(
     http_origin: ScriptedOrigin, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +217,11 @@ def test_a_kernel_that_ends_leaves_its_report_and_prints_none(
     read = f"fsspec.open({http_origin.url('data')!r}).open().read()"
     with kernel(tmp_path) as notebook:
         notebook.run(f"%load_ext jcache\n%jcache on cache\nimport fsspec\ndata = {read}")
-        notebook.run("%jcache on other")  # the session before it is over
+        assert notebook.text("%jcache on cache") == f"JCache is on: {tmp_path / 'cache'}\n"  # the same once more
+        assert "give open, never" in notebook.error("%jcache on other validate=x")
+        assert notebook.text("import os; os.environ['JCACHE_DIR']") == repr(str(tmp_path / "cache"))
+        notebook.run("%jcache on third validate=never")  # the session before it is over
+        assert notebook.text("%jcache on other") == f"JCache is on: {tmp_path / 'other'}\n"
         assert [part.requested_bytes for part in saved(tmp_path / "cache")] == [len(DATA)]
         assert notebook.text(f"{read} == data") == "True"
         assert saved(tmp_path / "other") == []
