@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from io import StringIO
@@ -150,6 +151,30 @@ def test_in_a_terminal_it_refreshes_until_it_is_interrupted(tmp_path: Path) -> N
         process.kill()
         process.wait()
         os.close(outer)
+
+
+def test_a_terminal_that_cannot_be_redrawn_is_told_once(tmp_path: Path) -> None:
+    interim(appname="first").save(tmp_path)
+    outer, inner = pty.openpty()
+    with subprocess.Popen([*TOP, str(tmp_path)], stdout=inner, env={**os.environ, "TERM": "dumb"}) as process:
+        os.close(inner)
+        limit = threading.Timer(30, process.kill)
+        limit.start()
+        seen = b""
+        while chunk := read_from(outer):
+            seen += chunk
+        limit.cancel()
+        assert process.wait(30) == 0
+    os.close(outer)
+    assert b"1 running" in seen
+    assert b"\x1b" not in seen
+
+
+def read_from(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""
 
 
 def test_nothing_to_see_and_wrong_places(tmp_path: Path) -> None:

@@ -56,22 +56,24 @@ def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> No
     try:
         if as_json:
             click.echo(json.dumps([job.to_json() for job in watch.look()], indent=1))
-        elif once or not sys.stdout.isatty():
-            from rich.console import Console
+            return
+        from rich.console import Console
 
-            Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(drawn(watch.look()))
+        console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+        if once or not sys.stdout.isatty() or console.is_dumb_terminal:
+            console.print(drawn(watch.look()))
         else:
-            _live(watch, every)
+            _live(watch, every, console)
     except SelectionError as error:
         raise WrongInputError(str(error)) from None
     except KeyboardInterrupt:
         pass  # the way to end it
 
 
-def _live(watch: Watch, every: float) -> None:
+def _live(watch: Watch, every: float, console: Console) -> None:
     from rich.live import Live
 
-    with Live(drawn(watch.look()), auto_refresh=False, screen=True) as live:
+    with Live(drawn(watch.look()), console=console, auto_refresh=False, screen=True) as live:
         while True:
             live.update(drawn(watch.look()), refresh=True)
             time.sleep(every)
