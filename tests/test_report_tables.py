@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,11 @@ from jcache.report.columns import NAME_WIDTH, differences, layout, parts
 from jcache.report.compare import compare, ratio_shown, shown
 from jcache.report.job import JobTitle, title_of
 from jcache.report.merge import merge
-from jcache.report.retention import clean_reports
+from jcache.report.retention import clean_reports, tidy
 from jcache.report.savings import savings, throughput
 from jcache.report.tables import KINDS, coldest, slowest, table
 from jcache.report.units import duration, parse_age, parse_moment, visible
+from jcache.storage import Storage
 
 
 def job(processes=6, warm=1.3):
@@ -179,6 +181,42 @@ def test_old_reports_go_and_nothing_else(tmp_path):
     )
     assert clean_reports(str(tmp_path), now=now).removed == ()
     assert clean_reports(str(tmp_path / "nothing")).removed == ()
+
+
+def test_old_reports_are_looked_for_once_a_day(tmp_path):
+    day_s, now = 86400.0, time.time()
+    counted = CountingStorage()
+
+    def save(days):
+        path = ttbar_report(events=5, start_time=now - days * day_s, pid=days).save(tmp_path)
+        os.utime(path, (now, now - days * day_s))
+        return path
+
+    def after(seconds):
+        counted.calls.clear()
+        tidy(str(tmp_path), now=now + seconds, storage=counted)
+        return {int(name.split(".")[3]) for name in os.listdir(tmp_path) if name.endswith(".json")}
+
+    save(29)
+    save(31)
+    assert after(0) == {29}
+    assert len(counted.calls) == 3  # the stamp, the directory for its mode, the old report and no new one
+    save(40)
+    assert after(day_s - 60) == {29, 40}
+    assert counted.calls == [str(tmp_path / ".cleaned")]
+    assert after(day_s + 60) == {29}
+    assert after(2 * day_s + 120) == set()
+    tidy(str(tmp_path / "nothing"), now=now)
+    assert not (tmp_path / "nothing").exists()
+
+
+class CountingStorage(Storage):
+    def __init__(self):
+        self.calls = []
+
+    def stat(self, path):
+        self.calls.append(path)
+        return super().stat(path)
 
 
 def test_a_title_that_is_none_is_none(tmp_path):

@@ -283,11 +283,13 @@ class Ending:
             self._get_helper().run(look, limit_s)
         if own is None and not has_others[0]:
             return
-        from jcache.activate.reports import print_job
+        from jcache.activate.reports import print_job, tidy_reports
 
         if has_others[0] and not self._get_helper().run(load, self._limit_s):
             beside = []
         print_job(config, self.job, own, title=titles[0] if titles else None, beside=beside)
+        if directory is not None:
+            self._get_helper().run(lambda: tidy_reports(config), limit_s)
 
     def _begin_interim(self) -> None:
         session = self._session

@@ -154,6 +154,14 @@ def print_job(
     return len(reports)
 
 
+def tidy_reports(config: "Config") -> None:
+    """Remove what is too old in the cache's own directory of reports, once a day; never raises."""
+    if config.json is None and config.report_directory is not None:
+        from jcache.report.retention import tidy
+
+        tidy(str(config.report_directory))
+
+
 def _program(job: "Job") -> str:
     name = program_name()
     # Workers of multiprocessing run `python -c ...`; what the user knows is the program that started them.

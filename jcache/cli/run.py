@@ -145,11 +145,12 @@ def _in_foreground() -> bool:
 
 
 def _report(config: Config, job: Job, command: Sequence[str]) -> None:
-    from jcache.activate.reports import keep_title, others, print_job
+    from jcache.activate.reports import keep_title, others, print_job, tidy_reports
 
     found = others(config, job, None)
     if found:
         print_job(config, job, None, title=keep_title(config, job, command), beside=found)
+        tidy_reports(config)
     elif config.summary:
         directory = str(config.report_directory)
         if _can_write(directory):

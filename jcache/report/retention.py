@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -13,6 +14,10 @@ from jcache.storage import Storage
 
 KEEP_S = 30 * 86400.0
 """Reports older than this are removed where nothing else is said."""
+
+_EVERY_S = 86400.0
+_STAMP = ".cleaned"
+"""In a directory of reports, an empty file: its time is when old ones were last looked for."""
 
 # Names as `Report.filename` and the files beside it make them. Whatever is called otherwise is not ours.
 _REPORT = re.compile(r"jcache\.[\w.-]+\.[\w.-]+\.\d+\.\d+\.\d{3}\.json", re.ASCII)
@@ -65,6 +70,8 @@ def clean_reports(
         for name in names:
             if not any(pattern.fullmatch(name) for pattern in patterns):
                 continue
+            if folder == directory and _started_s(name) >= before:
+                continue  # and was written later; so new ones, nearly all, cost nothing on a slow file system
             path = os.path.join(folder, name)
             try:
                 status = storage.stat(path)
@@ -80,3 +87,35 @@ def clean_reports(
                 removed.append(path)
                 freed += status.st_size
     return Cleaned(tuple(removed), freed, tuple(failed))
+
+
+def tidy(directory: str, *, now: float | None = None, storage: Storage | None = None) -> None:
+    """Remove reports that are older than `KEEP_S`, if nobody has looked for such in the last day; never raises.
+
+    Costs one operation on the file system where somebody has.
+
+    Args:
+        directory: A cache's own directory of reports. One that a user has chosen may be an archive.
+        now: Unix time in seconds, to count ages from.
+        storage: The file system.
+    """
+    storage = storage or Storage()
+    now = time.time() if now is None else now
+    stamp = os.path.join(directory, _STAMP)
+    with contextlib.suppress(OSError):  # it is another day's work then
+        try:
+            if now - storage.stat(stamp).st_mtime < _EVERY_S:
+                return
+        except FileNotFoundError:
+            storage.close(storage.open(stamp, os.O_WRONLY | os.O_CREAT, storage.stat(directory).st_mode & 0o666))
+        storage.utime(stamp)
+        clean_reports(directory, now=now, storage=storage)
+
+
+def _started_s(name: str) -> float:
+    """Return the Unix time in a report's name, at which its process had begun; 0 where there is none."""
+    parts = name.removesuffix(".json").rsplit(".", 2)
+    try:
+        return float(".".join(parts[1:])) if name.endswith(".json") else 0.0
+    except ValueError:
+        return 0.0
