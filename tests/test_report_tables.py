@@ -197,14 +197,14 @@ def test_old_reports_are_looked_for_once_a_day(tmp_path):
         tidy(str(tmp_path), now=now + seconds, storage=counted)
         return {int(name.split(".")[3]) for name in os.listdir(tmp_path) if name.endswith(".json")}
 
-    save(29)
+    save(28)
     save(31)
-    assert after(0) == {29}
+    assert after(0) == {28}
     assert len(counted.calls) == 3  # the stamp, the directory for its mode, the old report and no new one
     save(40)
-    assert after(day_s - 60) == {29, 40}
+    assert after(day_s - 60) == {28, 40}
     assert counted.calls == [str(tmp_path / ".cleaned")]
-    assert after(day_s + 60) == {29}
+    assert after(day_s + 60) == {28}
     assert after(2 * day_s + 120) == set()
     tidy(str(tmp_path / "nothing"), now=now)
     assert not (tmp_path / "nothing").exists()
