@@ -70,7 +70,7 @@ def fill(root: Path, number: int) -> None:
         writer.seal()
         uses.append(Use(os.path.relpath(path, root), time.time() - number + index, 1, 100))
     book.add(uses)
-    book.close(0)
+    book.close()
 
 
 def job(root: Path, limit: int) -> dict[str, float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import select
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from jcache import session
@@ -72,20 +74,35 @@ async def read_file(number: int, size: int, step: int) -> int:
     return origin.sent
 
 
-def main(directory: str, limit: str, numbers: str, size: str, hot: str, hot_size: str) -> None:
+def main(directory: str, limit: str, numbers: str, size: str, hot: str, hot_size: str, every_s: str = "") -> None:
+    """Read each of `numbers` once, and all of `hot` before each of them; or, every so often until stdin ends, `hot`."""
     running = session.start(Config(dir=directory, size=int(limit), log="info", validate="never"))
-    sent: dict[str, int] = {"hot": 0, "cold": 0}
+    done = {"hot": 0, "cold": 0, "checked": 0, "passes": 0}
+
+    async def read_hot() -> None:
+        for small in json.loads(hot):
+            done["hot"] += await read_file(small, int(hot_size), 1 << 18)
+            done["checked"] += int(hot_size)
+        done["passes"] += 1
 
     async def job() -> None:
         for number in json.loads(numbers):
-            for small in json.loads(hot):
-                sent["hot"] += await read_file(small, int(hot_size), 1 << 18)
-            sent["cold"] += await read_file(number, int(size), 1 << 20)
+            await read_hot()
+            done["cold"] += await read_file(number, int(size), 1 << 20)
+            done["checked"] += int(size)
 
     asyncio.run(job())
+    began_s = time.monotonic()
+    while every_s:
+        asyncio.run(read_hot())
+        if done["passes"] == 1:
+            print(flush=True)  # the hot set has been read once
+        due_s = began_s + float(every_s) * done["passes"]
+        if select.select([sys.stdin], [], [], max(due_s - time.monotonic(), 0.0))[0]:
+            break
     running.close()
     snapshot = running.counters.snapshot()
-    print(json.dumps({**sent, "recorded": snapshot.recorded_bytes, "failures": snapshot.failures}))
+    print(json.dumps({**done, "recorded": snapshot.recorded_bytes, "failures": snapshot.failures}))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def cache(tmp_path: Path) -> Cache:
         book.add([Use(os.path.relpath(path, made.directory), used_s, number, 100)])
         for segment in path.glob("@*.seg"):
             os.utime(segment, (used_s, used_s))
-    book.close(0)
+    book.close()
     (Path(made.directory) / "stranger.txt").write_text("not ours")
     return made
 
@@ -128,7 +128,7 @@ def test_info_names_readers_that_live(call: Call, cache: Cache) -> None:
     assert f"in use       by process {os.getpid()} on" in call(
         "info", url_of("a.root"), "--dir", cache.directory
     ).stdout  # fmt: skip
-    book.close(0)
+    book.close()
     assert "in use" not in call("info", url_of("a.root"), "--dir", cache.directory).stdout
 
 

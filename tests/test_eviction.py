@@ -148,7 +148,7 @@ def record(cache: Cache, name: str, size: int = 10_000, *, etag: str = "1", star
 def use(cache: Cache, *paths: str, at_s: float) -> None:
     book = Book(Storage(), usage.directory_of(cache.directory))
     book.add([Use(path, at_s) for path in paths])
-    book.close(0)
+    book.close()
     for path in paths:
         for segment in Path(cache.directory, path).glob("@*.seg"):
             os.utime(segment, (at_s, at_s))
@@ -347,4 +347,4 @@ def test_a_forked_child_leaves_its_parents_book_alone(cache: Cache, keeper: Keep
         os._exit(0)
     os.waitpid(pid, 0)
     (book,) = [path for path in Path(cache.directory, ".usage").iterdir() if path.name.endswith(".use")]
-    assert b" o" in book.read_bytes()[:64]
+    assert b" o" in book.read_bytes()[:96]

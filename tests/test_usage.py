@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jcache.cache import usage
-from jcache.cache.books import HEAD_BYTES, Book, Use, is_book, is_over, read_head, read_uses
+from jcache.cache.books import HEAD_BYTES, Book, Head, Use, is_book, is_over, read_head, read_uses
 from jcache.cache.directory import Cache
 from jcache.cache.eviction import Cleaner, Pace, StoppedError, Wish
 from jcache.cache.tree import walk
@@ -49,7 +49,7 @@ def on_disk(root: Path) -> int:
 
 def test_a_book_is_made_when_there_is_something_to_note(root: Path) -> None:
     book = new_book(root)
-    book.close(0)
+    book.close()
     assert books(root) == []
     book.add([])
     assert not book.exists
@@ -58,7 +58,7 @@ def test_a_book_is_made_when_there_is_something_to_note(root: Path) -> None:
     assert read_uses(STORAGE, str(path)) == [Use("https/h/a b%0A", 1_700_000_000.25, 3, 4)]
     assert read_head(STORAGE, str(path)) is not None
     assert not is_over(STORAGE, str(path))
-    book.close(-5)
+    book.close(added_bytes=10, removed_bytes=15)
     head = read_head(STORAGE, str(path))
     assert head is not None
     assert (head.claim_bytes, head.is_closed) == (-5, True)
@@ -90,10 +90,10 @@ def test_the_total_is_known_after_a_walk_and_followed_without_one(root: Path) ->
     Cleaner(STORAGE, str(root)).run(Wish(to_bytes=10**9))
     assert usage.total_bytes(STORAGE, str(root)) == on_disk(root)
     mine, other = new_book(root), new_book(root)
-    mine.claim(1000)
-    other.claim(-300)
+    mine.claim(Head(ahead_bytes=1000))
+    other.claim(Head(removed_bytes=300))
     assert usage.total_bytes(STORAGE, str(root)) == on_disk(root) + 700
-    mine.close(900)
+    mine.close(added_bytes=900)
     assert usage.total_bytes(STORAGE, str(root)) == on_disk(root) + 600
     # Taken over, the sum stays what it was.
     assert Cleaner(STORAGE, str(root)).fold()
@@ -108,11 +108,11 @@ def test_a_book_that_is_taken_over_twice_counts_once(root: Path, monkeypatch: py
     """A cleaner that is killed between writing the index and removing the books."""
     book = new_book(root)
     book.add([Use("https/h/a", 1_700_000_000.0, 2, 20)])
-    book.close(1234)
+    book.close(added_bytes=1234)
     Cleaner(STORAGE, str(root)).run(Wish(to_bytes=10**9))
     again = new_book(root)
     again.add([Use("https/h/a", 1_700_000_001.0, 3, 30)])
-    again.close(1000)
+    again.close(added_bytes=1000)
     before = usage.total_bytes(STORAGE, str(root))
 
     class Killed(Storage):
@@ -134,8 +134,9 @@ def test_a_book_that_is_taken_over_twice_counts_once(root: Path, monkeypatch: py
 
 def test_the_book_of_a_killed_process_is_taken_over_and_one_that_lives_is_not(root: Path) -> None:
     script = (
-        "import os, sys; from jcache.cache.books import Book, Use; from jcache.storage import Storage\n"
-        "book = Book(Storage(), sys.argv[1]); book.add([Use('https/h/killed', 1.7e9)]); book.claim(77)\n"
+        "import os, sys; from jcache.cache.books import Book, Head, Use; from jcache.storage import Storage\n"
+        "book = Book(Storage(), sys.argv[1]); book.add([Use('https/h/killed', 1.7e9)])\n"
+        "book.claim(Head(ahead_bytes=77))\n"
         "print(flush=True); sys.stdin.read(); os.kill(os.getpid(), 9)"
     )
     child = subprocess.Popen(
@@ -149,7 +150,7 @@ def test_the_book_of_a_killed_process_is_taken_over_and_one_that_lives_is_not(ro
     assert Cleaner(STORAGE, str(root)).fold()
     assert books(root) == []
     index = usage.load(STORAGE, str(root))
-    assert index.folded_bytes == 77
+    assert index.folded == Head(ahead_bytes=77)
     assert "https/h/killed" in index.entries
 
 

@@ -2,9 +2,10 @@
 
 A book says how many bytes its process has claimed of the cache's size, and which journals it used when. Nobody has to
 look at the journals themselves to know either, no access time is relied on, and no read of a journal writes anything:
-uses are gathered in memory, and appended every half a minute and at the process's end.
+uses are gathered in memory, and appended now and then and at the process's end.
 
-    64 bytes    `jcache-use 1 <claim> <o or c>`, padded: open, or closed for good; overwritten in place
+    96 bytes    `jcache-use 2 <added> <removed> <ahead> <o or c>`, padded: what the process has added to the cache, what
+                it has removed, what it may be about to add; open, or closed for good. Overwritten in place
     lines       `<kind> <unix seconds> <hits> <hit bytes> <path>`, where kind is `u` for used and `w` for written to
 
 Paths are relative to the cache's root, and contain neither control characters nor line ends, since the layout escapes
@@ -36,10 +37,10 @@ __all__ = ["USAGE_NAME", "Book", "Head", "Use", "is_book", "is_over", "read_head
 USAGE_NAME = ".usage"
 """The directory, below the cache's root, of all that is noted of its use."""
 
-HEAD_BYTES = 64
+HEAD_BYTES = 96
 _SUFFIX = ".use"
 _MAGIC = b"jcache-use"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,26 @@ class Use:
 class Head:
     """The first bytes of a book."""
 
-    claim_bytes: int
-    """What the process may have added to the cache, less what it has removed."""
-    is_closed: bool
+    added_bytes: int = 0
+    """What the process had added to the cache as this was written."""
+    removed_bytes: int = 0
+    """What it had removed."""
+    ahead_bytes: int = 0
+    """What it may add until it says so."""
+    is_closed: bool = False
+
+    @property
+    def claim_bytes(self) -> int:
+        """What the process may have added to the cache, less what it has removed."""
+        return self.added_bytes - self.removed_bytes + self.ahead_bytes
+
+    def __add__(self, other: Head) -> Head:
+        """Return what two say together."""
+        return Head(
+            self.added_bytes + other.added_bytes,
+            self.removed_bytes + other.removed_bytes,
+            self.ahead_bytes + other.ahead_bytes,
+        )
 
 
 class Book:
@@ -91,7 +109,8 @@ class Book:
         self._fd: int | None = None
         self._end = HEAD_BYTES
         self._pid = os.getpid()
-        self.claim_bytes = 0
+        self.head = Head()
+        """What was claimed last."""
         self.written_s = 0.0
         """When, by the monotonic clock, anything was last written."""
 
@@ -105,15 +124,15 @@ class Book:
         """Whether there was anything to note."""
         return self._fd is not None
 
-    def claim(self, claim_bytes: int) -> None:
-        """Say how many bytes this process may have added.
+    def claim(self, head: Head) -> None:
+        """Say how many bytes this process has added and removed, and may be about to add.
 
         Raises:
             OSError: The file system failed.
         """
         fd = self._open()
-        self._storage.pwritev(fd, [_pack_head(Head(claim_bytes, is_closed=False))], 0)
-        self.claim_bytes, self.written_s = claim_bytes, time.monotonic()
+        self._storage.pwritev(fd, [_pack_head(head)], 0)
+        self.head, self.written_s = head, time.monotonic()
         if self._sync:
             self._storage.fsync(fd)
 
@@ -131,8 +150,12 @@ class Book:
             self._end += len(lines)
         self.written_s = time.monotonic()
 
-    def close(self, claim_bytes: int) -> None:
-        """Say what was added in the end, and that there is no more to come.
+    def close(self, *, added_bytes: int = 0, removed_bytes: int = 0) -> None:
+        """Say what was added and removed in the end, and that there is no more to come.
+
+        Args:
+            added_bytes: To the cache, by this process.
+            removed_bytes: From it.
 
         Raises:
             OSError: The file system failed.
@@ -141,14 +164,15 @@ class Book:
         if fd is None or self._pid != os.getpid():
             return
         try:
-            self._storage.pwritev(fd, [_pack_head(Head(claim_bytes, is_closed=True))], 0)
+            self._storage.pwritev(fd, [_pack_head(Head(added_bytes, removed_bytes, is_closed=True))], 0)
         finally:
             self._storage.close(fd)
-        self._end, self.claim_bytes = HEAD_BYTES, 0
+        self._end, self.head = HEAD_BYTES, Head()
 
     def forget(self) -> None:
         """Let go of the file in a forked child, without a word in it."""
         fd, self._fd = self._fd, None
+        self._end, self.head = HEAD_BYTES, Head()
         if fd is not None:
             with contextlib.suppress(OSError):  # nothing was written through it here
                 self._storage.close(fd)
@@ -166,7 +190,7 @@ class Book:
                 fd = create_file(self._storage, path, file_mode)
             hold(fd, storage=self._storage)
             self._fd, self._end = fd, HEAD_BYTES
-            self._storage.pwritev(fd, [_pack_head(Head(self.claim_bytes, is_closed=False))], 0)
+            self._storage.pwritev(fd, [_pack_head(self.head)], 0)
         return self._fd
 
 
@@ -249,16 +273,18 @@ def _as_segment(name: str) -> str:
 
 
 def _pack_head(head: Head) -> bytes:
-    text = b"%b %d %+021d %b" % (_MAGIC, _FORMAT, head.claim_bytes, b"c" if head.is_closed else b"o")
+    numbers = b"%+021d %+021d %+021d" % (head.added_bytes, head.removed_bytes, head.ahead_bytes)
+    text = b"%b %d %b %b" % (_MAGIC, _FORMAT, numbers, b"c" if head.is_closed else b"o")
     return text.ljust(HEAD_BYTES - 1) + b"\n"
 
 
 def _parse_head(data: bytes) -> Head | None:
     fields = data.split()
-    if len(data) != HEAD_BYTES or len(fields) != 4 or fields[:2] != [_MAGIC, b"%d" % _FORMAT]:
+    if len(data) != HEAD_BYTES or len(fields) != 6 or fields[:2] != [_MAGIC, b"%d" % _FORMAT]:
         return None
     try:
-        return Head(int(fields[2]), fields[3] == b"c")
+        added, removed, ahead = map(int, fields[2:5])
+        return Head(added, removed, ahead, is_closed=fields[5] == b"c")
     except ValueError:
         return None
 

@@ -2,9 +2,9 @@
 
 One process cleans at a time, the one that has the cleaner's lock. In this order, until what is left is small enough:
 leftovers, orphans and superseded versions of journals that were written to since the last time; then whole journals,
-the least recently used first, by the record of use that processes keep (`jcache.cache.usage`); then, if that was not
-enough, what a walk through the tree finds beyond. Never what is pinned, what a living process is writing, or what is
-not ours.
+by the record of use that processes keep (`jcache.cache.usage`), in the order of `jcache.cache.policy`; then, if that
+was not enough, what a walk through the tree finds beyond. Never what is pinned, what a living process is writing, or
+what is not ours.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jcache.cache import usage
+from jcache.cache.books import Head
 from jcache.cache.identity import address_of
 from jcache.cache.pins import Pins, read_pins
+from jcache.cache.policy import eviction_order
 from jcache.cache.tree import Part, State, look_into, prune, remove_journal, remove_parts, useless, walk
 from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
 
@@ -32,6 +34,7 @@ WALK_EVERY_S = 7 * 86400.0
 """How often to measure anew."""
 
 _WALK_AGAIN_S = 600.0
+_MOST_DOUBT = 1 / 32
 _SAVE_EVERY_S = 30.0
 _COUNT_EVERY_S = 0.2
 
@@ -167,17 +170,17 @@ class Cleaner:
         ) as held:
             if not held:
                 return None
-            self._index = usage.load(self._storage, self._root, pace=self._pace)
+            self._load()
             if measure:
                 self._index.walk = None
-            if measure or self._index.offset_bytes is None or self._index.walk is not None:
+            if measure or self._index.offset_bytes is None or self._index.walk is not None or self._doubts(wish):
                 self._walk()
             try:
                 self._clean(wish)
-                if time.time() - self._index.walked_s > WALK_EVERY_S:
+                if self._walked_before_s() > WALK_EVERY_S:
                     self._walk()
             finally:
-                self._fold()
+                self._finish()
             self.done.left_bytes = self._total()
         return self.done
 
@@ -189,37 +192,52 @@ class Cleaner:
         """
         with cleaner_lock(self._storage, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode) as held:
             if held:
-                self._index = usage.load(self._storage, self._root, pace=self._pace)
-                self._fold()
+                self._load()
+                self._finish()
             return held
 
-    def _fold(self) -> None:
-        usage.fold(self._storage, self._root, self._index, file_mode=self._file_mode, pace=self._pace_gently)
+    def _load(self) -> None:
+        self._index = usage.load(self._storage, self._root, pace=self._pace)
+        usage.take_over(self._storage, self._root, self._index, pace=self._pace)
+
+    def _finish(self) -> None:
+        self._save()
+        usage.drop(self._storage, self._root, self._index)
 
     def _total(self) -> int:
         assert self._index.offset_bytes is not None
-        claimed = usage.claimed_bytes(self._storage, self._root, self._index)
-        total = self._index.offset_bytes + self._index.folded_bytes + claimed
+        total = self._index.offset_bytes + usage.claimed(self._storage, self._root, self._index).claim_bytes
         return max(total - (self.done.freed_bytes if self._dry_run else 0), 0)
+
+    def _walked_before_s(self) -> float:
+        """Return how long ago the last walk ended; more than ever where the clock was set back since."""
+        age_s = time.time() - self._index.walked_s
+        return age_s if age_s >= 0 else 2 * WALK_EVERY_S
+
+    def _doubts(self, wish: Wish) -> bool:
+        """Whether killed processes have claimed so much that measuring is better than removing for nothing."""
+        if wish.to_bytes is None or self._walked_before_s() < _WALK_AGAIN_S:
+            return False
+        return self._index.folded.ahead_bytes > _MOST_DOUBT * wish.to_bytes
 
     # -- measuring ------------------------------------------------------------------------------------------
 
     def _walk(self) -> None:
         """Measure what the cache holds, from where a former walk was interrupted; and find journals nobody noted."""
         index, storage, root = self._index, self._storage, self._root
-
-        def added() -> int:
-            return index.folded_bytes + usage.claimed_bytes(storage, root, index)
-
         if index.walk is None:
-            index.walk = Walk(before_bytes=added())
+            index.walk = Walk(before_bytes=usage.claimed(storage, root, index).added_bytes)
         progress, saved_s = index.walk, time.monotonic()
         try:
             for found in walk(storage, root, after=progress.cursor, pace=self._pace):
                 progress.found_bytes += found.size_bytes
                 progress.cursor = found.path
-                if found.path not in index.entries:
-                    index.entries[found.path] = Entry(found.used_s)
+                entry = index.entries.get(found.path)
+                if entry is None:
+                    entry = index.entries[found.path] = Entry(found.used_s)
+                elif entry.is_gone:
+                    entry.used_s = max(entry.used_s, found.used_s)
+                entry.look(found.size_bytes, check=entry.check or found.size_bytes != entry.size_bytes)
                 if time.monotonic() - saved_s >= _SAVE_EVERY_S:
                     self._save()
                     saved_s = time.monotonic()
@@ -227,7 +245,10 @@ class Cleaner:
             self._save()
             raise
         # What was added behind the walk's back may be counted twice, until the next walk; never not at all.
-        index.offset_bytes = progress.found_bytes - progress.before_bytes
+        removed_bytes = usage.claimed(storage, root, index).removed_bytes
+        index.offset_bytes = progress.found_bytes - progress.before_bytes + removed_bytes
+        index.offset_bytes += index.folded.added_bytes - index.folded.removed_bytes
+        index.folded = Head()
         index.walk, index.walked_s = None, time.time()
         self._save()
 
@@ -245,18 +266,17 @@ class Cleaner:
         self._pins = Pins(read_pins(self._storage, self._root))
         for _ in range(2):
             entries = usage.uses(self._storage, self._root, self._index, pace=self._pace)
-            order = sorted(entries, key=lambda path: entries[path].used_s)
             if wish.to_bytes is not None:
-                self._remove_useless(wish.to_bytes, entries, order)
+                self._remove_useless(wish.to_bytes, entries)
+            order = eviction_order(entries, wish.to_bytes or 0)
             for path in order:
                 self._pace()
                 if wish.to_bytes is not None and self._total_soon() <= wish.to_bytes:
                     break
-                if wish.unused_since_s is not None and entries[path].used_s >= wish.unused_since_s:
-                    break
-                self._remove(path, wish)
+                if wish.unused_since_s is None or entries[path].used_s < wish.unused_since_s:
+                    self._remove(path, wish, entries[path])
             # All that is known did not do: there may be journals that nobody has noted.
-            recent = time.time() - self._index.walked_s < _WALK_AGAIN_S
+            recent = self._walked_before_s() < _WALK_AGAIN_S
             if wish.to_bytes is None or recent or self._total() <= wish.to_bytes:
                 return
             self._walk()
@@ -268,26 +288,33 @@ class Cleaner:
             self._counted, self._count_at_s = self._total() + self.done.freed_bytes, now_s + _COUNT_EVERY_S
         return self._counted - self.done.freed_bytes
 
-    def _remove_useless(self, to_bytes: int, entries: dict[str, Entry], order: list[str]) -> None:
-        for path in order:
-            if not entries[path].check:
-                continue
+    def _remove_useless(self, to_bytes: int, entries: dict[str, Entry]) -> None:
+        """Remove what is of no use in journals that were written to; on the way, learn how large they are."""
+        for path in sorted((path for path, entry in entries.items() if entry.check), key=lambda p: entries[p].used_s):
             self._pace()
             if self._total_soon() <= to_bytes:
                 return
             parts = look_into(self._storage, os.path.join(self._root, path))
             chosen = useless(parts)
             if chosen and not self._is_pinned(parts):
-                self._take(path, parts, chosen, "of no use")
-            if not any(part.state is State.LIVE for part in parts) and path in self._index.entries:
-                self._index.entries[path].check = False
+                parts = self._take(path, parts, chosen, "of no use")
+            self._note(path, entries[path], parts)
 
-    def _remove(self, path: str, wish: Wish) -> None:
+    def _note(self, path: str, entry: Entry, parts: list[Part]) -> None:
+        """Keep in mind how large a journal is, or that it is gone."""
+        known = self._index.entries.get(path)
+        if known is None:
+            # What books say of it that are not in the index yet is still to come.
+            known = self._index.entries[path] = Entry(entry.used_s, check=False)
+        for each in (entry,) if self._dry_run else (entry, known):
+            each.look(sum(part.size_bytes for part in parts), check=any(part.state is State.LIVE for part in parts))
+
+    def _remove(self, path: str, wish: Wish, entry: Entry) -> None:
         if path in self._skip:
             return
         parts = look_into(self._storage, os.path.join(self._root, path))
         if not parts:
-            self._index.entries.pop(path, None)
+            self._note(path, entry, parts)
             if not self._dry_run:
                 prune(self._storage, self._root, path)
             return
@@ -302,10 +329,12 @@ class Cleaner:
             self.done.live += 1
             self._skip.add(path)
         if chosen:
-            self._take(path, parts, chosen, "journal")
+            self._note(path, entry, self._take(path, parts, chosen, "journal"))
 
-    def _take(self, path: str, parts: list[Part], chosen: list[Part], why: str) -> None:
+    def _take(self, path: str, parts: list[Part], chosen: list[Part], why: str) -> list[Part]:
+        """Remove parts of a journal; return what is left of it."""
         whole = len(chosen) == len(parts)
+        left = [part for part in parts if part not in chosen]
         freed = sum(part.size_bytes for part in chosen)
         if not self._dry_run:
             try:
@@ -316,9 +345,7 @@ class Cleaner:
             except OSError as error:
                 self.done.failed.append(f"{os.path.join(self._root, path)}: {error.strerror or error}")
                 self._skip.add(path)
-                return
-            if whole:
-                self._index.entries.pop(path, None)
+                return parts
         self.done.freed_bytes += freed
         if whole:
             self.done.journals += 1
@@ -326,6 +353,7 @@ class Cleaner:
         if self._keep_names:
             self.done.removed.append(Removed(path, next(iter(_names(parts)), path), freed, why))
         self._freed()
+        return parts if self._dry_run else left
 
     def _is_pinned(self, parts: list[Part]) -> bool:
         return bool(self._pins) and self._pins.match(*_names(parts))

@@ -6,8 +6,9 @@ as long as the file system shows everybody what was written. Claims are made ahe
 that recording costs no more than a look at the others' books for each such piece. What cannot be claimed waits for the
 cleaner for a while, and then goes unrecorded.
 
-One thread per process notes uses every half a minute, and cleans when the claims come near the limit and nobody else is
-at it. It works a fifth of the time at most.
+One thread per process notes uses, and cleans when the claims come near the limit and nobody else is at it. It works a
+fifth of the time at most. What others must know soon (that a journal is in use, and that it was read again) is noted
+within a second, else a scan by others would have pushed it out meanwhile; further uses are noted once a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import time
 from typing import TYPE_CHECKING
 
 from jcache.cache import usage
-from jcache.cache.books import Book, Use
+from jcache.cache.books import Book, Head, Use
+from jcache.cache.policy import AGAIN_S
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -35,13 +37,12 @@ __all__ = ["LOW_SHARE", "Keeper", "credit_bytes"]
 LOW_SHARE = 0.9
 """The low mark, as a share of the limit: what a cleaning goes down to."""
 
+NEWS_S = 1.0
+"""How soon it is noted that this process uses a journal, and that it has read twice as much of it again as before."""
+
 TICK_S = 30.0
-"""How often uses are noted."""
+"""How often it is noted what was added, where there is no limit; and where there is one, how full the cache is."""
 
-AGAIN_S = 60.0
-"""How often a journal that is used all the time is noted again."""
-
-_SOON_S = 1.0  # uses are noted as often where the cache is nearly full
 _WAIT_S = 5.0
 _POLL_S = 0.05
 _DENIED_S, _STUCK_S = 2.0, 30.0
@@ -100,16 +101,18 @@ class Keeper:
         self._pending_lock = threading.Lock()  # of memory only: readers do not wait for the directory
         self._granted = 0  # what the journals of this process may add up to
         self._asked = 0  # what the book says of that, until it is known whether there is room
+        self._booked = 0, 0  # added and removed, in books of this process that are finished
         self._evicted = self._evicted_before = 0
         self._needed = 0  # what waits for room
         self._is_stuck = False  # a cleaner has just found nothing that may go, now or when its writer is done
         self._denied_until = 0.0
         self._full_said = False
         self._why_full = "another process is cleaning it"
-        self._noted: dict[str, float] = {}
+        self._noted: dict[str, tuple[float, int]] = {}  # when, and how many bytes of hits in all
         self._pending: dict[str, Use] = {}
         self._writing: set[str] = set()
-        self._flushed_s = 0.0
+        self._ticked_s = time.monotonic()
+        self._sealed_s = 0.0
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._cleaned = threading.Condition(threading.Lock())
@@ -191,11 +194,12 @@ class Keeper:
         with contextlib.suppress(OSError):
             self._flush(everything=True)
             with self._lock:
-                added = self._metered.net_bytes - self._evicted
-                if added:
-                    self._book.claim(added)
+                added, removed = self._metered.tally()
+                last = Head(added - self._booked[0], removed + self._evicted - self._booked[1])
+                if last != self._book.head:
+                    self._book.claim(last)
                 existed = self._book.exists
-                self._book.close(added)
+                self._book.close(added_bytes=last.added_bytes, removed_bytes=last.removed_bytes)
             if existed and usage.wants_folding(self._own, self._root):
                 from jcache.cache.eviction import Cleaner  # few processes fold, and none that is about to fork
 
@@ -217,7 +221,7 @@ class Keeper:
             total = usage.total_bytes(self._own, self._root)
             if total is not None and total <= limit_bytes:
                 self._granted, self._needed = wanted, 0
-                if total > LOW_SHARE * limit_bytes and time.monotonic() - self._flushed_s > _SOON_S:
+                if total > LOW_SHARE * limit_bytes and time.monotonic() - self._sealed_s > NEWS_S:
                     self._is_tight = True
                     self._wake.set()
                 if total > limit_bytes - 2 * self._credit:
@@ -248,7 +252,13 @@ class Keeper:
     def _set_claim(self, asked: int) -> None:
         with self._lock:
             self._asked = asked
-            self._book.claim(asked - self._evicted)
+            self._claim_asked()
+
+    def _claim_asked(self) -> None:
+        """Write down what is asked for, and what is true by now; the lock of the book is held."""
+        added, removed = self._metered.tally()
+        ahead = max(self._asked - (added - removed), 0)
+        self._book.claim(Head(added - self._booked[0], removed + self._evicted - self._booked[1], ahead))
 
     def _ask_for_cleaning(self) -> None:
         self._wants_cleaning = self._is_tight = True
@@ -272,14 +282,18 @@ class Keeper:
 
     def _work(self) -> None:
         while not self._closing.is_set():
-            self._wake.wait(TICK_S)
+            self._wake.wait(NEWS_S)
             self._wake.clear()
             if self._closing.is_set():
                 return
             try:
+                is_due = time.monotonic() - self._ticked_s >= TICK_S
+                if is_due:
+                    self._ticked_s = time.monotonic()
                 self._flush(everything=False)
-                if self._is_tight or self._is_nearly_full():
-                    self._is_tight = False
+                self._tell(is_due=is_due)
+                if self._is_tight or (is_due and self._is_nearly_full()):
+                    self._is_tight, self._sealed_s = False, time.monotonic()
                     self._seal_idle()
                 if self._wants_cleaning:
                     self._is_cleaning = True
@@ -299,36 +313,44 @@ class Keeper:
         """Write down what was used."""
         found = list(self._collect())
         now_s = time.monotonic()
-        again_s = _SOON_S if self._is_tight else AGAIN_S
         with self._pending_lock:
             self._keep(found)
-            due = [
-                use
-                for path, use in self._pending.items()
-                if everything or now_s - self._noted.get(path, -AGAIN_S) >= again_s
-            ]
+            due = [use for use in self._pending.values() if everything or self._is_news(use, now_s)]
             if len(self._noted) > _MOST_NOTED:
                 self._noted.clear()
             for use in due:
-                self._noted[use.path] = now_s
+                self._noted[use.path] = now_s, use.hit_bytes + self._noted.get(use.path, (0.0, 0))[1]
                 del self._pending[use.path]
         with self._lock:
             self._book.add(due)
-            self._flushed_s = now_s
-            if self._limit_bytes is None and self._metered.net_bytes != self._asked:
-                self._asked = self._metered.net_bytes
-                self._book.claim(self._asked)
-            elif self._book.exists and now_s - self._book.written_s > _SIGN_OF_LIFE_S:
-                self._book.claim(self._book.claim_bytes)  # lest it is taken for that of a process which is gone
+
+    def _is_news(self, use: Use, now_s: float) -> bool:
+        noted_s, hit_bytes = self._noted.get(use.path, (-AGAIN_S, 0))
+        return now_s - noted_s >= AGAIN_S or use.hit_bytes > hit_bytes
+
+    def _tell(self, *, is_due: bool) -> None:
+        """Write down what was added and removed, where others should know; and that this process lives."""
+        added, removed = self._metered.tally()
+        with self._lock:
+            # Somebody may be measuring: what is found removed there must not be counted off again later.
+            has_removed = removed + self._evicted - self._booked[1] != self._book.head.removed_bytes
+            has_added = self._limit_bytes is None and is_due and added - self._booked[0] != self._book.head.added_bytes
+            if has_added:
+                self._asked = added - removed
+            # A book that is not written to for long is taken for that of a process which is gone.
+            is_quiet = self._book.exists and time.monotonic() - self._book.written_s > _SIGN_OF_LIFE_S
+            if has_removed or has_added or is_quiet:
+                self._claim_asked()
             if len(self._writing) > _MOST_NOTED:
                 self._writing = set()
             if self._book.size_bytes > _ROLL_BYTES:
-                # A finished book is taken into the index; the claim goes on in the next one, for what it exceeds this.
-                # That of both is too much for a moment, not too little.
+                # A finished book is taken into the index, and the next one goes on from there. For a moment what is
+                # claimed ahead is in both: too much, not too little.
                 full, self._book = self._book, self._new_book()
                 self._writing = set()
-                self._book.claim(full.claim_bytes)
-                full.close(0)
+                self._book.claim(Head(ahead_bytes=full.head.ahead_bytes))
+                self._booked = self._booked[0] + full.head.added_bytes, self._booked[1] + full.head.removed_bytes
+                full.close(added_bytes=full.head.added_bytes, removed_bytes=full.head.removed_bytes)
 
     def _is_nearly_full(self) -> bool:
         """Whether what this process keeps open, though it records nothing at present, may be in the cleaner's way."""
@@ -372,4 +394,4 @@ class Keeper:
     def _let_know(self, cleaner: Cleaner) -> None:
         with self._lock:
             self._evicted = self._evicted_before + cleaner.done.freed_bytes
-            self._book.claim(self._asked - self._evicted)
+            self._claim_asked()

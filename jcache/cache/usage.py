@@ -8,9 +8,11 @@ The bytes that a cache holds are known without a walk:
 
     total = offset + folded + the claims of all books that are not in the index yet
 
-`folded` sums up the claims of those that are. `offset` is what makes this true, as of the last walk: what the walk
-found, less what was added while it went on. What others removed by hand, and claims of killed processes, make the total
-too high until the next walk, never too low.
+`folded` sums up the claims of those that are, since the last walk. `offset` is what makes this true: what the walk
+found, less what had been added as it began, and what had been removed as it ended is given back. So what was added
+behind the walk's back may be counted twice, until the next one, and what was removed behind it is not counted off; what
+is claimed ahead, and written later, is in the claims. What others removed by hand, and what killed processes claimed
+and did not write, make the total too high until the next walk. The latter is known, and called doubt.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jcache.cache.books import USAGE_NAME, Use, is_book, is_over, make_directory, read_head, read_uses
+from jcache.cache.books import USAGE_NAME, Head, Use, is_book, is_over, make_directory, read_head, read_uses
 from jcache.journal.directory import create_file
 from jcache.journal.segment import read_all
 from jcache.locks import FileLock, Outcome
@@ -40,9 +42,11 @@ LOCK_NAME = "@cleaner"
 MANY_BOOKS = 32
 """So many finished books, and one for every 64 KiB of the index, are worth taking over."""
 
-_FORMAT = 1
+_FORMAT = 2
 _HEAD_BYTES = 64 * 1024
 _LINES_A_STEP = 500
+_CLOCKS_S = 10.0  # by how much hosts may differ in what they call now
+_REMEMBER_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -54,13 +58,26 @@ class Entry:
     hit_bytes: int = 0
     check: bool = True
     """Whether it has been written to since it was last looked at for what is of no use in it."""
+    size_bytes: int = 0
+    """What it took up as it was last looked at."""
+    looked_s: float = 0.0
+    """When that was, Unix time; 0 where it never was."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was removed, and has not been used since, as far as is known."""
+        return not self.size_bytes and self.looked_s > 0 and self.used_s < self.looked_s - _CLOCKS_S
 
     def add(self, use: Use) -> None:
         """Take a line of a book into account."""
         self.used_s = max(self.used_s, use.used_s)
         self.hits += use.hits
         self.hit_bytes += use.hit_bytes
-        self.check |= use.kind == "w"
+        self.check |= use.kind == "w" and use.used_s > self.looked_s - _CLOCKS_S
+
+    def look(self, size_bytes: int, *, check: bool = False) -> None:
+        """Note what it takes up now, and whether to look at it again though nobody may have written to it by then."""
+        self.size_bytes, self.check, self.looked_s = size_bytes, check, time.time()
 
 
 @dataclass(slots=True)
@@ -71,7 +88,7 @@ class Walk:
     """The last directory that was counted."""
     found_bytes: int = 0
     before_bytes: int = 0
-    """Folded and claimed as it began."""
+    """What had been added by then, by all whose books are in the sum."""
 
 
 @dataclass(slots=True)
@@ -80,7 +97,8 @@ class Index:
 
     offset_bytes: int | None = None
     """None where nobody has ever walked through the tree."""
-    folded_bytes: int = 0
+    folded: Head = field(default_factory=Head)
+    """What the books claimed that were taken over since the last walk; what is ahead there is doubt."""
     walked_s: float = 0.0
     """Unix time of the last walk's end."""
     walk: Walk | None = None
@@ -113,20 +131,20 @@ def total_bytes(storage: Storage, root: str) -> int | None:
     index = _load(storage, root, with_entries=False)
     if index.offset_bytes is None:
         return None
-    return index.offset_bytes + index.folded_bytes + claimed_bytes(storage, root, index)
+    return index.offset_bytes + claimed(storage, root, index).claim_bytes
 
 
-def claimed_bytes(storage: Storage, root: str, index: Index) -> int:
-    """Return the sum of what the books claim that are not in the index.
+def claimed(storage: Storage, root: str, index: Index) -> Head:
+    """Return what all books say together: those that were taken over since the last walk, and those that were not.
 
     Raises:
         OSError: The directory cannot be read.
     """
-    total = 0
+    total = index.folded
     for name in _books(storage, root, index):
         head = read_head(storage, os.path.join(directory_of(root), name))
         if head is not None:
-            total += head.claim_bytes
+            total += head
     return total
 
 
@@ -157,7 +175,7 @@ def uses(storage: Storage, root: str, index: Index, *, pace: Callable[[], object
         for number, use in enumerate(read_uses(storage, os.path.join(directory_of(root), name))):
             known = index.entries.get(use.path)
             if known is not None and together.entries[use.path] is known:
-                together.entries[use.path] = Entry(known.used_s, known.hits, known.hit_bytes, known.check)
+                together.entries[use.path] = replace(known)
             together.note(use)
             if number % _LINES_A_STEP == 0:
                 pace()
@@ -179,30 +197,44 @@ def readers(storage: Storage, root: str, path: str) -> list[tuple[str, float]]:
     return found
 
 
-def fold(storage: Storage, root: str, index: Index, *, file_mode: int, pace: Callable[[], object]) -> None:
-    """Take finished books into the index, write it, and remove them.
-
-    Killed at any moment, it has either not happened, or left books that the index names and nobody reads any more.
+def take_over(storage: Storage, root: str, index: Index, *, pace: Callable[[], object]) -> None:
+    """Take finished books into the index, in memory: `save` writes it, and `drop` removes them.
 
     Raises:
-        OSError: The file system failed.
+        OSError: The directory cannot be read.
     """
     directory = directory_of(root)
     finished = [name for name in _books(storage, root, index) if is_over(storage, os.path.join(directory, name))]
     for name in finished:
         path = os.path.join(directory, name)
-        head = read_head(storage, path)
-        index.folded_bytes += head.claim_bytes if head is not None else 0
+        head = read_head(storage, path) or Head()
+        index.folded += head
         for number, use in enumerate(read_uses(storage, path)):
             index.note(use)
+            if use.kind == "w" and not head.is_closed:
+                index.entries[use.path].check = True  # it may have been killed in the middle of it
             if number % _LINES_A_STEP == 0:
                 pace()
+    _forget_gone(index)
     left = set(index.dropped) & set(storage.listdir(directory))
     index.dropped = [*left, *finished]
-    save(storage, root, index, file_mode=file_mode, pace=pace)
+
+
+def drop(storage: Storage, root: str, index: Index) -> None:
+    """Remove books that are in the index as it was written: until they are gone, it names them, and nobody counts them.
+
+    So a process that is killed at any moment has counted each book once.
+    """
     for name in index.dropped:
         with contextlib.suppress(OSError):  # gone, or another user's: then the index goes on naming it
-            storage.unlink(os.path.join(directory, name))
+            storage.unlink(os.path.join(directory_of(root), name))
+
+
+def _forget_gone(index: Index) -> None:
+    """Drop what was removed a while ago: until then, books that are still open may name it again and again."""
+    before_s = time.time() - _REMEMBER_S
+    for path in [path for path, entry in index.entries.items() if entry.is_gone and entry.looked_s < before_s]:
+        del index.entries[path]
 
 
 def wants_folding(storage: Storage, root: str) -> bool:
@@ -234,14 +266,17 @@ def save(storage: Storage, root: str, index: Index, *, file_mode: int, pace: Cal
     head = {
         "jcache-index": _FORMAT,
         "offset": index.offset_bytes,
-        "folded": index.folded_bytes,
+        "folded": [index.folded.added_bytes, index.folded.removed_bytes, index.folded.ahead_bytes],
         "walked": index.walked_s,
         "walk": None if walk is None else [walk.cursor, walk.found_bytes, walk.before_bytes],
         "dropped": index.dropped,
     }
     lines = [json.dumps(head)]
     for number, (path, entry) in enumerate(index.entries.items()):
-        lines.append(f"{entry.used_s:.3f} {entry.hits} {entry.hit_bytes} {entry.check:d} {path}")
+        lines.append(
+            f"{entry.used_s:.3f} {entry.hits} {entry.hit_bytes} {entry.check:d} {entry.size_bytes}"
+            f" {entry.looked_s:.0f} {path}"
+        )
         if number % _LINES_A_STEP == 0:
             pace()
     data = memoryview(os.fsencode("\n".join(lines) + "\n"))
@@ -322,7 +357,7 @@ def _parse_head(line: bytes) -> Index:
         offset, walk = head["offset"], head["walk"]
         return Index(
             offset_bytes=None if offset is None else int(offset),
-            folded_bytes=int(head["folded"]),
+            folded=Head(int(head["folded"][0]), int(head["folded"][1]), int(head["folded"][2])),
             walked_s=float(head["walked"]),
             walk=None if walk is None else Walk(str(walk[0]), *map(int, walk[1:])),
             dropped=[str(name) for name in head["dropped"]],
@@ -332,12 +367,16 @@ def _parse_head(line: bytes) -> Index:
 
 
 def _parse_entry(line: str, index: Index) -> None:
-    fields = line.split(" ", 4)
-    if len(fields) != 5:
+    fields = line.split(" ", 6)
+    if len(fields) != 7:
         return
+    used, hits, hit_bytes, check, size, looked, path = fields
     try:
-        used_s, hits, hit_bytes = float(fields[0]), int(fields[1]), int(fields[2])
+        entry = Entry(float(used), int(hits), int(hit_bytes), check == "1", int(size), float(looked))
     except ValueError:
         return
-    if 0 < used_s < time.time() + 86400:
-        index.entries[fields[4]] = Entry(used_s, hits, hit_bytes, fields[3] == "1")
+    now_s = time.time()
+    if entry.looked_s > now_s + _CLOCKS_S:
+        entry.looked_s = 0.0  # the clock was set back: nothing can be told from it
+    if 0 < entry.used_s < now_s + 86400:
+        index.entries[path] = entry

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from jcache.cache import usage
-from jcache.cache.books import Book
+from jcache.cache.books import Book, Head
 from jcache.cache.eviction import Cleaned, Cleaner, Wish
 from jcache.cache.keeper import LOW_SHARE
 from jcache.cache.pins import Pins
@@ -25,7 +25,7 @@ _WAIT_S = 30.0
 
 @click.command()
 @click.argument("directory", required=False, metavar="[DIR]")
-@click.option("--to", "to", metavar="SIZE", help="Remove what was not used for longest until SIZE is left, say 100GB.")
+@click.option("--to", "to", metavar="SIZE", help="Remove what is least worth keeping until SIZE is left, say 100GB.")
 @click.option("--older-than", metavar="AGE", help="Remove what was not used for AGE, such as 90m, 12h, 30d or 2w.")
 @click.option("--url", "pattern", metavar="GLOB", help="Only remote files whose address matches; * is any text.")
 @click.option("--all", "everything", is_flag=True, help="Remove everything that is not pinned.")
@@ -49,6 +49,8 @@ def clean(
 
     DIR is the cache directory; by default the one of JCACHE_DIR. Without an option it is brought down to JCACHE_SIZE,
     if that is set. Options can be combined: --older-than 30d --url 'root://eos*' removes what meets both.
+
+    Least worth keeping is what was not used for longest; what was read again goes behind what was read once.
 
     Jobs may go on meanwhile: they keep what they have open, and fetch the rest again. What a living process is writing
     stays, so does what is pinned (see `jcache pin`), and what JCache did not make. What is of no use (superseded
@@ -108,7 +110,7 @@ def _clean(root: str, config: Config, wish: Wish, *, dry_run: bool) -> Cleaned:
     # What is removed here is booked like what a job adds, so that jobs know at once that there is room.
     def booked() -> None:
         if not dry_run:
-            book.claim(-cleaner.done.freed_bytes)
+            book.claim(Head(removed_bytes=cleaner.done.freed_bytes))
 
     book = Book(storage, usage.directory_of(root), **modes, sync=not cache.is_local)
     cleaner = Cleaner(
@@ -124,7 +126,7 @@ def _clean(root: str, config: Config, wish: Wish, *, dry_run: bool) -> Cleaned:
         try:
             done = cleaner.run(wish, measure=True, timeout_s=_WAIT_S)
         finally:
-            book.close(0 if dry_run else -cleaner.done.freed_bytes)
+            book.close(removed_bytes=0 if dry_run else cleaner.done.freed_bytes)
     except OSError as error:
         raise CommandError(f"{root} cannot be cleaned: {error.strerror or error}") from None
     if done is None:

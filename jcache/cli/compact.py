@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jcache.cache import usage
-from jcache.cache.books import Book
+from jcache.cache.books import Book, Head
 from jcache.cache.meter import MeteredStorage
 from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
@@ -82,8 +82,9 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
     book = Book(Storage(), usage.directory_of(root), dir_mode=cache.dir_mode, file_mode=cache.file_mode)
     if storage.net_bytes:
         with contextlib.suppress(OSError):  # then jobs learn of the room by their next walk
-            book.claim(storage.net_bytes)
-            book.close(storage.net_bytes)
+            added, removed = storage.tally()
+            book.claim(Head(added, removed))
+            book.close(added_bytes=added, removed_bytes=removed)
     if as_json:
         click.echo(json.dumps({"journals": results, "failed": failed}, indent=1))
     elif not any(result["removed"] for result in results):
