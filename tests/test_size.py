@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from jcache.cache import eviction, usage
 from jcache.cache.books import Book, Head, Use, is_book
@@ -21,6 +22,7 @@ from jcache.cache.eviction import Cleaned, Cleaner, Wish
 from jcache.cache.keeper import Keeper, credit_bytes
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.pins import add_pin
+from jcache.cli import main
 from jcache.journal import Version
 from jcache.storage import Storage
 
@@ -297,3 +299,44 @@ def test_pins_beyond_the_limit_stay(cache: Cache) -> None:
     done = clean(cache, 20_000)
     assert (done.journals, done.pinned) == (2, 4)
     assert {path.parent.parent.name for path in segments(cache)} == {"pinned"}
+
+
+def test_commands_book_what_they_add_and_remove(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("JCACHE_")]:
+        monkeypatch.delenv(name)
+    for number in range(80):  # so many that `compact`, on its way, keeps what it learnt of them
+        record(cache, f"f{number}", 2000)
+    for etag in ("1", "1", "2"):
+        identity = cache.identify("https", "https://h/several", {})
+        journal = cache.journal(identity)
+        journal.append(Version(10**9, etag=f'"{etag}"'), {}, [(0, os.urandom(3000))])
+        journal.close()
+    clean(cache)
+    assert total(cache) == there(cache)
+
+    def call(*arguments: str, code: int = 0) -> None:
+        result = CliRunner().invoke(main, [*arguments], prog_name="jcache")
+        assert result.exit_code == code, result.output
+        assert total(cache) == there(cache), arguments
+
+    call("compact", "--all", "--dir", cache.directory)
+    assert len(segments(cache)) < 83
+    damaged, cut, *_ = segments(cache)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    cut.write_bytes(cut.read_bytes()[:-20])
+    note(cache, added_bytes=there(cache) - total(cache))
+    report = Path(cache.directory, ".reports", "old.tmp")
+    report.parent.mkdir()
+    report.write_bytes(b"x" * 5000)
+    os.utime(report, (0, 0))
+    os.utime(cut, (0, 0))
+    call("verify", "--repair", str(Path(cache.directory, "https")), code=1)
+    assert not damaged.exists()
+    call("verify", "--repair", cache.directory)
+    assert not report.exists(), "it never counted"
+    call("clean", cache.directory, "--url", "*f1*")
+    call("clean", cache.directory, "--to", "50kB")
+    call("clean", cache.directory, "--all")
+    assert total(cache) == 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "prepared",
-    "readable_cache",
+    "readable_cache", "root_of",
 ]  # fmt: skip
 
 _NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
@@ -85,12 +85,17 @@ def readable_cache(
 
 def may_be_cache(directory: str) -> bool:
     """Tell whether a directory is a cache, a part of one, or as good as empty, so that it may become one."""
+    return root_of(directory) is not None or _may_become_cache(directory)
+
+
+def root_of(directory: str) -> str | None:
+    """Return the cache that a directory is or lies in, None where it does not."""
     above = os.path.abspath(directory)
     while not _is_cache(above):
         if above == os.path.dirname(above):
-            return _may_become_cache(directory)
+            return None
         above = os.path.dirname(above)
-    return True
+    return above
 
 
 def prepared(directory: str, config: Config) -> Cache:

@@ -8,17 +8,16 @@ from dataclasses import asdict
 
 import click
 
-from jcache.cache import usage
-from jcache.cache.books import Book, Head
+from jcache.cache.booking import booked
 from jcache.cache.eviction import Cleaned, Cleaner, Wish
 from jcache.cache.keeper import LOW_SHARE
+from jcache.cache.meter import MeteredStorage
 from jcache.cache.pins import Pins
 from jcache.cli.catalogue import existing_cache, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.config import Config, parse_size
 from jcache.report.retention import clean_reports
 from jcache.report.units import human, parse_age, visible
-from jcache.storage import Storage
 
 _WAIT_S = 30.0
 
@@ -103,32 +102,21 @@ def clean(
 
 
 def _clean(root: str, config: Config, wish: Wish, *, dry_run: bool) -> Cleaned:
-    cache = prepared(root, config)
-    storage = Storage()
-    modes = {"dir_mode": cache.dir_mode, "file_mode": cache.file_mode}
-
-    # What is removed here is booked like what a job adds, so that jobs know at once that there is room.
-    def booked() -> None:
-        if not dry_run:
-            book.claim(Head(removed_bytes=cleaner.done.freed_bytes))
-
-    book = Book(storage, usage.directory_of(root), **modes, sync=not cache.is_local)
-    cleaner = Cleaner(
-        storage,
-        root,
-        dir_mode=cache.dir_mode,
-        file_mode=cache.file_mode,
-        dry_run=dry_run,
-        keep_names=True,
-        freed=booked,
-    )
-    try:
+    cache, storage = prepared(root, config), MeteredStorage()
+    with booked(cache, storage) as tell:
+        cleaner = Cleaner(
+            storage,
+            root,
+            dir_mode=cache.dir_mode,
+            file_mode=cache.file_mode,
+            dry_run=dry_run,
+            keep_names=True,
+            freed=tell,
+        )
         try:
             done = cleaner.run(wish, measure=True, timeout_s=_WAIT_S)
-        finally:
-            book.close(removed_bytes=0 if dry_run else cleaner.done.freed_bytes)
-    except OSError as error:
-        raise CommandError(f"{root} cannot be cleaned: {error.strerror or error}") from None
+        except OSError as error:
+            raise CommandError(f"{root} cannot be cleaned: {error.strerror or error}") from None
     if done is None:
         raise CommandError(f"another process is cleaning {root}; try again when it is done")
     return done

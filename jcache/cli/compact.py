@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cache import usage
-from jcache.cache.books import Book, Head
+from jcache.cache.booking import booked
 from jcache.cache.meter import MeteredStorage
 from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal, JournalError
 from jcache.report.units import human, number_of, visible
-from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,28 +60,26 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
             raise CommandError(f"the cache holds nothing of {url}")
         chosen = (entry,)
     results, failed = [], 0
-    for entry in chosen:
-        journal = Journal(storage, entry.directory, entry.name, dir_mode=cache.dir_mode, file_mode=cache.file_mode)
-        try:
-            removed = journal.compact(at_least=2)
-            journal.attach()
-            after = journal.size_bytes
-        except JournalError as error:
-            failed += 1
-            click.echo(f"jcache: {error}", err=True)
-            continue
-        finally:
-            journal.close()
-        results.append({"url": entry.url, "removed": removed, "before_bytes": entry.disk_bytes, "after_bytes": after})
-        if not as_json and removed:
-            sizes = f"{' '.join(human(entry.disk_bytes))} -> {' '.join(human(after))}"
-            click.echo(f"{number_of(removed, 'segment'):>12} removed, {sizes}  {visible(entry.url)}")
-    book = Book(Storage(), usage.directory_of(root), dir_mode=cache.dir_mode, file_mode=cache.file_mode)
-    if storage.net_bytes:
-        with contextlib.suppress(OSError):  # then jobs learn of the room by their next walk
-            added, removed = storage.tally()
-            book.claim(Head(added, removed))
-            book.close(added_bytes=added, removed_bytes=removed)
+    with booked(cache, storage) as tell:
+        for entry in chosen:
+            journal = Journal(storage, entry.directory, entry.name, dir_mode=cache.dir_mode, file_mode=cache.file_mode)
+            try:
+                removed = journal.compact(at_least=2)
+                journal.attach()
+                after = journal.size_bytes
+            except JournalError as error:
+                failed += 1
+                click.echo(f"jcache: {error}", err=True)
+                continue
+            finally:
+                journal.close()
+            tell()
+            results.append(
+                {"url": entry.url, "removed": removed, "before_bytes": entry.disk_bytes, "after_bytes": after}
+            )
+            if not as_json and removed:
+                sizes = f"{' '.join(human(entry.disk_bytes))} -> {' '.join(human(after))}"
+                click.echo(f"{number_of(removed, 'segment'):>12} removed, {sizes}  {visible(entry.url)}")
     if as_json:
         click.echo(json.dumps({"journals": results, "failed": failed}, indent=1))
     elif not any(result["removed"] for result in results):

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cache.directory import Cache
+from jcache.cache.booking import booked
+from jcache.cache.directory import Cache, CacheUnusable
 from jcache.cache.identity import Unidentifiable
 from jcache.cache.layout import escape
+from jcache.cache.meter import MeteredStorage
 from jcache.cache.verify import Finding, Progress, Totals, measure, verify
-from jcache.cli.catalogue import cache_config, journals
+from jcache.cli.catalogue import cache_config, journals, root_of
 from jcache.cli.errors import WrongInputError
-from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from jcache.storage import Storage
 
 _MOST_IN_JSON = 10_000
 
@@ -51,12 +54,16 @@ def verify_command(ctx: click.Context, target: str | None, *, repair: bool, as_j
       1  something was wrong, repaired or not
       2  DIR or URL is wrong
     """
-    storage = Storage()
+    storage = MeteredStorage()
     directory, identity = _locate(target, storage)
     started_s = time.monotonic()
     totals, findings, omitted = Totals(), deque[Finding](), 0
-    with _progress(storage, directory, one_journal=identity is not None) as (progress, show):
+    with (
+        _booked(directory, storage, repair=repair) as tell,
+        _progress(storage, directory, one_journal=identity is not None) as (progress, show),
+    ):
         for item in verify(storage, directory, identity=identity, repair=repair, progress=progress):
+            tell()
             if isinstance(item, Totals):
                 totals = item
             elif not as_json:
@@ -102,6 +109,21 @@ def _locate(target: str | None, storage: Storage) -> tuple[str, str | None]:
         if entry.name == url:
             return entry.directory, entry.name
     raise WrongInputError(f"the cache {directory} holds nothing of {target}; 'jcache ls' lists what it holds")
+
+
+@contextlib.contextmanager
+def _booked(directory: str, storage: MeteredStorage, *, repair: bool) -> Iterator[Callable[[], None]]:
+    """Book what a repair does, in the cache that the directory is or belongs to."""
+    root = root_of(directory) if repair else None
+    if root is not None:
+        cache = Cache(root)
+        with contextlib.suppress(CacheUnusable):
+            cache.prepare()
+        if cache.writable:
+            with booked(cache, storage) as tell:
+                yield tell
+            return
+    yield lambda: None
 
 
 @contextlib.contextmanager
