@@ -157,7 +157,7 @@ def run(options: Options, progress: Callable[[str, int, int], None]) -> Outcome:
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise DemoError(f"the demo needs {', '.join(missing)}: pip install 'jcache[demo]'")
+        raise DemoError(f"the demo needs {', '.join(missing)}: install JCache with its extra 'demo'")
     with ExitStack() as stack:
         work = stack.enter_context(_work_directory(options.keep))
         data = work / "data"
@@ -206,7 +206,7 @@ def _start_origin(
     try:
         for name in ("XRootD", "fsspec_xrootd"):
             if importlib.util.find_spec(name) is None:
-                raise XrootdUnavailableError(f"the package of module {name} is missing: pip install 'jcache[xrootd]'")
+                raise XrootdUnavailableError(f"module {name} is missing: install JCache with its extra 'xrootd'")
         return XrootdServer(data, probe=probe), ""
     except XrootdUnavailableError as error:
         if origin == "xrootd":
