@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -129,6 +130,21 @@ def test_reports_that_cannot_be_written_are_the_reason_that_is_given(site: Site,
     assert run.code == 0
     assert f"no report: {tmp_path / 'plain' / '.reports'} cannot be written to; --json REPORTS" in run.err
     assert "is JCache installed" not in run.err
+
+
+def test_reports_in_a_directory_of_ones_own_stay(site: Site, tmp_path: Path) -> None:
+    program = site.script(READ)
+    old = "jcache.job.h.1.1000000000.000.json"
+    for place in (site.cache / ".reports", tmp_path / "archive"):
+        place.mkdir(parents=True)
+        (place / old).write_text("{}")
+        os.utime(place / old, (1e9, 1e9))
+    assert site.run(program, JCACHE_JSON=str(tmp_path / "archive")).code == 0
+    assert jcache_run(site, "--json", str(tmp_path / "archive"), "--", sys.executable, program).code == 0
+    assert (tmp_path / "archive" / old).exists()
+    assert (site.cache / ".reports" / old).exists()
+    assert site.run(program).code == 0
+    assert not (site.cache / ".reports" / old).exists()
 
 
 def test_help_documents_exit_codes(site: Site) -> None:
