@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import itertools
 import sys
 import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from jcache.cache import Cache, CacheUnusable, Identity
 from jcache.cache.books import Use
@@ -17,11 +19,16 @@ from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
+from jcache.origin import Origin
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
+from jcache.reader.small import Shelf, SmallFile, SmallFiles
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.rules import Rule, find_rule
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["Session", "current", "ensure", "start", "stop"]
 
@@ -92,12 +99,19 @@ class Session:
 
     def _reset(self) -> None:
         self.counters = Counters()
-        self.recorder = Recorder(limit_bytes=PENDING_BYTES, recorded=self._recorded, failed=self._failed)
         self._lock = threading.Lock()
+        self.small = SmallFiles(self._lock, self._note)
+        self.recorder = Recorder(
+            limit_bytes=PENDING_BYTES,
+            recorded=self._recorded,
+            failed=self._failed,
+            small_recorded=self.small.recorded,
+        )
         self._files: OrderedDict[tuple[bytes, str], RemoteFile] = OrderedDict()
         # Those that are about to be closed, and when they were last used as that was decided.
         self._leaving: dict[tuple[bytes, str], float] = {}
         self._caches: dict[bytes, Cache | None] = {}
+        self._shelves: dict[bytes, Shelf] = {}
         self._keepers: dict[bytes, Keeper] = {}
         self.patience = Patience(LEASE_LIMIT_S)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
@@ -183,6 +197,7 @@ class Session:
         with self._lock:
             remote = self._files.get(key)
             if remote is not None:
+                self._files.move_to_end(key)
                 remote.active += 1
                 return remote
         cache = self.cache(directory)
@@ -190,14 +205,51 @@ class Session:
             remote = self._files.get(key)
             if remote is None:
                 remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]))
+                small = self.small.take(key)
+                if small is not None:
+                    small.hand_over(remote.validation)
             remote.active += 1
             idle = [(key, self._files[key]) for key in self._idle_files()]
         for key, file in idle:
             file.hand_over()
             # Behind what is queued for it: until its bytes are recorded, who comes back finds them in memory.
-            if not self.recorder.call(functools.partial(self._retire, key)):
+            if not self.recorder.call(functools.partial(self._retire, key), urgent=False):
                 self._retire(key)
         return remote
+
+    def shelf(self, directory: str | None = None) -> Shelf | None:
+        """Return where small files are looked for and recorded; None where each file needs to be looked at by itself.
+
+        Args:
+            directory: The cache directory; JCACHE_DIR by default.
+        """
+        path = directory or self.config.dir
+        cache = self.cache(directory)
+        if path is None or cache is None or self.workers.hung or self.offline or self.config.rules:
+            return None
+        if isinstance(self.validate, float):
+            return None  # how old an answer is, is told from all segments of a journal
+        key = str(path).encode(errors="surrogateescape")
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            keeper = self._keepers.get(key)
+            if keeper is not None:
+                keeper.start()
+            shelf = Shelf(cache, path, key, (lambda *_: True) if keeper is None else keeper.admit)
+            self._shelves[key] = shelf
+        return shelf
+
+    def begin_small(
+        self, shelf: Shelf, origins: Sequence[Origin | None], loop: "AbstractEventLoop"
+    ) -> list[SmallFile | None]:
+        """Begin to read small files on an event loop; None for those that are open already, or being read."""
+        with self._lock:
+            return [
+                None
+                if origin is None or (shelf.key, origin.identity.key) in self._files
+                else self.small.begin(shelf, origin.identity, loop)
+                for origin in origins
+            ]
 
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
         rule = self.rule(identity)
@@ -229,7 +281,16 @@ class Session:
     def _uses(self, key: bytes) -> list[Use]:
         """Return which journals of a cache directory were used since this was last asked, for the record of use."""
         with self._lock:
-            return _uses_of([file for (where, _), file in self._files.items() if where == key])
+            return self._used(key)
+
+    def _used(self, key: bytes) -> list[Use]:
+        files = [file for (where, _), file in self._files.items() if where == key]
+        return _uses_of([*files, *self.small.of(key)])
+
+    def _note(self, key: bytes, file: RemoteFile | SmallFile) -> None:
+        keeper = self._keepers.get(key)
+        if keeper is not None:
+            keeper.note(_uses_of([file]))
 
     def _seal_idle(self, key: bytes) -> None:
         """Seal what a cache directory's cleaner might remove, were it not being written here."""
@@ -260,6 +321,10 @@ class Session:
         below = identity.url.rstrip("/") + "/"
         remote = self.acquire(identity, directory=directory)
         with self._lock:
+            small = [(file.identity, file.directory) for file in self.small.below(below)]
+        for known in small:
+            self.release(self.acquire(known[0], directory=known[1]))
+        with self._lock:
             files = [remote, *(file for file in self._files.values() if file.url.startswith(below))]
         for file in files:
             file.invalidate()
@@ -278,9 +343,13 @@ class Session:
         staying = len(self._files) - len(self._leaving)
         if staying <= IDLE_FILES or self.workers.hung:
             return []
+        # Those that were asked for last are at the end, and those that are leaving already.
+        wanted = staying - IDLE_FILES * 7 // 8
         idle = (key for key, file in self._files.items() if not file.active and key not in self._leaving)
-        chosen = sorted(idle, key=self._age)[: staying - IDLE_FILES * 7 // 8]
-        self._leaving.update((key, self._age(key)) for key in chosen)
+        chosen = list(itertools.islice(idle, wanted))
+        for key in chosen:
+            self._leaving[key] = self._files[key].used_s
+            self._files.move_to_end(key)
         return chosen
 
     def _retire(self, key: tuple[bytes, str]) -> None:
@@ -291,13 +360,8 @@ class Session:
             if file is None or file.active or file.used_s != used_s:
                 return
             del self._files[key]
-        keeper = self._keepers.get(key[0])
-        if keeper is not None:
-            keeper.note(_uses_of([file]))
+        self._note(key[0], file)
         file.close(compact_until_s=time.monotonic() + COMPACT_S)
-
-    def _age(self, key: tuple[bytes, str]) -> float:
-        return self._files[key].used_s
 
     # -- trouble --------------------------------------------------------------------------------------------
 
@@ -347,7 +411,7 @@ class Session:
             self._closed = True
             files = list(self._files.values())
             for key, keeper in self._keepers.items():
-                keeper.note(_uses_of([file for (where, _), file in self._files.items() if where == key]))
+                keeper.note(self._used(key))
             self._ending = list(self._files.items())
             self._files.clear()
         began_s, step_s = time.monotonic(), self.config.timeout
@@ -406,7 +470,7 @@ class Ruled:
         self._session.counters = counters
 
 
-def _uses_of(files: Iterable[RemoteFile]) -> list[Use]:
+def _uses_of(files: Iterable[RemoteFile | SmallFile]) -> list[Use]:
     """Return what is to be noted of files that were used since they were last asked."""
     now_s, moment_s = time.time(), time.monotonic()
     found = []

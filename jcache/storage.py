@@ -66,6 +66,16 @@ class Storage:
         """Return what the file system knows of a path, symbolic links followed."""
         return os.stat(path)
 
+    def is_there(self, path: str) -> bool:
+        """Whether there may be anything of this name: False only where the file system says that there is not."""
+        try:
+            self.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return True
+
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory, in no order."""
         return os.listdir(path)

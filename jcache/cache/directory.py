@@ -64,6 +64,7 @@ class Cache:
 
     Attributes:
         directory: Absolute path of the root.
+        storage: The file system that it is on.
         writable: Whether journals can be written; if not, what is there can still be read.
         is_local: Whether the directory is on this machine's own disks or in its memory.
         reason: Why not, as one sentence, else None.
@@ -93,7 +94,7 @@ class Cache:
         self.reason: str | None = None
         self.dir_mode = _PRIVATE_DIR
         self.file_mode = _PRIVATE_DIR & 0o666
-        self._storage = Storage() if storage is None else storage
+        self.storage = Storage() if storage is None else storage
         self._flat = flat
         self._basepath = basepath
 
@@ -107,7 +108,7 @@ class Cache:
         """
         try:
             made = self._make(self.directory)
-            mode = self._storage.stat(self.directory).st_mode
+            mode = self.storage.stat(self.directory).st_mode
         except OSError as error:
             raise CacheUnusable(self.directory, f"it cannot be made: {_why(error)}") from error
         mount = find_mount(self.directory)
@@ -150,7 +151,7 @@ class Cache:
         from jcache.journal import Journal
 
         return Journal(
-            self._storage, self.path(identity), identity.key, dir_mode=self.dir_mode, file_mode=self.file_mode
+            self.storage, self.path(identity), identity.key, dir_mode=self.dir_mode, file_mode=self.file_mode
         )
 
     def remove(self, identity: Identity) -> None:
@@ -168,21 +169,21 @@ class Cache:
 
     def _remove_below(self, directory: str) -> None:
         try:
-            names = self._storage.listdir(directory)
+            names = self.storage.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):
             return
         for name in names:
             path = os.path.join(directory, name)
             if name.startswith(_SEGMENT_PREFIX):
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
-                    self._storage.unlink(path)
+                    self.storage.unlink(path)
             else:
                 self._remove_below(path)
 
     def _make(self, path: str) -> bool:
         """Make a directory and those above it, private ones; False if it, or anything else, is there already."""
         try:
-            self._storage.mkdir(path, _PRIVATE_DIR)
+            self.storage.mkdir(path, _PRIVATE_DIR)
         except FileExistsError:
             return False
         except FileNotFoundError:
@@ -191,7 +192,7 @@ class Cache:
                 raise
             self._make(parent)
             try:
-                self._storage.mkdir(path, _PRIVATE_DIR)
+                self.storage.mkdir(path, _PRIVATE_DIR)
             except FileExistsError:  # another process was faster
                 return False
         except OSError:
@@ -204,25 +205,25 @@ class Cache:
 
     def _is_directory(self, path: str) -> bool:
         try:
-            return stat.S_ISDIR(self._storage.stat(path).st_mode)
+            return stat.S_ISDIR(self.storage.stat(path).st_mode)
         except OSError:  # the error that led here says more
             return False
 
     def _has_tag(self) -> bool:
         try:
-            fd = self._storage.open(os.path.join(self.directory, TAG_NAME), os.O_RDONLY)
+            fd = self.storage.open(os.path.join(self.directory, TAG_NAME), os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
             signature = TAG.partition(b"\n")[0]
-            return self._storage.pread(fd, len(signature), 0) == signature
+            return self.storage.pread(fd, len(signature), 0) == signature
         finally:
-            self._storage.close(fd)
+            self.storage.close(fd)
 
     def _is_ours(self) -> bool:
         """Tell whether the root holds nothing but what a cache that is not marked yet may hold."""
         try:
-            names = self._storage.listdir(self.directory)
+            names = self.storage.listdir(self.directory)
         except (
             OSError
         ):  # a directory that can be entered but not listed serves as a cache; that it is ours, nobody knows
@@ -235,16 +236,16 @@ class Cache:
         Permission bits do not tell: not on NFS with squashed users, nor on a full disk.
         """
         name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
-        fd = self._storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
+        fd = self.storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
         try:
             try:
-                if self._storage.pwritev(fd, [TAG], 0) != len(TAG):
+                if self.storage.pwritev(fd, [TAG], 0) != len(TAG):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             finally:
-                self._storage.close(fd)
+                self.storage.close(fd)
             if mark:
                 # The tag appears whole; two processes that do this at once write the same.
-                self._storage.rename(name, os.path.join(self.directory, TAG_NAME))
+                self.storage.rename(name, os.path.join(self.directory, TAG_NAME))
                 return
         except OSError:
             self._remove(name)
@@ -253,7 +254,7 @@ class Cache:
 
     def _remove(self, name: str) -> None:
         try:
-            self._storage.unlink(name)
+            self.storage.unlink(name)
         except OSError:  # what is left is one small file, which says nothing about the use of the directory
             return
 

@@ -6,11 +6,12 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from jcache.journal import Journal, JournalError
 from jcache.origin import Info
+from jcache.reader.small import SmallFile
 from jcache.vectors import Extents
 
 __all__ = ["Recorder", "Recording"]
@@ -25,6 +26,11 @@ JOINED_BYTES = 64 << 10
 PAUSE_S = 0.005
 LONGEST_S = 1.0
 EAGER_BYTES = 64 << 20
+# To record a small file costs as much as a megabyte. So they wait longer, but not more of them than this.
+SMALL_LONGEST_S = 10.0
+SMALL_FILES = 16384
+# So many are written before somebody else is let in.
+SMALL_BATCH = 64
 # A directory that takes less than this is of no use, but it is not hung.
 SLOWEST_BYTES_PER_S = 4 << 20
 
@@ -70,6 +76,7 @@ class Recorder:
         recorded: Callable[[int], None],
         failed: Callable[[JournalError], None],
         pause_s: float = 5.0,
+        small_recorded: Callable[[Sequence[SmallFile]], None] = lambda files: None,  # noqa: ARG005
     ) -> None:
         """Prepare the queue.
 
@@ -78,22 +85,27 @@ class Recorder:
             recorded: Told how many bytes were written.
             failed: Told of every write that failed.
             pause_s: How long a journal directory that refused bytes is left alone.
+            small_recorded: Told of small files whose bytes are in the journal, or given up.
         """
         self._limit_bytes = limit_bytes
         self._recorded = recorded
         self._failed = failed
+        self._small_recorded = small_recorded
         self._rest_s = pause_s
         self._paused_until = 0.0
-        self._queue: deque[Recording | Callable[[], None]] = deque()
+        self._queue: deque[Recording | SmallFile | Callable[[], None]] = deque()
         self._changed = threading.Condition(threading.Lock())
         self._waiting_bytes = 0
         self._busy = False
-        # How many fetch just now, and when the last one ended; whether somebody waits for what is queued; since when it
-        # is queued.
+        # How many fetch just now, and when the last one ended; whether somebody waits for what is queued; since when
+        # anything is queued, and anything but small files.
         self._fetching = 0
         self._fetched_s = 0.0
         self._urgent = False
         self._since_s = 0.0
+        self._large_since_s: float | None = None
+        # Whether the thread waits for a pause in the fetching, so that nobody need wake it.
+        self._is_waiting = False
         # When what is being done must be done, besides the time that the caller allows for a stall.
         self._due_s = 0.0
         self._closed = False
@@ -106,7 +118,7 @@ class Recorder:
             self._fetching += more
             self._fetched_s = time.monotonic()
 
-    def submit(self, recording: Recording, *, timeout_s: float, urgent: bool = False) -> bool:
+    def submit(self, recording: Recording | SmallFile, *, timeout_s: float, urgent: bool = False) -> bool:
         """Queue a recording, waiting for room at most `timeout_s` seconds.
 
         Args:
@@ -126,27 +138,35 @@ class Recorder:
                 )
             if self._closed or (self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes):
                 return False
-            if not self._put(recording, urgent=urgent):
-                return False
             self._waiting_bytes += size_bytes
+            if not self._put(recording, urgent=urgent):
+                self._waiting_bytes -= size_bytes
+                return False
         return True
 
-    def call(self, task: Callable[[], None]) -> bool:
-        """Have the thread run a task (a journal's sealing, say) behind what is queued; False once closed."""
+    def call(self, task: Callable[[], None], *, urgent: bool = True) -> bool:
+        """Have the thread run a task (a journal's sealing, say) behind what is queued; False once closed.
+
+        Args:
+            task: What to do.
+            urgent: Whether it is done without waiting for a pause in the fetching, and with it all that is queued.
+        """
         with self._changed:
             if self._closed:
                 return False
-            return self._put(task, urgent=True)
+            return self._put(task, urgent=urgent)
 
     def give_up(self) -> None:
         """Take nothing more and wait for nothing: the cache directory hangs, and the thread with it."""
         with self._changed:
             self._closed = self._abandoned = True
-            waiting = [item for item in self._queue if isinstance(item, Recording)]
+            waiting = list(self._queue)
             self._queue.clear()
             self._changed.notify_all()
-        for recording in waiting:
-            recording.settled(recording.extents)
+        self._small_recorded([item for item in waiting if isinstance(item, SmallFile)])
+        for item in waiting:
+            if isinstance(item, Recording):
+                item.settled(item.extents)
 
     def flush(self, timeout_s: float, *, stall_s: float = math.inf) -> bool:
         """Wait until nothing is queued or being written; return whether that was reached in time.
@@ -178,7 +198,7 @@ class Recorder:
             thread.join(timeout_s)
         return done
 
-    def _put(self, item: Recording | Callable[[], None], *, urgent: bool) -> bool:
+    def _put(self, item: Recording | SmallFile | Callable[[], None], *, urgent: bool) -> bool:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="jcache-recorder", daemon=True)
             try:
@@ -188,36 +208,54 @@ class Recorder:
             self._thread = thread
         if not self._queue:
             self._since_s = time.monotonic()
+            self._large_since_s = None
+        if self._large_since_s is None and not isinstance(item, SmallFile):
+            self._large_since_s = time.monotonic()
         self._urgent = self._urgent or urgent
         self._queue.append(item)
-        self._changed.notify_all()
+        # Woken for each small file, the thread would take as long as the reading.
+        if not self._is_waiting or self._is_due():
+            self._changed.notify_all()
         return True
+
+    def _is_due(self) -> bool:
+        """Whether what is queued is written without waiting for a pause in the fetching."""
+        if self._urgent or self._closed or self._waiting_bytes >= EAGER_BYTES or len(self._queue) >= SMALL_FILES:
+            return True
+        now_s = time.monotonic()
+        if self._large_since_s is not None and now_s - self._large_since_s >= LONGEST_S:
+            return True
+        return now_s - self._since_s >= SMALL_LONGEST_S
 
     def _pause_s(self) -> float:
         """Return how long to wait before writing what is queued, in seconds."""
-        now_s = time.monotonic()
-        if self._urgent or self._closed or self._waiting_bytes >= EAGER_BYTES or now_s - self._since_s >= LONGEST_S:
+        if self._is_due():
             return 0.0
-        return PAUSE_S if self._fetching else max(self._fetched_s + PAUSE_S - now_s, 0.0)
+        return PAUSE_S if self._fetching else max(self._fetched_s + PAUSE_S - time.monotonic(), 0.0)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 while self._queue and (pause_s := self._pause_s()):
+                    self._is_waiting = True
                     self._changed.wait(pause_s)
+                    self._is_waiting = False
                 if not self._queue:
                     self._urgent = False
                     if self._closed:
                         return
                     continue
                 first = self._queue.popleft()
-                batch = self._batch(first) if isinstance(first, Recording) else []
+                batch: list[Recording] = self._batch(first) if isinstance(first, Recording) else []
+                small: list[SmallFile] = self._small(first) if isinstance(first, SmallFile) else []
                 self._busy = True
-                size_bytes = sum(recording.size_bytes for recording in batch)
+                size_bytes = sum(item.size_bytes for item in batch) + sum(item.size_bytes for item in small)
                 self._due_s = time.monotonic() + size_bytes / SLOWEST_BYTES_PER_S
             try:
-                if isinstance(first, Recording):
+                if isinstance(first, SmallFile):
+                    self._write_small(small)
+                elif isinstance(first, Recording):
                     self._write(batch)
                 else:
                     self._attempt(first)
@@ -227,6 +265,26 @@ class Recorder:
                     self._urgent = self._urgent and bool(self._queue)
                     self._waiting_bytes -= size_bytes
                     self._changed.notify_all()
+
+    def _small(self, first: SmallFile) -> list[SmallFile]:
+        """Return the small files that are next in the queue."""
+        files, queue = [first], self._queue
+        while queue and len(files) < SMALL_BATCH and isinstance(queue[0], SmallFile):
+            files.append(queue.popleft())  # type: ignore[arg-type]  # just looked at
+        return files
+
+    def _write_small(self, files: Sequence[SmallFile]) -> None:
+        for file in files:
+            # Each is a call that may take its time.
+            self._due_s = time.monotonic()
+            if self._due_s >= self._paused_until and not self._attempt(functools.partial(self._write_one, file)):
+                self._paused_until = time.monotonic() + self._rest_s
+        self._attempt(functools.partial(self._small_recorded, files))
+
+    def _write_one(self, file: SmallFile) -> None:
+        nbytes = file.write()
+        if nbytes:
+            self._recorded(nbytes)
 
     def _attempt(self, task: Callable[[], None]) -> bool:
         """Run a task; tell of its failure. This thread must outlive any of them: nobody would start another."""

@@ -15,7 +15,7 @@ from jcache.reader.held import Held
 from jcache.reader.lent import Lent
 from jcache.reader.plan import Part, Plan
 from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
-from jcache.reader.store import Host, Store
+from jcache.reader.store import ROOM_S, Host, Store
 from jcache.reader.validation import RESTARTS, Validation, as_origin_says, offline_message
 from jcache.reader.waiting import landed
 from jcache.reader.workers import CacheHungError
@@ -25,9 +25,6 @@ __all__ = ["RemoteFile", "Span"]
 
 # A byte range as fsspec's callers give it: Python's slice rules, None for "from the start" and "to the end".
 Span = tuple[int | None, int | None]
-
-# Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
-ROOM_S = 0.1
 
 
 class RemoteFile:
@@ -78,6 +75,11 @@ class RemoteFile:
         self.place = place
         self.hits = self.hit_bytes = 0
         self.noted_s = -1.0
+
+    @property
+    def validation(self) -> Validation:
+        """Which version is read; for who has read the file already, see `jcache.reader.small`."""
+        return self._validation
 
     # -- reading --------------------------------------------------------------------------------------------
 

@@ -3,31 +3,31 @@
 import asyncio
 import contextlib
 import functools
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from jcache.counters import Counters
 from jcache.journal import Contended, Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.locks import pauses
 from jcache.origin import Info
 from jcache.ranges import Range
+from jcache.reader.details import storable
 from jcache.reader.recorder import Recorder, Recording
 from jcache.reader.snapshot import END, Snapshot
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.vectors import Extents
 
-__all__ = ["Host", "Store"]
+__all__ = ["ROOM_S", "Host", "Store"]
 
 T = TypeVar("T")
 
 # A first fetch of less than this is made without looking around before: others at most make it as well.
 ALONE_BYTES = 256 << 10
-# Of what a file system's `info` says besides the version.
-DETAILS_BYTES = 8 << 10
+# Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
+ROOM_S = 0.1
 
 
 class Host(Protocol):
@@ -117,15 +117,19 @@ class Store:
 
     async def view(self, version: Version) -> View | None:
         """Return what the journal has of one version, None where that cannot be used."""
-        if self._journal is None or not version.is_provable:
-            return None
-        view = self._journal.view(version, wait=False)
-        if view is not None:
+        view = self.view_now(version)
+        if view is not None or self._journal is None or not version.is_provable:
             return view
         try:
             return await self._host.workers.run(functools.partial(self._journal.view, version))
         except CacheHungError:
             return None
+
+    def view_now(self, version: Version) -> View | None:
+        """Return what is known of what the journal has of one version, without a look at the cache directory."""
+        if self._journal is None or not version.is_provable:
+            return None
+        return self._journal.view(version, wait=False)
 
     async def touch(self, version: Version) -> None:
         """Note, for processes to come, that a version was found to be the origin's just now."""
@@ -344,23 +348,3 @@ class _Taking:
             lease = self._lease
         if lease is not None:
             lease.release()
-
-
-def storable(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of a file system's `info` what may be written to disk: JSON, of bounded size, and no address.
-
-    Addresses may have passwords or signatures in them, those that a server redirected to as well.
-    """
-    kept: dict[str, Any] = {}
-    room = DETAILS_BYTES
-    for name, value in details.items():
-        if name in {"name", "url"}:
-            continue
-        try:
-            text = json.dumps({name: value}, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            continue
-        if "://" not in text and len(text) <= room:
-            kept[name] = value
-            room -= len(text)
-    return kept

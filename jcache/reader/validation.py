@@ -1,18 +1,23 @@
 """Which version of a remote file this process reads: validated as the settings want it, kept, or given up whole."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
-from jcache.origin import Info, Origin
+from jcache.origin import Fetched, Info, Origin
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.snapshot import REPLACED, Snapshot, agrees
-from jcache.reader.store import Host, Store
+from jcache.reader.store import ROOM_S, Host, Store
 from jcache.reader.waiting import landed
+from jcache.vectors import Extents
 
-__all__ = ["RESTARTS", "Validation", "offline_message"]
+__all__ = ["RESTARTS", "Opening", "Validation", "offline_message", "vouched"]
+
+# What others wait for while somebody finds out the version, and the epoch in which that began.
+Opening = tuple[Flight, int]
 
 # How often a file that nobody has read yet may be found replaced before that is the reader's problem.
 RESTARTS = 4
@@ -47,6 +52,8 @@ class Validation:
         self._validated_s = 0.0
         # Counts the changes of mind about the version: one that began before the last one is out of date.
         self._epoch = 0
+        # The version that was validated before anything here was needed.
+        self._trusted: Info | None = None
         # Whether what the journal has may no longer be trusted without asking the origin.
         self._must_stat = False
         self._lock = threading.Lock()
@@ -140,7 +147,7 @@ class Validation:
         Raises:
             OriginChangedError: It is another version.
         """
-        info = self._vouched(info)
+        info = vouched(info, self._host.validate)
         snapshot.pin(info, await self._store.view(info.version) if snapshot.info is None else None)
         return info
 
@@ -169,10 +176,14 @@ class Validation:
         versions = await self._store.versions()
         before = self.snapshot
         info = self._trust(versions, before)
+        if info is None and before is None and self._trusted is not None and not self._must_stat:
+            snapshot = Snapshot(self._trusted, await self._store.view(self._trusted.version))
+            snapshot.deliver()
+            return snapshot
         if info is None and before is not None and before.info is None:
             return before  # nothing was ever proved: nothing to hold against the origin
         if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
-            info = self._vouched(await origin.stat())
+            info = vouched(await origin.stat(), self._host.validate)
             if isinstance(self._host.validate, float):
                 await self._store.touch(info.version)
         if before is not None and before.info is not None and info is not None:
@@ -215,12 +226,78 @@ class Validation:
                 return Info(newest.version, newest.info)
         return None
 
-    def _vouched(self, info: Info) -> Info:
-        """With JCACHE_VALIDATE=never the user vouches for files of which the origin gives nothing but a size."""
-        version = info.version
-        if version.is_provable or self._host.validate != "never":
-            return info
-        return Info(Version(version.size_bytes, checksum=WRITE_ONCE), info.details)
+    # -- a small file that was read without all this, see `jcache.reader.small` ---------------------------------
+
+    def expect(self, loop: asyncio.AbstractEventLoop) -> Opening:
+        """Have whoever comes wait for a read of the whole file that is under way on an event loop."""
+        flight = Flight()
+        flight.loop = loop
+        with self._lock:
+            self.opening = flight
+            return flight, self._epoch
+
+    def expect_no_more(self, opening: Opening) -> None:
+        """Let those who wait begin anew: nothing came of that read."""
+        self._end_opening(opening[0], FlightAbortedError())
+
+    async def adopt(self, opening: Opening, info: Info, data: bytes, *, record: bool) -> None:
+        """Take in the file that was waited for, which the application has by now.
+
+        Args:
+            opening: What `expect` returned.
+            info: The version that the bytes are proved to be of.
+            data: The whole file.
+            record: Whether it may be recorded.
+
+        """
+        flight, epoch = opening
+        error: Exception | None = FlightAbortedError()
+        try:
+            snapshot = Snapshot(info, await self._store.view(info.version))
+            extents = self._hold(snapshot, data, record=record)
+            if self._keep(snapshot, epoch):
+                error = None
+            else:
+                snapshot.outdated = True
+        finally:
+            self._end_opening(flight, error)
+        await self._store.record_in_time(snapshot, extents, room_s=ROOM_S)
+
+    def take_over(self, info: Info, data: bytes) -> Snapshot:
+        """Take in a file that was read whole and waits to be recorded, until `let_go`."""
+        snapshot = Snapshot(info, self._store.view_now(info.version))
+        self._hold(snapshot, data, record=True)
+        self.snapshot = snapshot
+        self._validated_s = time.monotonic()
+        return snapshot
+
+    def let_go(self, snapshot: Snapshot, data: bytes) -> None:
+        """Release what `take_over` took: it is in the journal, if it could be recorded. Touches the cache directory."""
+        self._store.attach_again()
+        snapshot.settle([(0, data)])
+
+    def trust(self, info: Info) -> None:
+        """Take a version for validated that was found to be the origin's in this process."""
+        self._trusted = info
+
+    def _hold(self, snapshot: Snapshot, data: bytes, *, record: bool) -> Extents:
+        """Hold the whole file in memory, unless the journal has any of it; return what is to be recorded."""
+        snapshot.deliver()
+        flight = snapshot.plan([(0, len(data))]).own if data else None
+        if flight is None or snapshot.info is None:
+            return Extents()
+        if list(flight.ranges) != [(0, len(data))]:
+            snapshot.abort(flight, FlightAbortedError())
+            return Extents()
+        return snapshot.land(flight, Fetched([data], snapshot.info), record=record)
+
+
+def vouched(info: Info, validate: str | float) -> Info:
+    """With JCACHE_VALIDATE=never the user vouches for files of which the origin gives nothing but a size."""
+    version = info.version
+    if version.is_provable or validate != "never":
+        return info
+    return Info(Version(version.size_bytes, checksum=WRITE_ONCE), info.details)
 
 
 def as_origin_says(info: Info | None) -> Info | None:

@@ -137,20 +137,26 @@ class Workers:
         return submitted
 
     def _run(self) -> None:
+        self._is_free()
         while True:
-            with self._lock:
-                self._spare += 1
             task = self._tasks.get()
             task.began_s = self._began_s = time.monotonic()
             try:
                 result = task.task()
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+                # Free before that is known: who has waited for the result may have the next task at once.
+                self._is_free()
                 task.done.set_exception(error)
             else:
+                self._is_free()
                 task.done.set_result(result)
                 del result
             # Not kept until the next task comes: what was read may be large.
             del task
+
+    def _is_free(self) -> None:
+        with self._lock:
+            self._spare += 1
 
 
 class _Task:

@@ -1,0 +1,297 @@
+"""Many files read whole, side by side: looked for in the cache directory many at a time, fetched many at a time.
+
+What is there as one small segment is read with the look itself. What is not there is fetched, and waits to be recorded
+as a small file. Everything else (files that are open here already, journals of several segments, parts of files, files
+that turn out to be large) is read in the ordinary way, one `RemoteFile` each.
+"""
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
+
+from jcache.cache import Identity
+from jcache.counters import Counters
+from jcache.errors import ShortReadError
+from jcache.journal import JournalError
+from jcache.journal.whole import WHOLE_BYTES, Whole
+from jcache.origin import Info, Origin
+from jcache.reader.recorder import Recorder
+from jcache.reader.remote import RemoteFile
+from jcache.reader.small import Shelf, SmallFile, SmallFiles
+from jcache.reader.snapshot import agrees
+from jcache.reader.store import ROOM_S
+from jcache.reader.validation import vouched
+from jcache.reader.workers import Workers
+
+__all__ = ["ManyHost", "read_many"]
+
+Found = Whole | Literal["nothing", "unclear"]
+
+# So many files are looked for by one call of a worker thread at first, then twice as many each time up to the most. It
+# has the interpreter to itself while nothing is under way; while answers come in, it gets it now and then only.
+FIRST_FILES, MOST_FILES = 128, 1024
+# After so long a look is cut short, lest the directory seems to hang; and with so many bytes in memory.
+LOOK_S, LOOK_BYTES = 1.0, 16 << 20
+
+
+class ManyHost(Protocol):
+    """What reading many files needs of a session."""
+
+    counters: Counters
+    recorder: Recorder
+    workers: Workers
+    validate: str | float
+    small: SmallFiles
+
+    def begin_small(
+        self, shelf: Shelf, origins: Sequence[Origin | None], loop: asyncio.AbstractEventLoop
+    ) -> list[SmallFile | None]:
+        """Begin to read files; None for those that are known already."""
+        ...
+
+    def acquire(self, identity: Identity, *, directory: str | None = None) -> RemoteFile:
+        """Return the one instance for a remote file; it takes over what was begun to be read of it."""
+        ...
+
+    def release(self, remote: RemoteFile) -> None:
+        """Allow a file that was acquired to be closed."""
+        ...
+
+    def trouble(self, what: str) -> None:
+        """Say once that the cache is in trouble, and count it."""
+        ...
+
+
+async def read_many(
+    host: ManyHost,
+    shelf: Shelf,
+    origins: Sequence[Origin | None],
+    otherwise: Callable[[int], Awaitable[bytes | Exception]],
+    *,
+    width: int,
+) -> list[bytes | Exception]:
+    """Read files whole.
+
+    Args:
+        host: The session.
+        shelf: Where its small files lie.
+        origins: The files, each once; None for what is to be read in the ordinary way.
+        otherwise: Reads the file of that number in the ordinary way.
+        width: How many are read at the same time.
+
+    Returns:
+        For each file its bytes, or the exception that it met.
+    """
+    reading = _Reading(host, shelf, origins, otherwise)
+    await reading.run(width)
+    return reading.out
+
+
+class _Reading:
+    """One call of `read_many`."""
+
+    def __init__(
+        self,
+        host: ManyHost,
+        shelf: Shelf,
+        origins: Sequence[Origin | None],
+        otherwise: Callable[[int], Awaitable[bytes | Exception]],
+    ) -> None:
+        self._host = host
+        self._shelf = shelf
+        self._origins = origins
+        self._otherwise = otherwise
+        self._next = 0
+        self._step = FIRST_FILES
+        self._ready: deque[tuple[int, SmallFile | None, Origin | None, Found]] = deque()
+        self._looking: asyncio.Task[None] | None = None
+        self._readers: set[asyncio.Task[None]] = set()
+        self._width = 0
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._begun: dict[int, SmallFile] = {}
+        self.out: list[bytes | Exception] = [b""] * len(origins)
+
+    async def run(self, width: int) -> None:
+        """Read all."""
+        self._width = width
+        self._advance()
+        try:
+            await self._done
+        finally:
+            # Nothing is left but after a cancellation, or a failure of ours.
+            for task in (self._looking, *self._readers):
+                if task is not None:
+                    task.cancel()
+            for file in self._begun.values():
+                self._host.small.abandon(file)
+
+    def _advance(self) -> None:
+        """Have under way what should be: the next look, and as many readers as there may be."""
+        ready, readers = self._ready, self._readers
+        if self._looking is None and self._next < len(self._origins) and len(ready) < self._step // 4:
+            self._looking = asyncio.ensure_future(self._look())
+            self._looking.add_done_callback(self._looked)
+        while ready and len(readers) < self._width:
+            reader = asyncio.ensure_future(self._work(*ready.popleft()))
+            readers.add(reader)
+            reader.add_done_callback(self._worked)
+        if self._looking is None and not readers and not self._done.done():
+            self._done.set_result(None)
+
+    def _looked(self, look: "asyncio.Task[None]") -> None:
+        self._looking = None
+        if look.cancelled():
+            return
+        error = look.exception()
+        if error is None:
+            self._advance()
+        elif not self._done.done():
+            self._done.set_exception(error)
+
+    def _worked(self, reader: "asyncio.Task[None]") -> None:
+        self._readers.discard(reader)
+        if not reader.cancelled() and not self._done.done():
+            self._advance()
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Look for the next files until some are to be fetched."""
+        while self._next < len(self._origins) and not self._ready:
+            await self._look_for_some()
+
+    async def _look_for_some(self) -> None:
+        first = self._next
+        begun = self._host.begin_small(self._shelf, self._origins[first : first + self._step], self._loop)
+        self._next = first + len(begun)
+        self._step = min(2 * self._step, MOST_FILES)
+        files = {first + i: file for i, file in enumerate(begun) if file is not None}
+        self._begun |= files
+        look = functools.partial(self._shelf.look, list(files.values()), limit_s=LOOK_S, limit_bytes=LOOK_BYTES)
+        found: list[Found] = ["unclear"] * len(files)
+        if files:
+            with contextlib.suppress(JournalError, OSError):
+                found = await self._host.workers.run(look)
+        for i in list(files)[len(found) :]:
+            # Looked for next time.
+            self._next = min(self._next, i)
+            del files[i]
+            self._abandon(i)
+        is_trusted = self._host.validate == "never"
+        for (i, file), what in zip(files.items(), found, strict=True):
+            if is_trusted and isinstance(what, Whole):
+                self.out[i] = self._hit(i, file, what, 0.0)
+            else:
+                self._ready.append((i, file, self._origins[i], what))
+        self._ready.extend((i, None, None, "unclear") for i in range(first, self._next) if i not in files)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def _work(self, i: int, file: SmallFile | None, origin: Origin | None, found: Found) -> None:
+        """Read a file, and others as long as there are any."""
+        while True:
+            try:
+                if file is None or origin is None:
+                    self.out[i] = await self._otherwise(i)
+                else:
+                    self.out[i] = await self._read(i, file, origin, found)
+            except Exception as error:  # noqa: BLE001 - the result of this file; the others have theirs
+                self.out[i] = error
+            if not self._ready:
+                return
+            i, file, origin, found = self._ready.popleft()
+            if self._looking is None:
+                self._advance()
+
+    async def _read(self, i: int, file: SmallFile, origin: Origin, found: Found) -> bytes | Exception:
+        if found == "unclear" or not self._host.small.start(file):
+            self._abandon(i)
+            return await self._otherwise(i)
+        if isinstance(found, Whole):
+            started_s = time.monotonic()
+            info = vouched(await origin.stat(), self._host.validate)
+            if agrees(found.version, info.version):
+                return self._hit(i, file, Whole(info.version, info.details, found.data), time.monotonic() - started_s)
+            self._abandon(i)
+            return await self._otherwise(i)
+        return await self._fetch(i, file, origin)
+
+    def _abandon(self, i: int) -> None:
+        self._host.small.abandon(self._begun.pop(i))
+
+    def _hit(self, i: int, file: SmallFile, found: Whole, seconds: float) -> bytes:
+        """Take what the journal has, which is of the version that the origin has now, as far as that is asked."""
+        size = len(found.data)
+        file.hits, file.hit_bytes = 1, size
+        del self._begun[i]
+        self._host.small.landed(file, Info(found.version, found.info), None)
+        self._count(file, size, size, seconds)
+        return found.data
+
+    async def _fetch(self, i: int, file: SmallFile, origin: Origin) -> bytes | Exception:
+        host = self._host
+        started_s = time.monotonic()
+        host.recorder.fetching(1)
+        try:
+            fetched = await origin.fetch([(0, None)], known=None)
+        except Exception:
+            host.counters.origin(requests=1, errors=1)
+            raise
+        finally:
+            host.recorder.fetching(-1)
+        data, seconds = fetched.data[0], time.monotonic() - started_s
+        if isinstance(data, Exception):
+            host.counters.origin(requests=fetched.requests, errors=1, retries=fetched.retries, seconds=seconds)
+            self._abandon(i)
+            return data
+        host.counters.origin(requests=fetched.requests, nbytes=len(data), retries=fetched.retries, seconds=seconds)
+        info = None if fetched.info is None else vouched(fetched.info, host.validate)
+        if info is not None and info.version.size_bytes != len(data):
+            msg = f"origin sent {len(data)} of {info.version.size_bytes} bytes at offset 0"
+            self._abandon(i)
+            return ShortReadError(msg)
+        record = self._shelf.cache.writable and fetched.recordable and bool(data)
+        if info is None or not info.version.is_provable:
+            self._abandon(i)  # it is of no use to anybody else
+        else:
+            await self._settle(i, file, info, data, record=record, room_s=max(ROOM_S, seconds))
+        self._count(file, len(data), 0, seconds)
+        return data
+
+    async def _settle(self, i: int, file: SmallFile, info: Info, data: bytes, *, record: bool, room_s: float) -> None:
+        """Have recorded what was fetched, and tell who waits for it."""
+        host, is_large = self._host, len(data) > WHOLE_BYTES
+        remote = host.acquire(file.identity, directory=self._shelf.directory) if is_large else None
+        try:
+            del self._begun[i]
+            validation, opening = host.small.landed(file, info, data if record and not is_large else None)
+            if validation is not None:
+                if opening is not None:
+                    await validation.adopt(opening, info, data, record=record)
+            elif record and not host.recorder.submit(file, timeout_s=0):
+                await self._wait_for_room(file, room_s)
+        finally:
+            if remote is not None:
+                host.release(remote)
+
+    async def _wait_for_room(self, file: SmallFile, room_s: float) -> None:
+        taken = False
+        try:
+            taken = await asyncio.to_thread(self._host.recorder.submit, file, timeout_s=room_s)
+        except RuntimeError:
+            taken = False  # no thread to wait in: the interpreter is about to end
+        finally:
+            if not taken:
+                self._host.small.recorded([file])
+        if not taken:
+            self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")
+
+    def _count(self, file: SmallFile, size_bytes: int, hit_bytes: int, seconds: float) -> None:
+        counters, url = self._host.counters, file.identity.url
+        counters.file_opened(url, size_bytes, seconds if hit_bytes else 0.0)
+        counters.read(size_bytes, hit_bytes, size_bytes - hit_bytes, 0, url=url, seconds=seconds)
