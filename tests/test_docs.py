@@ -15,6 +15,8 @@ from report_samples import ttbar_report
 from jcache.cli import main
 from jcache.cli.group import COMMANDS
 from jcache.config import SETTINGS
+from jcache.counters import Counters
+from jcache.report.model import from_counters
 from jcache.report.rows import groups
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +107,16 @@ def test_every_command_has_help_and_is_explained() -> None:
         assert result.output.startswith(f"Usage: jcache {name} ")
         assert f"`jcache {name}" in explained or f"jcache {name} " in explained, f"jcache {name} is nowhere explained"
     assert max(map(len, CliRunner().invoke(main, ["--help"]).output.splitlines())) <= 80
+
+
+def test_the_readme_shows_a_report_as_it_looks() -> None:
+    counters = Counters()
+    counters.file_opened("root://host//f", 1000, 0.1)
+    counters.read(100, 100, 0, 0, url="root://host//f")
+    counters.readv(3, 300, 300, 0, 0, url="root://host//f")
+    warm = from_counters(counters, appname="job", host="h", pid=1, command="job", user_s=1.0, sys_s=1.0)
+    shown = re.findall(r"^    │ ([a-z].*?) +:", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert shown == [row[0] for group in groups(warm) for row in group]
 
 
 def test_every_line_of_a_report_is_explained() -> None:
