@@ -160,6 +160,17 @@ def test_clean_removes_what_was_not_used_for_longest(call: Call, cache: Cache) -
     assert Path(where, "stranger.txt").read_text() == "not ours"
 
 
+def test_clean_without_options_says_what_it_goes_by(call: Call, cache: Cache) -> None:
+    result = call("clean", cache.directory, "--dry-run", JCACHE_SIZE="60kB")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("JCACHE_SIZE is 60.00 kB: what is above 54.00 kB of it would go\n")
+    result = call("clean", cache.directory, JCACHE_SIZE="60kB")
+    assert result.stdout.startswith("JCACHE_SIZE is 60.00 kB: what is above 54.00 kB of it goes\n")
+    assert len(names(call("ls", "--dir", cache.directory))) < 4
+    document = json.loads(call("clean", cache.directory, "--json", JCACHE_SIZE="60kB").stdout)
+    assert document["journals"] == 0
+
+
 def test_clean_by_age_and_by_address(call: Call, cache: Cache) -> None:
     where = cache.directory
     assert call("clean", where, "--older-than", "9.5d", "--url", "*/b.root").exit_code == 0
@@ -294,7 +305,7 @@ def test_reports_are_cleaned(call: Call, cache: Cache) -> None:
     kept = ttbar_report(events=5, pid=77).save(reports)
     result = call("clean", cache.directory, "--reports", "30d")
     assert result.exit_code == 0
-    assert result.stdout.startswith("1 reports")
+    assert result.stdout.startswith("1 report (")
     assert os.listdir(reports) == [os.path.basename(kept)]
     assert len(names(call("ls", "--dir", cache.directory))) == 4  # nothing else was asked for
 
@@ -325,7 +336,9 @@ def test_config_says_where_each_setting_comes_from(call: Call, cache: Cache) -> 
         (["clean", "PLAIN", "--all"], 2, "is not a cache directory of JCache's"),
         (["clean", "FILE", "--all"], 2, "not a directory"),
         (["clean"], 2, "JCACHE_DIR"),
-        (["clean", "CACHE"], 2, "what is to go?"),
+        (["clean", "CACHE"], 2, "what is to go? JCACHE_SIZE is not set"),
+        (["verify", "PLAIN"], 2, "and there is no journal in it"),
+        (["verify", "FILE"], 2, "not a directory"),
         (["clean", "CACHE", "--to", "lots"], 2, "--to 'lots' is no size"),
         (["clean", "CACHE", "--older-than", "old"], 2, "'old' is no age"),
         (["clean", "CACHE", "--all", "--to", "1GB"], 2, "--all is everything"),

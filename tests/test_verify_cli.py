@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,15 @@ def test_a_sound_cache(cache):
     write(cache)
     for arguments in ([], [str(cache)], [URL], [f"jcache::{URL}"], [str(segments(cache)[0].parent)]):
         assert verify(*arguments, code=0).rstrip().endswith("all is well")
+
+
+def test_a_copy_of_a_part_of_a_cache_is_verified(cache, tmp_path):
+    write(cache)
+    shutil.copytree(cache / "https", tmp_path / "copy")
+    (tmp_path / "copy" / "novel.txt").write_text("not ours")
+    assert (
+        verify(str(tmp_path / "copy"), code=0).splitlines()[-1].startswith("1 journal, 1 segment (0 being written), ")
+    )
 
 
 def test_a_killed_writer_leaves_a_torn_tail_that_repair_drops(cache):

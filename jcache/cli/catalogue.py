@@ -13,6 +13,7 @@ from jcache.cache.catalogue import Entry, entry_of
 from jcache.cache.catalogue import journals as every_journal
 from jcache.cache.directory import TAG, TAG_NAME, Cache
 from jcache.cache.identity import Unidentifiable
+from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
 from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from jcache.storage import Storage
 
 __all__ = [
-    "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "prepared",
-    "readable_cache", "root_of",
+    "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "must_hold_something",
+    "prepared", "readable_cache", "root_of",
 ]  # fmt: skip
 
 _NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
@@ -86,6 +87,16 @@ def readable_cache(
 def may_be_cache(directory: str) -> bool:
     """Tell whether a directory is a cache, a part of one, or as good as empty, so that it may become one."""
     return root_of(directory) is not None or _may_become_cache(directory)
+
+
+def must_hold_something(directory: str, *, storage: Storage) -> None:
+    """Raise where a directory is no cache, no part of one, and holds no journal either, as a copy of one would.
+
+    Raises:
+        WrongInputError: It is nothing of JCache's.
+    """
+    if not may_be_cache(directory) and next(walk(storage, directory), None) is None:
+        raise WrongInputError(f"{_NO_CACHE.format(directory)}, and there is no journal in it")
 
 
 def root_of(directory: str) -> str | None:

@@ -17,7 +17,7 @@ from jcache.cli.catalogue import existing_cache, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.config import Config, parse_size
 from jcache.report.retention import clean_reports
-from jcache.report.units import human, parse_age, visible
+from jcache.report.units import human, number_of, parse_age, visible
 
 _WAIT_S = 30.0
 
@@ -46,8 +46,9 @@ def clean(
 ) -> None:
     """Remove journals from a cache: the least recently used, the old, those of some files, or all.
 
-    DIR is the cache directory; by default the one of JCACHE_DIR. Without an option it is brought down to JCACHE_SIZE,
-    if that is set. Options can be combined: --older-than 30d --url 'root://eos*' removes what meets both.
+    DIR is the cache directory; by default the one of JCACHE_DIR. Without an option it is brought down to 90 % of
+    JCACHE_SIZE, which jobs do by themselves when it is reached. Options can be combined: --older-than 30d --url
+    'root://eos*' removes what meets both.
 
     Least worth keeping is what was not used for longest; what was read again goes behind what was read once.
 
@@ -74,14 +75,17 @@ def clean(
         document["reports"] = {"removed": len(cleaned.removed), "freed_bytes": cleaned.removed_bytes}
         if not as_json:
             verb = "would be removed" if dry_run else "removed"
-            click.echo(f"{len(cleaned.removed)} reports ({_human(cleaned.removed_bytes)}) {verb}")
+            click.echo(f"{number_of(len(cleaned.removed), 'report')} ({_human(cleaned.removed_bytes)}) {verb}")
     if chosen or reports is None:
         if not chosen:
             if config.size is None:
                 raise WrongInputError(
-                    "what is to go? Give --to SIZE, --older-than AGE, --url GLOB or --all; see --help"
+                    "what is to go? JCACHE_SIZE is not set, so give --to SIZE, --older-than AGE, --url GLOB or --all"
                 )
             wish_bytes = int(LOW_SHARE * config.size)
+            if not as_json:
+                goes = "would go" if dry_run else "goes"
+                click.echo(f"JCACHE_SIZE is {_human(config.size)}: what is above {_human(wish_bytes)} of it {goes}")
         wish = Wish(
             to_bytes=wish_bytes,
             unused_since_s=None if age_s is None else time.time() - age_s,
@@ -129,7 +133,7 @@ def _print(done: Cleaned, *, dry_run: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
     left = f"{_human(done.left_bytes)} {'would be' if dry_run else 'are'} left"
     kept = f"; {done.pinned} pinned, {done.live} being written stay" if done.pinned or done.live else ""
-    click.echo(f"{_human(done.freed_bytes)} {verb}, {done.journals} journals whole; {left}{kept}")
+    click.echo(f"{_human(done.freed_bytes)} {verb}, {number_of(done.journals, 'journal')} whole; {left}{kept}")
 
 
 def _human(nbytes: int) -> str:

@@ -19,8 +19,9 @@ from jcache.cache.identity import Unidentifiable
 from jcache.cache.layout import escape
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.verify import Finding, Progress, Totals, measure, verify
-from jcache.cli.catalogue import cache_config, journals, root_of
+from jcache.cli.catalogue import cache_config, journals, must_hold_something, root_of
 from jcache.cli.errors import WrongInputError
+from jcache.report.units import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,10 +94,13 @@ def _locate(target: str | None, storage: Storage) -> tuple[str, str | None]:
     """Return the directory that is meant and, if it is one journal's, whose."""
     if target is not None and "://" not in target:
         if not os.path.isdir(target):
-            raise WrongInputError(f"no such directory: {target}")
+            what = "not a directory" if os.path.lexists(target) else "no such directory"
+            raise WrongInputError(f"{what}: {target}")
+        must_hold_something(os.path.abspath(target), storage=storage)
         return os.path.abspath(target), None
     directory, config = cache_config(None, remedy="name one, or set JCACHE_DIR" if target is None else "set JCACHE_DIR")
     if target is None:
+        must_hold_something(directory, storage=storage)
         return directory, None
     cache = Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath)
     url = target.removeprefix("jcache::")
@@ -182,8 +186,9 @@ def _to_json(finding: Finding) -> dict[str, object]:
 def _summary(totals: Totals, seconds: float, *, repair: bool) -> str:
     rate = totals.size_bytes / 1e6 / max(seconds, 1e-3)
     checked = (
-        f"{totals.journals} journals, {totals.segments} segments ({totals.live} being written), "
-        f"{totals.extents} extents, {totals.size_bytes / 1e6:.1f} MB in {seconds:.1f} s ({rate:.0f} MB/s)"
+        f"{number_of(totals.journals, 'journal')}, {number_of(totals.segments, 'segment')} "
+        f"({totals.live} being written), {number_of(totals.extents, 'extent')}, "
+        f"{totals.size_bytes / 1e6:.1f} MB in {seconds:.1f} s ({rate:.0f} MB/s)"
     )
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.kinds.items()))
     if not counts:
