@@ -60,6 +60,23 @@ def test_jobs_are_chosen_by_name_age_and_both(cache):
     assert chosen("--since", day, cache=cache) == of(cache, "b", "c")
 
 
+def test_last_is_ones_own_in_a_directory_that_many_share(cache):
+    paths = sorted(map(str, (cache / ".reports").glob("jcache.*.json")))
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    newest = [path for path in paths if json.loads(Path(path).read_text())["run"] == "c" * 16]
+    for path in newest:
+        os.chown(path, 65534, -1)
+    assert chosen(cache=cache) == of(cache, "b")
+    both = json.loads(call("--compare", "last", "ttbar", "--json", JCACHE_DIR=str(cache)).stdout)
+    assert (both["a"]["run"], both["b"]["run"]) == ("b" * 16, "c" * 16)
+    assert chosen(cache, "--last", cache=cache) == of(cache, "c")  # of those that were named
+    assert chosen("--job", "ttbar", "--last", cache=cache) == of(cache, "c")
+    for path in paths:
+        os.chown(path, 65534, -1)
+    assert chosen(cache=cache) == of(cache, "c")
+
+
 def test_files_globs_and_directories(cache):
     everything = of(cache, "a", "b", "c")
     directory = cache / ".reports"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import pwd
 import signal
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def test_a_job_is_all_of_its_processes(tmp_path: Path, gone: int) -> None:
     assert result.exit_code == 0
     assert "ttbar" in result.stdout
     assert "1 running" in result.stdout
+
+
+def test_users_are_told_apart_where_there_are_several(tmp_path: Path) -> None:
+    interim().save(tmp_path)
+    assert "user" not in call(tmp_path).stdout
+    other = interim(run="r2", start_time=time.time() - 20).save(tmp_path)
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(other, 64321, -1)
+    assert "64321" in call(tmp_path).stdout
+    assert {job["user"] for job in json.loads(call("--json", tmp_path).stdout)} == {
+        "64321",
+        pwd.getpwuid(os.geteuid()).pw_name,
+    }
 
 
 def test_what_is_over_is_not_shown_for_long(tmp_path: Path, gone: int) -> None:

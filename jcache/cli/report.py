@@ -62,12 +62,12 @@ def report(
     """Print what jobs read, as if one process had done all the work.
 
     FILES are JSON reports, directories of them, cache directories, or globs. Without FILES they are those in
-    JCACHE_JSON or, where that is not set, in JCACHE_DIR/.reports; without any choice it is the newest run, printed as
+    JCACHE_JSON or, where that is not set, in JCACHE_DIR/.reports; without any choice it is your newest run, printed as
     it was when it ended.
 
     \b
     Examples:
-      jcache report                          the newest run
+      jcache report                          your newest run
       jcache report --job ttbar --since 7d   all runs of a job in a week, added up
       jcache report --by host --by url       the newest run, with its hosts and files
       jcache report --compare last~1 last    the run before the newest, and the newest
@@ -128,7 +128,7 @@ def _selected(
                 raise WrongInputError(f"no reports yet: {directory} is not a directory")
             paths = in_directory(directory)
         if last or not (files or job is not None or since is not None):
-            paths = last_job(paths, errors, name=job or LAST)
+            paths = last_job(paths, errors, name=job or LAST, uid=None if files else os.geteuid())
             job = None
         if job is not None or after is not None:
             paths = _filtered(paths, errors, job=job, after=after)

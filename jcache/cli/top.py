@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
     from rich.text import Text
 
-_FIRST_TO_GO = ("host", "heard", "time", "read")
+_FIRST_TO_GO = ("host", "heard", "time", "read", "user")
 """What is left out of a narrow terminal, the first one first."""
 
 _GAP, _NAME_WIDTH, _LEAST_NAME_WIDTH = 2, 16, 8
@@ -95,7 +95,8 @@ class JobTable:
 
     def __init__(self, jobs: list[RunningJob]) -> None:
         rows = [_cells(job) for job in jobs]
-        self._columns = {name: [row[name] for row in rows] for name in rows[0]}
+        names = [name for name in rows[0] if name != "user" or len({job.user for job in jobs}) > 1]
+        self._columns = {name: [row[name] for row in rows] for name in names}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, as wide as there is room."""
@@ -108,13 +109,13 @@ class JobTable:
         for name in _FIRST_TO_GO:
             if sum(widths.values()) - widths["job"] + min(widths["job"], _NAME_WIDTH) <= room:
                 break
-            del widths[name]
-            room += _GAP
+            if widths.pop(name, None) is not None:
+                room += _GAP
         rest = sum(widths.values()) - widths["job"]
         widths["job"] = min(widths["job"], max(room - rest, _LEAST_NAME_WIDTH))
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
         for name, width in widths.items():
-            justify: JustifyMethod = "left" if name in ("job", "host") else "right"
+            justify: JustifyMethod = "left" if name in ("job", "user", "host") else "right"
             table.add_column(name, justify=justify, width=width, overflow="ellipsis", no_wrap=True)
         for job, *others in zip(*(self._columns[name] for name in widths), strict=True):
             table.add_row(Text(shortened(job.plain, widths["job"]), style="bold"), *others)
@@ -135,6 +136,7 @@ def _cells(job: RunningJob) -> dict[str, Text]:
     rate = percent(report.hit_bytes, report.requested_bytes)
     return {
         "job": Text(visible(job.name)),
+        "user": Text(visible(job.user)),
         "host": Text(visible(hosts)),
         "processes": states,
         "time": Text(duration(report.real_s)),

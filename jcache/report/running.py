@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pwd
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ class RunningJob:
     Attributes:
         name: What it is called.
         run: Its id.
+        user: Whose processes they are.
         states: How many processes are in which state.
         report: All that its processes read, merged.
         hit_bytes_per_s: From the cache, just now.
@@ -43,6 +46,7 @@ class RunningJob:
 
     name: str
     run: str
+    user: str
     states: dict[State, int]
     report: Report
     hit_bytes_per_s: float
@@ -55,6 +59,7 @@ class RunningJob:
         return {
             "name": self.name,
             "run": self.run,
+            "user": self.user,
             "hosts": list(report.hosts),
             "processes": dict(self.states),
             "start_time": report.start_time,
@@ -153,7 +158,7 @@ class Watch:
         if not reports or set(states) == {"ended"} or (not states["running"] and age_s > LOST_S):
             return None
         merged = total(reports, os.path.dirname(heads[0].path))
-        return RunningJob(name, run, dict(states), merged, hit, miss, age_s)
+        return RunningJob(name, run, _name_of(heads[0].uid), dict(states), merged, hit, miss, age_s)
 
 
 def state_of(report: Report, *, now: float, modified_s: float) -> State:
@@ -179,6 +184,14 @@ def bandwidth(report: Report) -> tuple[float, float]:
         return 0.0, 0.0
     first = max(0, int((report.real_s - window_s) / profile.bin_s))
     return sum(profile.hit_bytes[first:]) / window_s, sum(profile.miss_bytes[first:]) / window_s
+
+
+@functools.cache
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _is_alive(pid: int, before: float) -> bool:

@@ -37,6 +37,7 @@ class Head:
 
     path: str
     modified_s: float
+    uid: int
     appname: str
     host: str
     pid: int
@@ -58,6 +59,10 @@ class Run:
     def modified_s(self) -> float:
         """When the last of them was written, in Unix seconds."""
         return max(head.modified_s for head in self.heads)
+
+    def is_of(self, uid: int) -> bool:
+        """Tell whether a user's processes wrote any of it."""
+        return any(head.uid == uid for head in self.heads)
 
     def is_called(self, name: str) -> bool:
         """Tell whether a name, a glob or a run's id means this job."""
@@ -146,7 +151,7 @@ def read_head(path: str) -> Head | None:
     """
     try:
         with open(path, "rb") as file:
-            modified_s = os.fstat(file.fileno()).st_mtime
+            status = os.fstat(file.fileno())
             text = file.read(_HEAD_BYTES)
     except FileNotFoundError:
         return None
@@ -154,7 +159,7 @@ def read_head(path: str) -> Head | None:
         raise ReportError(path, "", error.strerror or str(error)) from None
     try:
         values = {name.decode(): json.loads(value) for name, value in _HEAD.findall(text)}
-        values |= {"path": path, "modified_s": modified_s}
+        values |= {"path": path, "modified_s": status.st_mtime, "uid": status.st_uid}
         head = build(Head, values, optional={"Head": frozenset({"run"})}, source=path)
         if head.run or len(text) < _HEAD_BYTES:
             return head
@@ -163,7 +168,8 @@ def read_head(path: str) -> Head | None:
     report = Report.load(path)
     return Head(
         path=path,
-        modified_s=modified_s,
+        modified_s=status.st_mtime,
+        uid=status.st_uid,
         appname=report.appname,
         host=report.host,
         pid=report.pid,
@@ -186,7 +192,9 @@ def runs(found: Iterable[Head]) -> list[Run]:
     return sorted(grouped.values(), key=lambda run: (run.modified_s, run.run), reverse=True)
 
 
-def last_job(paths: Sequence[str], errors: list[ReportError], *, name: str = LAST, nth: int = 0) -> list[str]:
+def last_job(
+    paths: Sequence[str], errors: list[ReportError], *, name: str = LAST, nth: int = 0, uid: int | None = None
+) -> list[str]:
     """Return the files of one run of a job.
 
     Args:
@@ -194,12 +202,15 @@ def last_job(paths: Sequence[str], errors: list[ReportError], *, name: str = LAS
         errors: Gets what cannot be read and is newer than the run that was found.
         name: The job's name, a glob, or a run's id; `last` for any.
         nth: How many newer runs of that name to pass over.
+        uid: A user, whose runs `last` is about if there are any: many may share a directory.
 
     Raises:
         SelectionError: There is none.
     """
     unreadable: list[ReportError] = []
     matching = [run for run in runs(heads(paths, unreadable)) if name == LAST or run.is_called(name)]
+    if name == LAST and uid is not None:
+        matching = [run for run in matching if run.is_of(uid)] or matching
     if nth >= len(matching):
         errors.extend(unreadable)
         if name == LAST and nth == 0 and unreadable:
@@ -224,7 +235,7 @@ def named(word: str, directory: str | None, errors: list[ReportError]) -> list[s
             raise
     nth = _NTH.fullmatch(word)
     name, number = (nth["name"], int(nth["number"])) if nth is not None else (word, 0)
-    return last_job(in_directory(directory), errors, name=name, nth=number)
+    return last_job(in_directory(directory), errors, name=name, nth=number, uid=os.geteuid())
 
 
 def total(reports: Sequence[Report], directory: str | None) -> Report:
