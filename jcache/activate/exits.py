@@ -182,9 +182,14 @@ class Ending:
         return True
 
     def _may_have_to_print(self) -> bool:
-        """Tell, without loading or asking anything, whether a process that reads nothing can have children that did."""
+        """Tell, without loading or asking anything, whether a process that reads nothing may have others' to print.
+
+        That is what its children read, or the program that it was before.
+        """
         if not self.job.is_root:
             return False
+        if self.job.follows:
+            return True
         # Of the children that were waited for, each that starts Python uses more than the 10 ms that are counted at
         # least. Those of a fork server are not waited for here.
         times = os.times()

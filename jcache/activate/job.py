@@ -29,15 +29,17 @@ class Job:
         run: Name of the job, the same in all of its processes.
         root_pid: The process that prints the text report.
         program: The root's name, for processes that have none of their own.
+        follows: Whether this process was another program before, which became this one by exec.
     """
 
     # No dataclass: importing that machinery costs more than all else that happens at start-up.
-    __slots__ = ("program", "root_pid", "run")
+    __slots__ = ("follows", "program", "root_pid", "run")
 
-    def __init__(self, run: str, *, root_pid: int, program: str) -> None:
+    def __init__(self, run: str, *, root_pid: int, program: str, follows: bool = False) -> None:
         self.run = run
         self.root_pid = root_pid
         self.program = program
+        self.follows = follows
 
     @classmethod
     def join(cls, environ: "MutableMapping[str, str]") -> "Job":
@@ -53,7 +55,8 @@ class Job:
             return cls.begin(environ)
         # `jcache run` was asked to gather all processes of its command, wherever they run.
         if mode == "command" or _is_member(host, root_pid, root_group):
-            return cls(run, root_pid=root_pid if host == os.uname().nodename else 0, program=program)
+            root_pid = root_pid if host == os.uname().nodename else 0
+            return cls(run, root_pid=root_pid, program=program, follows=root_pid == os.getpid())
         return cls.begin(environ)
 
     @classmethod
