@@ -8,10 +8,13 @@ import stat
 import pytest
 from report_samples import Clock, empty_report, ttbar_report
 
+from jcache.activate.job import Job
 from jcache.counters import Counters
+from jcache.report.job import JobTitle
 from jcache.report.merge import merge
 from jcache.report.model import Profile, Report, ReportError, from_counters
 from jcache.report.redact import MAX_LENGTH, redact
+from jcache.report.retention import tidy
 from jcache.storage import Storage
 
 SCHEMA_1 = {
@@ -155,12 +158,26 @@ def test_a_shared_directory_shares_its_reports(tmp_path):
     directory = tmp_path / "shared"
     directory.mkdir()
     directory.chmod(0o2770)
-    before = os.umask(0o002)
+    reports = directory / ".reports"  # of a cache that many share, made by whose umask forbids that
+    before = os.umask(0o077)
     try:
         path = ttbar_report().save(directory)
+        JobTitle("0" * 16, "job", "h", 1, "job").save(str(directory))
+        Job("1" * 16, root_pid=0, program="job").mark(ttbar_report().save(reports))
+        tidy(str(reports))
+        ttbar_report().save(directory / "private")
     finally:
         os.umask(before)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
+    modes = {place.name: stat.S_IMODE(place.stat().st_mode) for place in directory.rglob("*")}
+    assert {name: modes[name] for name in (".jobs", ".reports", ".runs", "1" * 16)} == {
+        ".jobs": 0o2770,
+        ".reports": 0o2770,
+        ".runs": 0o2770,
+        "1" * 16: 0o2770,
+    }
+    assert stat.S_IMODE(os.stat(path).st_mode) == modes["0" * 16 + ".json"] == 0o640
+    assert modes[".cleaned"] == 0o660
+    assert modes["private"] == 0o2700
 
 
 @pytest.mark.parametrize("operation", ["mkdir", "stat", "open", "pwritev", "rename", "short", "nothing"])

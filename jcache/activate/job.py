@@ -97,6 +97,7 @@ class Job:
         Raises:
             OSError: The mark cannot be written; the root's text report will be without this process.
         """
+        from jcache.report.places import make_inside
         from jcache.storage import Storage
 
         if self.root_pid and not _is_alive(self.root_pid):
@@ -105,10 +106,7 @@ class Job:
         directory, name = os.path.split(report)
         marks = self._marks(directory)
         for path in (os.path.dirname(marks), marks):
-            try:
-                storage.mkdir(path, 0o700)
-            except FileExistsError:
-                pass  # another process of the job, or of an earlier one, was first
+            make_inside(storage, path)
         storage.close(storage.open(os.path.join(marks, name), os.O_WRONLY | os.O_CREAT))
 
     def has_reports(self, directory: str | None) -> bool:

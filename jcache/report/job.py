@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from jcache.report.places import create_inside, make_inside
 from jcache.report.schema import ReportError, build
 
 if TYPE_CHECKING:
@@ -41,11 +41,9 @@ class JobTitle:
 
         storage = Storage()
         jobs = os.path.join(directory, JOBS)
-        with contextlib.suppress(FileExistsError):  # of an earlier job
-            storage.mkdir(jobs, storage.stat(directory).st_mode & 0o777)
+        make_inside(storage, jobs)
         temporary = os.path.join(jobs, f".{self.run}.{self.pid}.tmp")
-        mode = storage.stat(directory).st_mode & 0o044 | 0o600
-        fd = storage.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        fd = create_inside(storage, temporary, os.O_WRONLY | os.O_TRUNC)
         try:
             storage.pwritev(fd, [json.dumps(asdict(self)).encode()], 0)
         finally:

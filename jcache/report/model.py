@@ -15,6 +15,7 @@ import secrets
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from jcache.report.places import create_inside, make_place
 from jcache.report.redact import redact
 from jcache.report.schema import ReportError, build
 
@@ -306,7 +307,7 @@ class Report:
         return cls.loads(text, source=os.fspath(path))
 
     def save(self, directory: str | os.PathLike[str], *, storage: Storage | None = None) -> str:
-        """Write the report into a directory, which is made (0700) where it does not exist.
+        """Write the report into a directory, which is made (private, but in a shared cache) where it does not exist.
 
         The file appears whole under its final name or not at all, and replaces an earlier one of the same process. Who
         can read the directory can read the file; only its owner can write it.
@@ -321,11 +322,10 @@ class Report:
 
         storage = storage or Storage()
         directory = os.fspath(directory)
-        _make_directories(storage, directory)
+        make_place(storage, directory)
         path = os.path.join(directory, self.filename)
         temporary = os.path.join(directory, f".{self.filename}.{secrets.token_hex(4)}.tmp")
-        mode = storage.stat(directory).st_mode & 0o044 | 0o600
-        fd = storage.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        fd = create_inside(storage, temporary, os.O_WRONLY | os.O_EXCL)
         try:
             try:
                 data = memoryview(self.dumps().encode())
@@ -440,20 +440,6 @@ def from_counters(
             for f in now.files
         ),
     )
-
-
-def _make_directories(storage: Storage, directory: str) -> None:
-    try:
-        storage.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass  # the usual case: another process's, or an earlier run's
-    except FileNotFoundError:
-        parent = os.path.dirname(directory)
-        if parent in ("", directory):
-            raise
-        _make_directories(storage, parent)
-        with contextlib.suppress(FileExistsError):  # a sibling process was faster
-            storage.mkdir(directory, 0o700)
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from jcache.report.job import JOBS
+from jcache.report.places import create_inside
 from jcache.storage import Storage
 
 KEEP_S = 30 * 86400.0
@@ -107,7 +108,7 @@ def tidy(directory: str, *, now: float | None = None, storage: Storage | None = 
             if now - storage.stat(stamp).st_mtime < _EVERY_S:
                 return
         except FileNotFoundError:
-            storage.close(storage.open(stamp, os.O_WRONLY | os.O_CREAT, storage.stat(directory).st_mode & 0o666))
+            storage.close(create_inside(storage, stamp, os.O_WRONLY, others_write=True))
         storage.utime(stamp)
         clean_reports(directory, now=now, storage=storage)
 
