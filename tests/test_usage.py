@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from jcache.cache import usage
 from jcache.cache.books import HEAD_BYTES, Book, Head, Use, is_book, is_over, read_head, read_uses
 from jcache.cache.directory import Cache
 from jcache.cache.eviction import Cleaner, Pace, StoppedError, Wish
+from jcache.cache.pins import add_pin
 from jcache.cache.tree import walk
 from jcache.journal import Version
 from jcache.storage import Storage
@@ -63,6 +65,31 @@ def test_a_book_is_made_when_there_is_something_to_note(root: Path) -> None:
     assert head is not None
     assert (head.claim_bytes, head.is_closed) == (-5, True)
     assert is_over(STORAGE, str(path))
+
+
+def test_what_is_noted_is_for_all_who_share_the_cache(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        cache = Cache(shared)
+        cache.prepare()
+        modes = {"dir_mode": cache.dir_mode, "file_mode": cache.file_mode}
+        book = Book(Storage(), usage.directory_of(str(shared)), **modes)
+        book.claim(Head(1000))
+        add_pin(Storage(), str(shared), "*", **modes)
+        book.close()
+    finally:
+        os.umask(before)
+    # The bit is what gives files the group of the cache, not that of whoever makes them.
+    assert {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (shared / ".usage").rglob("*") if path.is_dir()
+    } == {"pins": 0o2770}
+    assert stat.S_IMODE((shared / ".usage").stat().st_mode) == 0o2770
+    files = [path for path in (shared / ".usage").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o660}
+    assert len(files) == 2
 
 
 def test_a_torn_or_damaged_book_loses_only_what_is_torn(root: Path) -> None:

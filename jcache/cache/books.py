@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -195,12 +196,14 @@ class Book:
 
 
 def make_directory(storage: Storage, path: str, mode: int) -> None:
-    """Create one directory with these permissions, whatever the umask, if it is missing."""
+    """Create one directory with these permissions, whatever the umask, if it is missing; the group is inherited."""
     with contextlib.suppress(FileExistsError):  # another process was faster
         storage.mkdir(path, mode)
         if mode & 0o077:
             with contextlib.suppress(OSError):  # a file system with an idea of its own
-                storage.chmod(path, mode)
+                # Without the bit, what each user makes in it would be of that user's own group, and closed to others.
+                inherited = storage.stat(path).st_mode & stat.S_ISGID
+                storage.chmod(path, mode | inherited)
 
 
 def is_book(name: str) -> bool:
