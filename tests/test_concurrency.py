@@ -220,6 +220,31 @@ def test_a_loop_that_is_closed_in_the_middle_harms_no_other(active: Callable[...
         assert waiting.result(20) == DATA[:1000]
 
 
+def test_a_loop_that_is_closed_over_its_tasks_holds_nobody_up(
+    active: Callable[..., Session], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active()
+    monkeypatch.setattr("jcache.reader.waiting.STUCK_S", 60.0)
+    AsyncSlowFileSystem.gate = gate = threading.Event()
+    while AsyncSlowFileSystem.arrived.acquire(blocking=False):
+        pass
+    loop = asyncio.new_event_loop()
+    own = AsyncSlowFileSystem(asynchronous=True, skip_instance_cache=True)
+
+    async def leave_behind() -> asyncio.Task[bytes]:
+        task = asyncio.ensure_future(own._cat_file(path, 0, 1000))
+        while not AsyncSlowFileSystem.arrived.acquire(blocking=False):
+            await asyncio.sleep(0.001)
+        return task
+
+    task = loop.run_until_complete(leave_behind())
+    loop.close()
+    gate.set()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(AsyncSlowFileSystem().cat_file, path, 0, 1000).result(20) == DATA[:1000]
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is, on purpose
+
+
 def test_a_fetch_that_fails_is_not_recorded_and_fails_only_who_needs_it(
     active: Callable[..., Session], http_origin: ScriptedOrigin
 ) -> None:
