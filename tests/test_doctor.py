@@ -124,6 +124,23 @@ def test_missing_locks_are_told(tmp_path):
     assert "ENOSYS" in finding(diagnosis, "range locks on this node")
 
 
+@pytest.mark.parametrize(
+    ("mode", "level", "words"),
+    [
+        (0o700, Level.OK, "0700, yours"),
+        (0o755, Level.NOTE, "others can read"),
+        (0o2770, Level.OK, "shared by its group"),
+        (0o770, Level.LIMIT, "closed to others"),
+        (0o2777, Level.LIMIT, "everybody can write"),
+    ],
+)
+def test_who_may_use_the_directory_is_told(tmp_path, mode, level, words):
+    tmp_path.chmod(mode)
+    diagnosis = examine(str(tmp_path))
+    assert levels(diagnosis)["permissions"] is level
+    assert words in finding(diagnosis, "permissions")
+
+
 def test_other_weaknesses_are_found_out(tmp_path):
     class Weak(Storage):
         def open(self, path, flags, mode=0o600):

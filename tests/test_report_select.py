@@ -180,6 +180,14 @@ def test_a_job_that_jcache_run_named_has_that_name(cache):
     assert "analysis.sh" not in call(path).stdout
 
 
+def test_several_runs_are_headed_by_the_command_of_the_first(cache):
+    for run in "ac":
+        JobTitle(run * 16, "analysis.sh", "submit-host", 77, f"sh analysis.sh {run}").save(str(cache / ".reports"))
+    result = call("--job", "ttbar", JCACHE_DIR=str(cache))
+    assert "sh analysis.sh a" in result.stdout
+    assert "sum of 4 processes" in result.stdout
+
+
 def test_heads_of_other_layouts_are_found(tmp_path):
     report = ttbar_report(events=5, run="r")
     tight, large = tmp_path / "jcache.tight.json", tmp_path / "jcache.large.json"

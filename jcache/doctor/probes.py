@@ -76,6 +76,13 @@ def check_directory(storage: Storage, directory: str) -> Iterator[Check]:
             "permissions", Level.LIMIT, f"{mode:04o}, {owner}: everybody can write",
             "whoever can is trusted with the bytes: chmod o-w; to share it with a group, chmod 2770"
         )  # fmt: skip
+    elif mode & stat.S_IWGRP and not mode & stat.S_ISGID:
+        yield Check(
+            "permissions", Level.LIMIT, f"{mode:04o}, {owner}: what a member of its group makes is closed to others",
+            "chmod g+s, before it is filled: what is made in it is then of its group"
+        )  # fmt: skip
+    elif mode & stat.S_IWGRP:
+        yield Check("permissions", Level.OK, f"{mode:04o}, {owner}: shared by its group")
     elif mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IXOTH):
         yield Check("permissions", Level.NOTE, f"{mode:04o}, {owner}: others can read what is made readable to them")
     else:

@@ -239,13 +239,10 @@ def named(word: str, directory: str | None, errors: list[ReportError]) -> list[s
 
 
 def total(reports: Sequence[Report], directory: str | None) -> Report:
-    """Merge reports; where all are of one job that was given a title in `directory`, under that title."""
+    """Merge reports, under the title that the first one's job was given in `directory`, if it was."""
     merged = merge(reports)
-    if directory is not None and {report.run for report in reports} == {merged.run}:
-        title = title_of(directory, merged.run)
-        if title is not None:
-            return title.entitle(merged)
-    return merged
+    title = None if directory is None else title_of(directory, merged.run)
+    return merged if title is None else title.entitle(merged)
 
 
 def _modified_s(path: str) -> float:
