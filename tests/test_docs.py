@@ -16,6 +16,7 @@ from jcache.cli import main
 from jcache.cli.group import COMMANDS
 from jcache.config import SETTINGS
 from jcache.counters import Counters
+from jcache.report.merge import merge
 from jcache.report.model import from_counters
 from jcache.report.rows import groups
 
@@ -127,6 +128,7 @@ def test_every_line_of_a_report_is_explained() -> None:
     labels = [row[0] for group in groups(replace(report, origin=origin, cache=cache, read=read)) for row in group]
     assert len(labels) == 37
     table = (ROOT / "docs" / "howto" / "read-a-report.md").read_text().partition("## What the numbers mean")[2]
+    table = table.partition("\n## ")[0]
     explained = [
         label
         for line in table.splitlines()
@@ -134,6 +136,20 @@ def test_every_line_of_a_report_is_explained() -> None:
         for label in re.findall(r"`([^`]+)`", line.split("|")[1])
     ]
     assert explained == labels
+
+
+def test_every_key_of_a_json_report_is_named() -> None:
+    report = merge([ttbar_report(complete=False, interval_s=5.0), ttbar_report(pid=2)]).to_json()
+    text = (
+        (ROOT / "docs" / "howto" / "read-a-report.md").read_text().partition("## For programs")[2].partition("\n## ")[0]
+    )
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    named = {key: set(re.findall(r"`(\w+)`", row[2])) for row in rows for key in re.findall(r"`(\w+)`", row[1])}
+    assert set(named) == set(report)
+    for key, value in report.items():
+        inner = value[0] if key == "urls" else value
+        if isinstance(inner, dict):
+            assert named[key] | (named["read"] if key == "readv" else set()) == set(inner), key
 
 
 def test_exit_codes_are_those_that_the_help_names() -> None:
