@@ -322,7 +322,7 @@ def test_config_says_where_each_setting_comes_from(call: Call, cache: Cache) -> 
     assert document["settings"]["flat"] == {"value": False, "source": "default"}
     assert document["rules"] == [{"url": "root://eos*/**", "validate": 60.0}]
     text = call("config", **environ).stdout
-    assert f"size       2000000000                   {toml}" in text
+    assert f"size       2000000000 (2.00 GB)         {toml}" in text
     assert "1. url = root://eos*/**, validate = 60" in text
     assert "protocols  all                          default\n" in text
     assert "perhaps JCACHE_VALIDATE" in call("config", JCACHE_VALIDAT="never", **environ).stderr

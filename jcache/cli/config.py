@@ -12,7 +12,7 @@ import click
 
 from jcache.cli.errors import WrongInputError
 from jcache.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
-from jcache.report.units import visible
+from jcache.report.units import human, visible
 
 _VARIABLES = [setting.variable for setting in SETTINGS]
 _DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
@@ -71,6 +71,8 @@ def config(directory: Path | None, *, as_json: bool) -> None:
         return
     for field, known in settings.items():
         shown = _shown(known["value"]) if known["value"] not in (None, ()) else _DEFAULTS[field]
+        if field == "size" and known["value"] is not None:
+            shown += f" ({' '.join(human(known['value']))})"
         click.echo(f"{field:<10} {shown:<28} {visible(known['source'])}")
     for number, rule in enumerate(rules, 1):
         if number == 1:
