@@ -4,8 +4,8 @@
 
 By default eight processes read 1 GB between them through a cache of 200 MB, each byte of it checked, and that three
 times, in new processes each time. Meanwhile one more process reads a hot set of 20 MB every two seconds; it too begins
-anew with each round, and a last one at the end. Exits with 1 if the cache was ever larger than it may be, or if a byte
-of the hot set had to be fetched more than once.
+anew with each round, twice before the others do, and a last one at the end. Exits with 1 if the cache was ever larger
+than it may be, or if a byte of the hot set had to be fetched more than once.
 """
 
 from __future__ import annotations
@@ -139,6 +139,22 @@ def finish(process: subprocess.Popen[str], seen: Seen) -> dict[str, int]:
     return done
 
 
+def wait_until_noted(directory: Path, number: int) -> None:
+    """Wait until the record of use says that so many journals were read again: who does not know cannot spare them."""
+    from jcache.cache import usage
+    from jcache.cache.policy import times_read_again
+    from jcache.storage import Storage
+
+    storage, root = Storage(), str(directory)
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        entries = usage.uses(storage, root, usage.load(storage, root))
+        if sum(map(bool, map(times_read_again, entries.values()))) >= number:
+            return
+        time.sleep(0.02)
+    raise SystemExit("nobody noted that the hot set was read again")
+
+
 def run(directory: Path, load: Load) -> Seen:
     """Let the processes read, and watch."""
     from jcache.cache import usage
@@ -152,6 +168,7 @@ def run(directory: Path, load: Load) -> Seen:
             reader = start(directory, load, [], hot, str(load.every_s))
             assert reader.stdout is not None
             reader.stdout.readline()
+            wait_until_noted(directory, load.hot_files)
             if round_ < load.rounds:
                 shares = [list(range(k, load.files, load.processes)) for k in range(load.processes)]
                 crowd = [start(directory, load, share, [], "") for share in shares]

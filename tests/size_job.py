@@ -95,8 +95,8 @@ def main(directory: str, limit: str, numbers: str, size: str, hot: str, hot_size
     began_s = time.monotonic()
     while every_s:
         asyncio.run(read_hot())
-        if done["passes"] == 1:
-            print(flush=True)  # the hot set has been read once
+        if done["passes"] == 2:
+            print(flush=True)  # the hot set has been read again
         due_s = began_s + float(every_s) * done["passes"]
         if select.select([sys.stdin], [], [], max(due_s - time.monotonic(), 0.0))[0]:
             break

@@ -20,7 +20,7 @@ from jcache.cache.books import Head
 from jcache.cache.identity import address_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.policy import eviction_order
-from jcache.cache.tree import Part, State, look_into, prune, remove_journal, remove_parts, useless, walk
+from jcache.cache.tree import Part, State, look_into, prune, remove_directory, remove_parts, useless, walk
 from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _WALK_AGAIN_S = 600.0
 _MOST_DOUBT = 1 / 32
 _SAVE_EVERY_S = 30.0
 _COUNT_EVERY_S = 0.2
+_TELL_EVERY_S, _TELL_BYTES = 0.05, 64 << 20
 
 
 class Pace:
@@ -135,7 +136,7 @@ class Cleaner:
             dry_run: Whether to tell only.
             keep_names: Whether to tell which journals were removed.
             pace: Called again and again, to leave the processor to others.
-            freed: Called when something was removed, to let others know.
+            freed: Called soon after something was removed, to let others know.
         """
         self._storage = storage
         self._root = root
@@ -148,6 +149,8 @@ class Cleaner:
         self._pins = Pins(())
         self._skip: set[str] = set()
         self._counted, self._count_at_s = 0, 0.0
+        self._told, self._tell_at_s = 0, 0.0
+        self._above: set[str] = set()  # directories in which journals were
         self.done = Cleaned()
 
     def run(self, wish: Wish, *, measure: bool = False, timeout_s: float = 0.0) -> Cleaned | None:
@@ -180,6 +183,8 @@ class Cleaner:
                 if self._walked_before_s() > WALK_EVERY_S:
                     self._walk()
             finally:
+                self._tell()
+                prune(self._storage, self._root, self._above, pace=self._pace_gently)
                 self._finish()
             self.done.left_bytes = self._total()
         return self.done
@@ -244,7 +249,9 @@ class Cleaner:
         except StoppedError:
             self._save()
             raise
-        # What was added behind the walk's back may be counted twice, until the next walk; never not at all.
+        # What was added behind the walk's back may be counted twice, until the next walk; never not at all. What was
+        # removed by now has not been found: told later, it would be counted off.
+        self._tell()
         removed_bytes = usage.claimed(storage, root, index).removed_bytes
         index.offset_bytes = progress.found_bytes - progress.before_bytes + removed_bytes
         index.offset_bytes += index.folded.added_bytes - index.folded.removed_bytes
@@ -285,8 +292,15 @@ class Cleaner:
         """Return the total as of the last count, less what was removed since: a count for each journal is too many."""
         now_s = time.monotonic()
         if now_s >= self._count_at_s:
+            self._tell()
             self._counted, self._count_at_s = self._total() + self.done.freed_bytes, now_s + _COUNT_EVERY_S
         return self._counted - self.done.freed_bytes
+
+    def _tell(self) -> None:
+        """Let others know what was removed; whoever counts must have done so before."""
+        if self._told != self.done.freed_bytes:
+            self._told, self._tell_at_s = self.done.freed_bytes, time.monotonic() + _TELL_EVERY_S
+            self._freed()
 
     def _remove_useless(self, to_bytes: int, entries: dict[str, Entry]) -> None:
         """Remove what is of no use in journals that were written to; on the way, learn how large they are."""
@@ -316,7 +330,7 @@ class Cleaner:
         if not parts:
             self._note(path, entry, parts)
             if not self._dry_run:
-                prune(self._storage, self._root, path)
+                self._remove_directory(path)
             return
         if wish.pattern is not None and not wish.pattern.match(*_names(parts)):
             return
@@ -338,10 +352,9 @@ class Cleaner:
         freed = sum(part.size_bytes for part in chosen)
         if not self._dry_run:
             try:
+                freed = remove_parts(self._storage, chosen)
                 if whole:
-                    freed = remove_journal(self._storage, self._root, path, parts)
-                else:
-                    freed = remove_parts(self._storage, chosen)
+                    self._remove_directory(path)
             except OSError as error:
                 self.done.failed.append(f"{os.path.join(self._root, path)}: {error.strerror or error}")
                 self._skip.add(path)
@@ -352,8 +365,13 @@ class Cleaner:
             self._skip.add(path)
         if self._keep_names:
             self.done.removed.append(Removed(path, next(iter(_names(parts)), path), freed, why))
-        self._freed()
+        if time.monotonic() >= self._tell_at_s or self.done.freed_bytes - self._told >= _TELL_BYTES:
+            self._tell()
         return parts if self._dry_run else left
+
+    def _remove_directory(self, path: str) -> None:
+        remove_directory(self._storage, os.path.join(self._root, path))
+        self._above.add(os.path.dirname(path))
 
     def _is_pinned(self, parts: list[Part]) -> bool:
         return bool(self._pins) and self._pins.match(*_names(parts))

@@ -11,6 +11,7 @@ import contextlib
 import enum
 import os
 import stat
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,11 @@ from jcache.journal.leases import LEASE_FILE
 from jcache.journal.liveness import may_live
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from jcache.storage import Storage
 
-__all__ = ["Found", "Part", "State", "look_into", "remove_journal", "remove_parts", "useless", "walk"]
+__all__ = ["Found", "Part", "State", "look_into", "prune", "remove_directory", "remove_parts", "useless", "walk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,42 +172,47 @@ def remove_parts(storage: Storage, parts: list[Part]) -> int:
     return freed
 
 
-def remove_journal(storage: Storage, root: str, path: str, parts: list[Part]) -> int:
-    """Remove all of a journal that nobody writes to, and directories that are empty then.
+def remove_directory(storage: Storage, directory: str) -> None:
+    """Remove the directory of a journal without segments, and its lock files, unless anything else is there."""
+    with contextlib.suppress(OSError):
+        try:
+            storage.rmdir(directory)
+        except FileNotFoundError:
+            return
+        except OSError:
+            names = storage.listdir(directory)
+            if any(parse_segment_name(name) for name in names):
+                return  # somebody has begun anew
+            for name in {LEASE_FILE, LOCK_FILE}.intersection(names):
+                with contextlib.suppress(FileNotFoundError):
+                    storage.unlink(os.path.join(directory, name))
+            storage.rmdir(directory)
 
-    Readers that have it open keep what they have open, and miss the rest.
+
+def prune(storage: Storage, root: str, paths: Iterable[str], *, pace: Callable[[], object] = lambda: None) -> None:
+    """Remove directories below a root that are empty, and those above them that are empty then.
+
+    Once for many: to find that a directory of thousands is not empty, some file systems go through all that were.
 
     Args:
         storage: The cache's file system.
-        root: The cache's root.
-        path: The journal's directory, relative to the root.
-        parts: What `look_into` found there.
-
-    Returns:
-        How many bytes are gone.
-
-    Raises:
-        OSError: A segment could not be removed.
+        root: Stays.
+        paths: The directories, relative to the root; some may be gone.
+        pace: Called after each directory.
     """
-    freed = remove_parts(storage, [part for part in parts if part.state not in {State.LIVE, State.FOREIGN}])
-    if not any(part.state in {State.LIVE, State.FOREIGN} for part in parts):
-        prune(storage, root, path)
-    return freed
-
-
-def prune(storage: Storage, root: str, path: str) -> None:
-    """Remove the lock files of a journal without segments, and directories upwards as long as they are empty."""
-    directory = os.path.join(root, path)
-    with contextlib.suppress(OSError):
-        names = storage.listdir(directory)
-        if any(parse_segment_name(name) for name in names):
-            return  # somebody has begun anew
-        for name in {LEASE_FILE, LOCK_FILE}.intersection(names):
-            with contextlib.suppress(FileNotFoundError):
-                storage.unlink(os.path.join(directory, name))
-        while directory != root:
-            storage.rmdir(directory)  # fails where anything is left, which ends it
-            directory = os.path.dirname(directory)
+    levels: defaultdict[int, set[str]] = defaultdict(set)
+    for path in paths:
+        levels[path.count("/")].add(path)
+    for level in range(max(levels, default=-1), -1, -1):
+        for path in levels[level] - {""}:
+            pace()
+            try:
+                storage.rmdir(os.path.join(root, path))
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue  # something is left in it
+            levels[level - 1].add(os.path.dirname(path))
 
 
 def _is_part(name: str) -> bool:

@@ -95,8 +95,9 @@ def clean(
         failed += done.failed
         if wish.to_bytes is not None and done.left_bytes > wish.to_bytes:
             failed.append(f"{_human(done.left_bytes)} are left: {done.pinned} pinned, {done.live} being written")
-        document.update(asdict(done), failed=failed)
-        if not as_json:
+        if as_json:
+            document.update(asdict(done), failed=failed)
+        else:
             _print(done, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps(document, indent=1))
@@ -127,13 +128,19 @@ def _clean(root: str, config: Config, wish: Wish, *, dry_run: bool) -> Cleaned:
 
 
 def _print(done: Cleaned, *, dry_run: bool) -> None:
+    lines = []
     for removed in done.removed:
         what = "" if removed.why == "journal" else f"  ({removed.why})"
-        click.echo(f"{removed.freed_bytes:>15}  {visible(removed.name)}{what}")
+        lines.append(f"{removed.freed_bytes:>15}  {visible(removed.name)}{what}")
     verb = "would be removed" if dry_run else "removed"
     left = f"{_human(done.left_bytes)} {'would be' if dry_run else 'are'} left"
     kept = f"; {done.pinned} pinned, {done.live} being written stay" if done.pinned or done.live else ""
+<<<<<<< HEAD
     click.echo(f"{_human(done.freed_bytes)} {verb}, {number_of(done.journals, 'journal')} whole; {left}{kept}")
+=======
+    lines.append(f"{_human(done.freed_bytes)} {verb}, {done.journals} journals whole; {left}{kept}")
+    click.echo("\n".join(lines))
+>>>>>>> b0fcf27 (wip)
 
 
 def _human(nbytes: int) -> str:
