@@ -135,12 +135,8 @@ def _print(done: Cleaned, *, dry_run: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
     left = f"{_human(done.left_bytes)} {'would be' if dry_run else 'are'} left"
     kept = f"; {done.pinned} pinned, {done.live} being written stay" if done.pinned or done.live else ""
-<<<<<<< HEAD
-    click.echo(f"{_human(done.freed_bytes)} {verb}, {number_of(done.journals, 'journal')} whole; {left}{kept}")
-=======
-    lines.append(f"{_human(done.freed_bytes)} {verb}, {done.journals} journals whole; {left}{kept}")
+    lines.append(f"{_human(done.freed_bytes)} {verb}, {number_of(done.journals, 'journal')} whole; {left}{kept}")
     click.echo("\n".join(lines))
->>>>>>> b0fcf27 (wip)
 
 
 def _human(nbytes: int) -> str:
