@@ -22,13 +22,12 @@ from rich.console import Console
 
 from jcache.cli import main
 from jcache.cli.top import drawn
+from jcache.report.model import Report
 from jcache.report.running import LOST_S, SILENT_S, Watch, bandwidth, state_of
 from jcache.report.units import human, percent
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from jcache.report.model import Report
 
 HERE = os.uname().nodename
 TOP = [sys.executable, "-c", "from jcache.cli.top import top; top()"]
@@ -124,6 +123,23 @@ def test_a_watch_sees_progress_and_the_end(tmp_path: Path) -> None:
     assert watch.look()[0].report.requested_bytes == first.requested_bytes + 5
     replace(more, complete=True).save(tmp_path / ".reports")
     assert watch.look() == []
+
+
+def test_a_watch_reads_what_changed_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = Report.load
+    monkeypatch.setattr(Report, "load", lambda path: loaded.append(os.path.basename(path)) or load(path))
+    first, second = interim(), interim(pid=os.getppid(), seed=2)
+    for report in (first, second):
+        report.save(tmp_path)
+    watch = Watch(str(tmp_path))
+    watch.look()
+    assert sorted(loaded) == sorted([first.filename, second.filename])
+    assert watch.look()[0].report.requested_bytes == first.requested_bytes + second.requested_bytes
+    assert len(loaded) == 2
+    replace(second, end_time=second.end_time + 1, real_s=second.real_s + 1).save(tmp_path)
+    watch.look()
+    assert loaded[2:] == [second.filename]
 
 
 def test_present_bandwidth_is_that_of_the_last_seconds() -> None:

@@ -75,7 +75,7 @@ class RunningJob:
 
 
 class Watch:
-    """Looks at a directory of reports again and again; each final report is read once.
+    """Looks at a directory of reports again and again; each report is read once, and again when it was replaced.
 
     Args:
         directory: The reports' directory, or the cache directory that has it.
@@ -86,7 +86,7 @@ class Watch:
         self.directory = directory
         self._clock = clock
         self._final: dict[str, Head] = {}
-        self._reports: dict[str, Report] = {}
+        self._reports: dict[Head, Report] = {}
 
     def has_reports(self) -> bool:
         """Tell whether any report is there, of running jobs or others."""
@@ -125,7 +125,7 @@ class Watch:
             found.append(head)
         self._final = {head.path: head for head in found if head.complete}
         jobs = []
-        kept: dict[str, Report] = {}
+        kept: dict[Head, Report] = {}
         unfinished = {head.run or head.path for head in found if not head.complete}
         for run in runs(head for head in found if (head.run or head.path) in unfinished):
             job = self._job(run.run, run.appname, run.heads, now, kept)
@@ -134,19 +134,18 @@ class Watch:
         self._reports = kept
         return sorted(jobs, key=lambda job: (-job.hit_bytes_per_s - job.miss_bytes_per_s, job.age_s, job.run))
 
-    def _job(self, run: str, name: str, heads: list[Head], now: float, kept: dict[str, Report]) -> RunningJob | None:
+    def _job(self, run: str, name: str, heads: list[Head], now: float, kept: dict[Head, Report]) -> RunningJob | None:
         states: Counter[State] = Counter()
         reports = []
         hit = miss = 0.0
         for head in heads:
-            report = self._reports.get(head.path) if head.complete else None
+            report = self._reports.get(head)
             if report is None:
                 loaded = load([head.path], [])
                 if not loaded:
                     continue
                 report = loaded[0]
-            if report.complete:
-                kept[head.path] = report
+            kept[head] = report
             state = state_of(report, now=now, modified_s=head.modified_s)
             states[state] += 1
             reports.append(report)
