@@ -196,7 +196,7 @@ class ScriptedOrigin:
         self.connections = 0
         self.unknown = 0
         self._sockets: set[socket.socket] = set()
-        self._port = 0
+        self._port = free_port()
         self._server: _Listener | None = None
         self.start()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import re
 import shutil
 import socket
@@ -213,10 +214,17 @@ def find_xrootd() -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on at this moment."""
+    """Return a TCP port of the loopback interface that nobody listens on at this moment.
+
+    It is none of those that systems give away by themselves (Linux: from 32768 on, macOS: from 49152): until its server
+    listens, or while that is stopped, no connection and no other server is given it.
+    """
+    # Not the generator of the module, which tests may have seeded: two of them at a time would choose the same.
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])
 
 
 def stat_problem(host: str, port: int, path: str, *, timeout_s: float = 5.0) -> str:
