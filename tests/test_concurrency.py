@@ -200,19 +200,23 @@ def test_a_loop_that_is_closed_in_the_middle_harms_no_other(active: Callable[...
     AsyncSlowFileSystem.gate = gate = threading.Event()
     while AsyncSlowFileSystem.arrived.acquire(blocking=False):
         pass
-    fs = AsyncSlowFileSystem()
+    fs, fetching = AsyncSlowFileSystem(), threading.Event()
 
     def dying() -> None:
         async def main() -> None:
             own = AsyncSlowFileSystem(asynchronous=True, skip_instance_cache=True)
-            await asyncio.wait_for(own._cat_file(path, 0, 1000), 0.2)
+            task = asyncio.ensure_future(own._cat_file(path, 0, 1000))
+            while not AsyncSlowFileSystem.arrived.acquire(blocking=False):
+                await asyncio.sleep(0.001)
+            fetching.set()
+            await asyncio.wait_for(task, 0.2)
 
         with pytest.raises(TimeoutError):
             asyncio.run(main())
 
     thread = threading.Thread(target=dying)
     thread.start()
-    assert AsyncSlowFileSystem.arrived.acquire(timeout=10)
+    assert fetching.wait(20)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(fs.cat_file, path, 0, 1000)
         thread.join()
@@ -283,12 +287,16 @@ class SluggishStorage(Storage):
     """Every operation takes its time. It is not `pread` as a plain alias, so that this holds for reads as well."""
 
     __slots__ = ()
-    delay_s = 0.06
+    delay_s = 0.2
+    # What was called on the thread of fsspec's event loop.
+    on_the_loop: list[str] = []  # noqa: RUF012 - of all instances
 
     def _slow(name: str) -> Any:  # noqa: N805 - a maker of methods
         plain = getattr(Storage, name)
 
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is fsspec.asyn.iothread[0]:
+                SluggishStorage.on_the_loop.append(name)
             time.sleep(SluggishStorage.delay_s)
             return plain(*args, **kwargs) if name == "pread" else plain(self, *args, **kwargs)
 
@@ -352,6 +360,7 @@ def test_a_slow_cache_directory_does_not_stall_the_event_loop(
     validate: Any,
 ) -> None:
     monkeypatch.setattr(directories, "Storage", SluggishStorage)
+    SluggishStorage.on_the_loop.clear()
     for i in range(2):
         http_origin.put(f"f{i}", DATA)
     urls = [http_origin.url(f"f{i}") for i in range(2)]
@@ -383,4 +392,5 @@ def test_a_slow_cache_directory_does_not_stall_the_event_loop(
         finally:
             done.set()
         pauses.append(watch.result(10))
+    assert not SluggishStorage.on_the_loop
     assert max(pauses) < SluggishStorage.delay_s * 0.8, pauses

@@ -232,10 +232,10 @@ def test_a_count_costs_microseconds():
     counters = Counters()
     best = float("inf")
     for _ in range(5):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         for _ in range(20_000):
             counters.read(1000, 1000, 0, 0, url="https://a/b")
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.thread_time() - begin)
     assert best / 20_000 < 5e-6  # measured: 0.6 us; the bound leaves room for a busy machine
 
 

@@ -367,10 +367,10 @@ def test_jumps_leave_nothing_behind_in_memory(active: Callable[..., Session], fo
     found = fs._jcache_access[path, None]
     remote = session.acquire(found.identity)
     session.release(remote)
-    fs.cat_file(path, 0, 1)  # behind everything that the loop still had to do
-    assert remote._validation.snapshot is not None
-    assert not list(remote._validation.snapshot._held), "no bytes are kept that were read ahead"
-    assert not list(remote._validation.snapshot._flights)
+    snapshot = remote._validation.snapshot
+    assert snapshot is not None
+    # What was on its way when the file was closed is dropped by the loop, in its own time.
+    eventually(lambda: not list(snapshot._flights) and not list(snapshot._held))
     counted = session.counters.snapshot()
     assert counted.recorded_bytes == counted.read_miss
     assert counted.prefetch_unused_bytes == counted.origin_bytes - counted.recorded_bytes

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from servers import Nginx, XrootdServer
 
 COUNTED = """
-import gc, json, os, sys, threading
+import asyncio, gc, json, os, sys, threading
 import fsspec
 import psutil
 import jcache.session
@@ -22,7 +22,8 @@ process = psutil.Process()
 samples = []
 
 def sample(fs):
-    fs.cat_file(last, 0, 1)  # the loop has done what was asked of it before
+    # The loop has done what was asked of it before.
+    fsspec.asyn.sync(fs.loop, asyncio.sleep, 0.1)
     jcache.session.current().recorder.flush(30)
     gc.collect()
     session = jcache.session.current()

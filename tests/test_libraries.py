@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 ROWS = 20_000
 
+# pyarrow's threads may still let go of a file object of Python's when the result is there. Taken down at that moment,
+# as the interpreter does with threads that want to run Python code at its end, they abort the process, with JCache or
+# without.
+END_WITH_PYARROW = "sys.stdout.flush(); import os; os._exit(0)\n"
+
 
 def needs(*modules: str) -> None:
     for module in modules:
@@ -82,6 +87,7 @@ import pandas as pd
 frame = pd.read_parquet(sys.argv[1], columns=["c1", "key"], storage_options={})
 print(frame.shape, repr(frame.c1.sum()), frame.key.sum())
 """
+    code += END_WITH_PYARROW
     check(code, nginx_server.url("t.parquet"))
 
 
@@ -116,6 +122,7 @@ data = ds.dataset(sys.argv[1:], filesystem=fs, format="parquet")
 table = data.to_table(columns=["c2"], filter=ds.field("key") == 3)
 print(table.num_rows, repr(sum(table["c2"].to_pylist())))
 """
+    code += END_WITH_PYARROW
     # pyarrow asks whether each file exists, which fsspec's HTTP finds out by a request for all of it.
     check(code, nginx_server.url("a.parquet"), nginx_server.url("b.parquet"), read_status=(206,))
 

@@ -95,7 +95,7 @@ def test_a_stopped_holder_delays_by_no_more_than_the_limit(path):
         holder.send_signal(signal.SIGSTOP)
         started_s = time.monotonic()
         assert FileLock(fd).lock(0.2).outcome is Outcome.HELD
-        assert 0.2 <= time.monotonic() - started_s < 1.5
+        assert 0.2 <= time.monotonic() - started_s < 5  # the holder would stay for ever
 
 
 @ofd
@@ -104,7 +104,7 @@ def test_a_stopped_holder_of_a_range_delays_by_no_more_than_the_limit(path):
         holder.send_signal(signal.SIGSTOP)
         started_s = time.monotonic()
         claim = RangeLock(fd).lock([(5, 15), (20, 30)], 0.2)
-        assert 0.2 <= time.monotonic() - started_s < 1.5
+        assert 0.2 <= time.monotonic() - started_s < 5  # the holder would stay for ever
         assert (claim.taken, claim.held, claim.outcome) == (((20, 30),), ((5, 15),), Outcome.HELD)
 
 

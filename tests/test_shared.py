@@ -192,7 +192,7 @@ def test_locks_that_lie_fail_or_never_come(nginx_server, cache_dir, tmp_path, fi
         took_s = time.monotonic() - began_s
     print(f"{how}: {took_s:.2f} s, {sum(result.miss for result in results) / DISTINCT:.2f} x from the origin")
     assert [result.digests for result in results] == [expected] * 2
-    assert took_s < limit_s + 3.0
+    assert took_s < limit_s + 4.5  # to wait for the leases' limit once more would take 5 s
     with Crew(tmp_path, nginx_server.url("f.bin"), VECTORS, [cache_dir]) as crew:
         crew.go()
         (after,) = crew.results()
@@ -291,8 +291,9 @@ def test_a_stopped_lease_holder_delays_a_reader_once(http_origin, start):
         took_s.append(float(seconds))
         assert (head, int(size)) == (DATA[part[0] : part[1]].hex()[:32], part[1] - part[0])
     print([round(seconds, 2) for seconds in took_s])
-    assert 4.5 < took_s[0] < 6.5
-    assert sum(took_s[1:]) < 2.0
+    # The limit is 5 s: to wait twice, for the same range or for another, would take 10.
+    assert 4.5 < took_s[0] < 9.5
+    assert sum(took_s[1:]) < 4.5
 
 
 def test_a_child_forked_with_a_lease_held_holds_up_nobody(http_origin, start):
@@ -317,7 +318,7 @@ def test_a_child_forked_with_a_lease_held_holds_up_nobody(http_origin, start):
         go(reader)
         lines = reader.stdout.read().splitlines()
         assert len(lines) == 4
-        assert sum(float(line.split()[0]) for line in lines) < 2.0, lines
+        assert sum(float(line.split()[0]) for line in lines) < 4.5, lines  # the limit is 5 s
     finally:
         os.kill(int(child), signal.SIGKILL)
 
