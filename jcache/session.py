@@ -19,7 +19,6 @@ from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
-from jcache.origin import Origin
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Shelf, SmallFile, SmallFiles
@@ -240,15 +239,15 @@ class Session:
         return shelf
 
     def begin_small(
-        self, shelf: Shelf, origins: Sequence[Origin | None], loop: "AbstractEventLoop"
+        self, shelf: Shelf, identities: Sequence[Identity | None], loop: "AbstractEventLoop"
     ) -> list[SmallFile | None]:
         """Begin to read small files on an event loop; None for those that are open already, or being read."""
         with self._lock:
             return [
                 None
-                if origin is None or (shelf.key, origin.identity.key) in self._files
-                else self.small.begin(shelf, origin.identity, loop)
-                for origin in origins
+                if identity is None or (shelf.key, identity.key) in self._files
+                else self.small.begin(shelf, identity, loop)
+                for identity in identities
             ]
 
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:

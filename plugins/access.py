@@ -17,7 +17,7 @@ from jcache.reader.remote import Span
 from jcache.session import Session, current
 from jcache_plugins.origins import FileSystemOrigin
 
-__all__ = ["Access", "access", "on_loop_of", "run"]
+__all__ = ["Access", "access", "identities", "on_loop_of", "origin_of", "run"]
 
 T = TypeVar("T")
 
@@ -194,9 +194,7 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
         None where it cannot be told which object the path means.
     """
     session = require()
-    known: _Known | None = fs.__dict__.get("_jcache_access")
-    if known is None or known.session() is not session:
-        known = fs.__dict__["_jcache_access"] = _Known(session, fs)
+    known = _known(session, fs)
     key = (path, directory)
     try:
         return known[key]
@@ -209,6 +207,32 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
         known.clear()
     known[key] = found
     return found
+
+
+def identities(fs: Any, paths: Sequence[str]) -> list[Identity | None]:
+    """Return which objects paths mean, without a trace of each; None where that cannot be told."""
+    session = require()
+    known = _known(session, fs)
+    found: list[Identity | None] = []
+    for path in paths:
+        try:
+            found.append(known.identifier.identify(path))
+        except Unidentifiable as error:
+            session.trouble(f"{error}; such files are not cached")
+            found.append(None)
+    return found
+
+
+def origin_of(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
+    """Return a way to the origin of an object."""
+    return _known(require(), fs).origin_class(fs, path, identity)
+
+
+def _known(session: Session, fs: Any) -> _Known:
+    known: _Known | None = fs.__dict__.get("_jcache_access")
+    if known is None or known.session() is not session:
+        known = fs.__dict__["_jcache_access"] = _Known(session, fs)
+    return known
 
 
 def _work_out(session: Session, known: _Known, fs: Any, path: str, directory: str | None) -> Access | None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from fsspec.asyn import _get_batch_size
 
+from jcache.origin import Origin
 from jcache.reader.many import read_many
 from jcache.session import current
-from jcache_plugins.access import access
-from jcache_plugins.files import unwrapped
+from jcache_plugins.access import identities, origin_of
 from jcache_plugins.origins import within_origin
 from jcache_plugins.writes import prepared
 
@@ -34,17 +34,18 @@ def async_cat(original: Method) -> Method:
         if session is None or shelf is None or width < -1 or len(path) < 2:
             return await original(self, path, recursive=recursive, on_error=on_error, batch_size=batch_size, **kwargs)
         paths: list[Any] = await self._expand_path(path, recursive=recursive)
-        found = [access(self, one) for one in paths]
+        known = identities(self, paths)
+
+        def origin(i: int) -> Origin:
+            identity = known[i]
+            assert identity is not None  # or it would be read otherwise
+            return origin_of(self, paths[i], identity)
 
         async def otherwise(i: int) -> bytes:
-            known = found[i]
-            if known is None:
-                data: bytes = await self._cat_file(paths[i])
-                return data
-            return unwrapped((await known.read([(None, None)], vector=False))[0])
+            data: bytes = await self._cat_file(paths[i])
+            return data
 
-        origins = [None if known is None else known.origin for known in found]
-        out = await read_many(session, shelf, origins, otherwise, width=len(paths) if width == -1 else width)
+        out = await read_many(session, shelf, known, origin, otherwise, width=len(paths) if width == -1 else width)
         if on_error == "raise":
             for result in out:
                 if isinstance(result, Exception):

@@ -151,7 +151,7 @@ class Keeper:
             # Before the first byte: if this process is killed, the cleaner knows where it has left something unsealed.
             self._writing.add(path)
             with contextlib.suppress(OSError), self._lock:
-                self._book.add([Use(os.path.relpath(path, self._root), time.time(), kind="w")])
+                self._book.add([Use(self._relative(path), time.time(), kind="w")])
         margin = self._credit // 2  # for the indexes with which segments are sealed
         if self._metered.net_bytes + size_bytes + margin <= self._granted:
             return True
@@ -177,10 +177,15 @@ class Keeper:
 
     def _keep(self, uses: Iterable[Use]) -> None:
         for use in uses:
-            path = os.path.relpath(use.path, self._root)
+            path = self._relative(use.path)
             before = self._pending.get(path)
             hits, hit_bytes = (0, 0) if before is None else (before.hits, before.hit_bytes)
             self._pending[path] = Use(path, use.used_s, hits + use.hits, hit_bytes + use.hit_bytes)
+
+    def _relative(self, path: str) -> str:
+        # Both are normal: nothing of what makes `os.path.relpath` take longer than a read can be in them.
+        root = self._root.rstrip("/") + "/"
+        return path[len(root) :] if path.startswith(root) else os.path.relpath(path, self._root)
 
     def close(self) -> None:
         """Note the last uses, and say what was really added. Nothing raises; call it behind the last recording."""

@@ -45,6 +45,7 @@ __all__ = [
     "parse_header",
     "parse_index",
     "parse_metadata",
+    "parse_only",
     "parse_segment_name",
     "parse_table",
     "parse_trailer",
@@ -65,6 +66,8 @@ FRAME = Struct("<4sIQQQ")  # magic, count, data bytes, table checksum, header ch
 ENTRY = Struct("<QIIQ")  # start, length, flags, checksum
 TRAILER = Struct("<8sHHIQQQQ")  # magic, format version, reserved, metadata bytes, salt, index position, count, checksum
 assert (HEADER.size, FRAME.size, ENTRY.size, TRAILER.size) == (32, 32, 24, 48)
+
+_ONLY = Struct("<QQQI")  # an index of one extent: start, position, checksum, length
 
 COLUMN_BYTES = 28  # an extent's share of the index: start, position, checksum, length
 
@@ -173,7 +176,7 @@ def parse_segment_name(name: str) -> tuple[str, int, int] | None:
 def parse_metadata(packed: bytes | memoryview) -> Metadata | None:
     """Return the metadata in a verified piece of JSON, or None if it lacks what this version needs."""
     try:
-        fields = json.loads(bytes(packed))
+        fields = json.loads(str(packed, "ascii"))
         metadata = Metadata(
             identity=fields["identity"],
             version=Version.from_json(fields["version"]),
@@ -359,6 +362,27 @@ def parse_index(block: memoryview, trailer: Trailer, salt: int) -> Columns | Non
     eight = 8 * count
     starts, positions, sums = (_native(columns[i * eight : (i + 1) * eight], "Q") for i in range(3))
     return Columns(starts, _native(columns[3 * eight :], "I"), sums, positions)
+
+
+def parse_only(data: bytes, trailer: Trailer, salt: int) -> tuple[int, int, int, int] | None:
+    """Read an index that has one extent.
+
+    Args:
+        data: The whole file.
+        trailer: Its verified trailer, which counts one extent.
+        salt: The segment's.
+
+    Returns:
+        Start, position, checksum and length; None if the index is damaged.
+    """
+    at = trailer.index_position
+    head = parse_frame_head(data[at : at + FRAME.size], salt ^ at)
+    at += FRAME.size
+    if head is None or not head.is_index or head.count != 1:
+        return None
+    if checksum(data[at : at + COLUMN_BYTES], salt ^ trailer.index_position) != head.table_checksum:
+        return None
+    return _ONLY.unpack_from(data, at)
 
 
 def _native(column: memoryview, typecode: str) -> Column:

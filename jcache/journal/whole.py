@@ -26,7 +26,7 @@ from jcache.journal.format import (
     pack_frame,
     pack_header,
     pack_seal,
-    parse_index,
+    parse_only,
     parse_segment_name,
     parse_trailer,
     segment_name,
@@ -98,7 +98,7 @@ def write_whole(
     position = len(header) + len(frame)
     seal = pack_seal(salt, position + len(data), Columns(starts, lengths, sums, array("Q", [position])), packed)
     segment = b"".join((header, frame, data, seal))
-    path = os.path.join(directory, segment_name(metadata.host, metadata.pid, salt))
+    path = f"{directory}/{segment_name(metadata.host, metadata.pid, salt)}"
     try:
         # It is most likely missing, or this file would not have been fetched.
         Directory(storage, directory, dir_mode=dir_mode, file_mode=file_mode).make()
@@ -145,20 +145,20 @@ def read_whole(storage: Storage, directory: str, identity: str) -> Whole | Liter
     if parsed is None:
         return "unclear" if names else "nothing"
     try:
-        data = _read(storage, os.path.join(directory, names[0]))
+        data = _read(storage, f"{directory}/{names[0]}")
     except OSError:
         return "unclear"
     salt = parsed[2]
     trailer = parse_trailer(data, len(data), salt)
     if trailer is None or trailer.count != 1 or trailer.metadata.identity != identity:
         return "unclear"
-    columns = parse_index(memoryview(data)[trailer.index_position :], trailer, salt)
-    version = trailer.metadata.version
-    if columns is None or columns.starts[0] or columns.lengths[0] != version.size_bytes:
+    only = parse_only(data, trailer, salt)
+    if only is None:
         return "unclear"
-    position = columns.positions[0]
-    body = data[position : position + version.size_bytes]
-    if checksum(body, salt) != columns.checksums[0]:
+    start, position, expected, length = only
+    version = trailer.metadata.version
+    body = data[position : position + length]
+    if start or length != version.size_bytes or len(body) != length or checksum(body, salt) != expected:
         return "unclear"
     return Whole(version, trailer.metadata.info, body)
 

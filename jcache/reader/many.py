@@ -48,7 +48,7 @@ class ManyHost(Protocol):
     small: SmallFiles
 
     def begin_small(
-        self, shelf: Shelf, origins: Sequence[Origin | None], loop: asyncio.AbstractEventLoop
+        self, shelf: Shelf, identities: Sequence[Identity | None], loop: asyncio.AbstractEventLoop
     ) -> list[SmallFile | None]:
         """Begin to read files; None for those that are known already."""
         ...
@@ -69,7 +69,8 @@ class ManyHost(Protocol):
 async def read_many(
     host: ManyHost,
     shelf: Shelf,
-    origins: Sequence[Origin | None],
+    identities: Sequence[Identity | None],
+    origin_of: Callable[[int], Origin],
     otherwise: Callable[[int], Awaitable[bytes | Exception]],
     *,
     width: int,
@@ -79,14 +80,15 @@ async def read_many(
     Args:
         host: The session.
         shelf: Where its small files lie.
-        origins: The files, each once; None for what is to be read in the ordinary way.
+        identities: The files, each once; None for what is to be read in the ordinary way.
+        origin_of: Gives the origin of the file of that number.
         otherwise: Reads the file of that number in the ordinary way.
         width: How many are read at the same time.
 
     Returns:
         For each file its bytes, or the exception that it met.
     """
-    reading = _Reading(host, shelf, origins, otherwise)
+    reading = _Reading(host, shelf, identities, origin_of, otherwise)
     await reading.run(width)
     return reading.out
 
@@ -98,23 +100,25 @@ class _Reading:
         self,
         host: ManyHost,
         shelf: Shelf,
-        origins: Sequence[Origin | None],
+        identities: Sequence[Identity | None],
+        origin_of: Callable[[int], Origin],
         otherwise: Callable[[int], Awaitable[bytes | Exception]],
     ) -> None:
         self._host = host
         self._shelf = shelf
-        self._origins = origins
+        self._identities = identities
+        self._origin_of = origin_of
         self._otherwise = otherwise
         self._next = 0
         self._step = FIRST_FILES
-        self._ready: deque[tuple[int, SmallFile | None, Origin | None, Found]] = deque()
+        self._ready: deque[tuple[int, SmallFile | None, Found]] = deque()
         self._looking: asyncio.Task[None] | None = None
         self._readers: set[asyncio.Task[None]] = set()
         self._width = 0
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._begun: dict[int, SmallFile] = {}
-        self.out: list[bytes | Exception] = [b""] * len(origins)
+        self.out: list[bytes | Exception] = [b""] * len(identities)
 
     async def run(self, width: int) -> None:
         """Read all."""
@@ -133,7 +137,7 @@ class _Reading:
     def _advance(self) -> None:
         """Have under way what should be: the next look, and as many readers as there may be."""
         ready, readers = self._ready, self._readers
-        if self._looking is None and self._next < len(self._origins) and len(ready) < self._step // 4:
+        if self._looking is None and self._next < len(self._identities) and len(ready) < self._step // 4:
             self._looking = asyncio.ensure_future(self._look())
             self._looking.add_done_callback(self._looked)
         while ready and len(readers) < self._width:
@@ -162,12 +166,12 @@ class _Reading:
 
     async def _look(self) -> None:
         """Look for the next files until some are to be fetched."""
-        while self._next < len(self._origins) and not self._ready:
+        while self._next < len(self._identities) and not self._ready:
             await self._look_for_some()
 
     async def _look_for_some(self) -> None:
         first = self._next
-        begun = self._host.begin_small(self._shelf, self._origins[first : first + self._step], self._loop)
+        begun = self._host.begin_small(self._shelf, self._identities[first : first + self._step], self._loop)
         self._next = first + len(begun)
         self._step = min(2 * self._step, MOST_FILES)
         files = {first + i: file for i, file in enumerate(begun) if file is not None}
@@ -187,39 +191,36 @@ class _Reading:
             if is_trusted and isinstance(what, Whole):
                 self.out[i] = self._hit(i, file, what, 0.0)
             else:
-                self._ready.append((i, file, self._origins[i], what))
-        self._ready.extend((i, None, None, "unclear") for i in range(first, self._next) if i not in files)
+                self._ready.append((i, file, what))
+        self._ready.extend((i, None, "unclear") for i in range(first, self._next) if i not in files)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def _work(self, i: int, file: SmallFile | None, origin: Origin | None, found: Found) -> None:
+    async def _work(self, i: int, file: SmallFile | None, found: Found) -> None:
         """Read a file, and others as long as there are any."""
         while True:
             try:
-                if file is None or origin is None:
-                    self.out[i] = await self._otherwise(i)
-                else:
-                    self.out[i] = await self._read(i, file, origin, found)
+                self.out[i] = await (self._otherwise(i) if file is None else self._read(i, file, found))
             except Exception as error:  # noqa: BLE001 - the result of this file; the others have theirs
                 self.out[i] = error
             if not self._ready:
                 return
-            i, file, origin, found = self._ready.popleft()
+            i, file, found = self._ready.popleft()
             if self._looking is None:
                 self._advance()
 
-    async def _read(self, i: int, file: SmallFile, origin: Origin, found: Found) -> bytes | Exception:
+    async def _read(self, i: int, file: SmallFile, found: Found) -> bytes | Exception:
         if found == "unclear" or not self._host.small.start(file):
             self._abandon(i)
             return await self._otherwise(i)
         if isinstance(found, Whole):
             started_s = time.monotonic()
-            info = vouched(await origin.stat(), self._host.validate)
+            info = vouched(await self._origin_of(i).stat(), self._host.validate)
             if agrees(found.version, info.version):
                 return self._hit(i, file, Whole(info.version, info.details, found.data), time.monotonic() - started_s)
             self._abandon(i)
             return await self._otherwise(i)
-        return await self._fetch(i, file, origin)
+        return await self._fetch(i, file)
 
     def _abandon(self, i: int) -> None:
         self._host.small.abandon(self._begun.pop(i))
@@ -233,8 +234,8 @@ class _Reading:
         self._count(file, size, size, seconds)
         return found.data
 
-    async def _fetch(self, i: int, file: SmallFile, origin: Origin) -> bytes | Exception:
-        host = self._host
+    async def _fetch(self, i: int, file: SmallFile) -> bytes | Exception:
+        host, origin = self._host, self._origin_of(i)
         started_s = time.monotonic()
         host.recorder.fetching(1)
         try:
