@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import random
@@ -19,6 +20,8 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from jcache import session as sessions
 from jcache.cache import directory as directories
+from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.waiting import landed
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -247,6 +250,25 @@ def test_a_loop_that_is_closed_over_its_tasks_holds_nobody_up(
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(AsyncSlowFileSystem().cat_file, path, 0, 1000).result(20) == DATA[:1000]
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is, on purpose
+
+
+def test_who_waits_no_more_leaves_nothing_for_asyncio_to_complain_of() -> None:
+    complaints: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        flight = Flight()
+        waiting = asyncio.ensure_future(landed(flight))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        flight.done.set_exception(FlightAbortedError())
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not complaints
 
 
 def test_a_fetch_that_fails_is_not_recorded_and_fails_only_who_needs_it(

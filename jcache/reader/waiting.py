@@ -18,13 +18,16 @@ async def landed(flight: Flight) -> bool:
     That loop may be closed, not run any more, or blocked by the very caller that waits here.
     """
     waiter = asyncio.wrap_future(flight.done)
-    while flight.done.done() or flight.loop is None or not flight.loop.is_closed():
-        await asyncio.wait({waiter}, timeout=STUCK_S)
-        if waiter.done():
-            waiter.exception()  # it is found in the flight by who needs it
-            return True
-        if not await turns(flight.loop):
-            return False
+    try:
+        while flight.done.done() or flight.loop is None or not flight.loop.is_closed():
+            await asyncio.wait({waiter}, timeout=STUCK_S)
+            if waiter.done():
+                waiter.exception()  # it is found in the flight by who needs it
+                return True
+            if not await turns(flight.loop):
+                break
+    finally:
+        waiter.cancel()  # or asyncio would complain of an exception that nobody has asked it for
     return False
 
 
