@@ -60,6 +60,7 @@ class Seen:
     origin_bytes: int = 0
     unrecorded: int = 0
     """Processes that left something unrecorded."""
+    warnings: list[str] = field(default_factory=list)
     recorded_bytes: int = 0
     hot_passes: int = 0
     hot_origin_bytes: list[int] = field(default_factory=list)
@@ -135,21 +136,21 @@ def finish(process: subprocess.Popen[str], seen: Seen) -> dict[str, int]:
     seen.checked_bytes += done["checked"]
     seen.origin_bytes += done["hot"] + done["cold"]
     seen.unrecorded += done["failures"] > 0
+    seen.warnings += sorted({*errors.splitlines()} - {*seen.warnings})
     seen.recorded_bytes += done["recorded"]
     return done
 
 
-def wait_until_noted(directory: Path, number: int) -> None:
-    """Wait until the record of use says that so many journals were read again: who does not know cannot spare them."""
+def wait_until_noted(directory: Path, load: Load) -> None:
+    """Wait until the record of use says that the hot set was read again: who does not know cannot spare it."""
     from jcache.cache import usage
-    from jcache.cache.policy import times_read_again
     from jcache.storage import Storage
 
     storage, root = Storage(), str(directory)
     deadline_s = time.monotonic() + 30
     while time.monotonic() < deadline_s:
         entries = usage.uses(storage, root, usage.load(storage, root))
-        if sum(map(bool, map(times_read_again, entries.values()))) >= number:
+        if sum(entry.hit_bytes >= load.hot_file_bytes for entry in entries.values()) >= load.hot_files:
             return
         time.sleep(0.02)
     raise SystemExit("nobody noted that the hot set was read again")
@@ -168,7 +169,7 @@ def run(directory: Path, load: Load) -> Seen:
             reader = start(directory, load, [], hot, str(load.every_s))
             assert reader.stdout is not None
             reader.stdout.readline()
-            wait_until_noted(directory, load.hot_files)
+            wait_until_noted(directory, load)
             if round_ < load.rounds:
                 shares = [list(range(k, load.files, load.processes)) for k in range(load.processes)]
                 crowd = [start(directory, load, share, [], "") for share in shares]
@@ -211,6 +212,7 @@ def show(load: Load, seen: Seen) -> None:
         ("its origin bytes", "by round, and at the end: " + ", ".join(map(mb, seen.hot_origin_bytes))),
         ("its files on disk", f"never fewer than {seen.hot_fewest} between the first round and the end"),
         ("processes", f"{seen.unrecorded} of {load.processes * load.rounds} left something unrecorded"),
+        *(("", warning) for warning in seen.warnings[:5]),
         ("at the end", f"{mb(seen.left_bytes)} there, {mb(seen.booked_bytes)} booked"),
         ("time", f"{seen.seconds:.0f} s"),
     ]  # fmt: skip

@@ -348,3 +348,14 @@ def test_a_forked_child_leaves_its_parents_book_alone(cache: Cache, keeper: Keep
     os.waitpid(pid, 0)
     (book,) = [path for path in Path(cache.directory, ".usage").iterdir() if path.name.endswith(".use")]
     assert b" o" in book.read_bytes()[:96]
+
+
+def test_what_was_read_again_is_told_though_nobody_has_looked_how_large_it_is(cache: Cache) -> None:
+    now_s = time.time()
+    book = Book(Storage(), usage.directory_of(cache.directory))
+    for number in range(6):
+        path = record(cache, f"f{number}")
+        book.add([Use(path, now_s - 100 + number, 1, 10_000 if number == 1 else 500)])
+    book.close()
+    Cleaner(Storage(), cache.directory, look_s=0.0).run(Wish(to_bytes=25_000))
+    assert left(cache) == ["f1", "f5"]

@@ -35,7 +35,7 @@ def test_headers_that_are_read_again_and_again_are_no_use_of_a_file() -> None:
     assert times_read_again(entry(20, times=0.5)) == 1
     assert times_read_again(entry(20, times=1.0, size=MB + 500)) == 1
     assert times_read_again(entry(20, times=7.1)) == 7
-    assert times_read_again(entry(20, times=0.01, size=0)) > 0, "how large it is is not known"
+    assert times_read_again(entry(20, times=9, size=0)) == 0, "how large it is is not known"
 
 
 def test_half_of_the_cache_is_for_what_is_new() -> None:

@@ -10,8 +10,10 @@ what is not ours.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from jcache.cache import usage
 from jcache.cache.books import Head
 from jcache.cache.identity import address_of
 from jcache.cache.pins import Pins, read_pins
-from jcache.cache.policy import eviction_order
+from jcache.cache.policy import eviction_order, times_read_again
 from jcache.cache.tree import Part, State, look_into, prune, remove_directory, remove_parts, useless, walk
 from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
 
@@ -37,6 +39,7 @@ _WALK_AGAIN_S = 600.0
 _MOST_DOUBT = 1 / 32
 _SAVE_EVERY_S = 30.0
 _COUNT_EVERY_S = 0.2
+_LIVE_S = 10.0
 _TELL_EVERY_S, _TELL_BYTES = 0.05, 64 << 20
 
 
@@ -121,6 +124,7 @@ class Cleaner:
         *,
         dir_mode: int = 0o700,
         file_mode: int = 0o600,
+        look_s: float = math.inf,
         dry_run: bool = False,
         keep_names: bool = False,
         pace: Callable[[], object] = lambda: None,
@@ -133,6 +137,7 @@ class Cleaner:
             root: The cache's root.
             dir_mode: Permissions of directories below it.
             file_mode: Permissions of files below it.
+            look_s: How long it may take to look for what is of no use; the rest of it is left to the next cleaning.
             dry_run: Whether to tell only.
             keep_names: Whether to tell which journals were removed.
             pace: Called again and again, to leave the processor to others.
@@ -141,6 +146,7 @@ class Cleaner:
         self._storage = storage
         self._root = root
         self._dir_mode, self._file_mode = dir_mode, file_mode
+        self._look_s = look_s
         self._dry_run = dry_run
         self._keep_names = keep_names
         self._pace = pace
@@ -242,7 +248,8 @@ class Cleaner:
                     entry = index.entries[found.path] = Entry(found.used_s)
                 elif entry.is_gone:
                     entry.used_s = max(entry.used_s, found.used_s)
-                entry.look(found.size_bytes, check=entry.check or found.size_bytes != entry.size_bytes)
+                entry.check |= found.size_bytes != entry.size_bytes
+                entry.size_bytes = found.size_bytes
                 if time.monotonic() - saved_s >= _SAVE_EVERY_S:
                     self._save()
                     saved_s = time.monotonic()
@@ -275,13 +282,16 @@ class Cleaner:
             entries = usage.uses(self._storage, self._root, self._index, pace=self._pace)
             if wish.to_bytes is not None:
                 self._remove_useless(wish.to_bytes, entries)
-            order = eviction_order(entries, wish.to_bytes or 0)
-            for path in order:
+            order = deque(eviction_order(entries, wish.to_bytes or 0))
+            while order:
                 self._pace()
                 if wish.to_bytes is not None and self._total_soon() <= wish.to_bytes:
                     break
-                if wish.unused_since_s is None or entries[path].used_s < wish.unused_since_s:
-                    self._remove(path, wish, entries[path])
+                path = order.popleft()
+                if wish.unused_since_s is not None and entries[path].used_s >= wish.unused_since_s:
+                    continue
+                if not self._remove(path, wish, entries[path]):
+                    order.append(path)
             # All that is known did not do: there may be journals that nobody has noted.
             recent = self._walked_before_s() < _WALK_AGAIN_S
             if wish.to_bytes is None or recent or self._total() <= wish.to_bytes:
@@ -304,14 +314,18 @@ class Cleaner:
 
     def _remove_useless(self, to_bytes: int, entries: dict[str, Entry]) -> None:
         """Remove what is of no use in journals that were written to; on the way, learn how large they are."""
-        for path in sorted((path for path, entry in entries.items() if entry.check), key=lambda p: entries[p].used_s):
+        until_s = time.monotonic() + self._look_s
+        # What somebody was writing a moment ago he most likely still is.
+        since_s = time.time() - _LIVE_S if self._look_s < math.inf else math.inf
+        chosen = [path for path, entry in entries.items() if entry.check and entry.looked_s < since_s]
+        for path in sorted(chosen, key=lambda path: entries[path].used_s):
             self._pace()
-            if self._total_soon() <= to_bytes:
+            if self._total_soon() <= to_bytes or time.monotonic() >= until_s:
                 return
             parts = look_into(self._storage, os.path.join(self._root, path))
-            chosen = useless(parts)
-            if chosen and not self._is_pinned(parts):
-                parts = self._take(path, parts, chosen, "of no use")
+            of_no_use = useless(parts)
+            if of_no_use and not self._is_pinned(parts):
+                parts = self._take(path, parts, of_no_use, "of no use")
             self._note(path, entries[path], parts)
 
     def _note(self, path: str, entry: Entry, parts: list[Part]) -> None:
@@ -323,27 +337,33 @@ class Cleaner:
         for each in (entry,) if self._dry_run else (entry, known):
             each.look(sum(part.size_bytes for part in parts), check=any(part.state is State.LIVE for part in parts))
 
-    def _remove(self, path: str, wish: Wish, entry: Entry) -> None:
+    def _remove(self, path: str, wish: Wish, entry: Entry) -> bool:
+        """Remove a journal if that may be; False where its turn is later, as its size shows."""
         if path in self._skip:
-            return
+            return True
         parts = look_into(self._storage, os.path.join(self._root, path))
         if not parts:
             self._note(path, entry, parts)
             if not self._dry_run:
                 self._remove_directory(path)
-            return
+            return True
+        if wish.to_bytes is not None and not entry.size_bytes:
+            entry.size_bytes = sum(part.size_bytes for part in parts)
+            if times_read_again(entry):
+                return False
         if wish.pattern is not None and not wish.pattern.match(*_names(parts)):
-            return
+            return True
         if self._is_pinned(parts):
             self.done.pinned += 1
             self._skip.add(path)
-            return
+            return True
         chosen = [part for part in parts if part.state not in {State.LIVE, State.FOREIGN}]
         if any(part.state is State.LIVE for part in parts):
             self.done.live += 1
             self._skip.add(path)
         if chosen:
             self._note(path, entry, self._take(path, parts, chosen, "journal"))
+        return True
 
     def _take(self, path: str, parts: list[Part], chosen: list[Part], why: str) -> list[Part]:
         """Remove parts of a journal; return what is left of it."""

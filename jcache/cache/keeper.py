@@ -51,6 +51,7 @@ _ROLL_BYTES = 4 << 20
 _SIGN_OF_LIFE_S = 600.0
 _MOST_NOTED = 100_000
 _PAUSE_S = 0.004
+_LOOK_S = 0.5  # whoever waits for room waits for this too
 
 
 def credit_bytes(limit_bytes: int) -> int:
@@ -376,6 +377,7 @@ class Keeper:
             self._root,
             dir_mode=self._dir_mode,
             file_mode=self._file_mode,
+            look_s=_LOOK_S,
             pace=pace,
             freed=lambda: self._let_know(cleaner),
         )

@@ -35,10 +35,11 @@ _MOST_TIMES = 10
 
 
 def times_read_again(entry: Entry) -> int:
-    """Return how many times as much as a journal holds was served from it; half of it counts as once."""
-    if not entry.hit_bytes:
-        return 0
-    return _MOST_TIMES if not entry.size_bytes else (2 * entry.hit_bytes // entry.size_bytes + 1) // 2
+    """Return how many times as much as a journal holds was served from it; half of it counts as once.
+
+    Where nobody has looked yet how much that is, it is 0.
+    """
+    return (2 * entry.hit_bytes // entry.size_bytes + 1) // 2 if entry.size_bytes else 0
 
 
 def eviction_order(entries: Mapping[str, Entry], room_bytes: int) -> list[str]:
