@@ -97,10 +97,11 @@ class Job:
         Raises:
             OSError: The mark cannot be written; the root's text report will be without this process.
         """
+        from jcache.processes import is_alive
         from jcache.report.places import make_inside
         from jcache.storage import Storage
 
-        if self.root_pid and not _is_alive(self.root_pid):
+        if self.root_pid and not is_alive(self.root_pid):
             return
         storage = Storage()
         directory, name = os.path.split(report)
@@ -195,7 +196,9 @@ def _is_member(host: str, root_pid: int, root_group: int) -> bool:
         return False
     if root_pid == os.getpid():  # the root has replaced itself by exec
         return True
-    if not _is_alive(root_pid):
+    from jcache.processes import is_alive
+
+    if not is_alive(root_pid):
         return False
     group = os.getpgrp()
     if group != root_group:
@@ -203,16 +206,6 @@ def _is_member(host: str, root_pid: int, root_group: int) -> bool:
             return os.tcgetpgrp(2) != group
         except OSError:
             pass  # stderr is no terminal
-    return True
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's: it lives
     return True
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 from jcache import locks
-from jcache.journal.format import host_label, parse_segment_name
+from jcache.journal.presence import writer_exists
 
 if TYPE_CHECKING:
     from jcache.storage import Storage
@@ -37,19 +36,8 @@ def may_live(storage: Storage, fd: int, name: str, mtime_ns: int, *, quiet_s: fl
     holder = locks.is_held(fd, storage=storage)
     if holder is locks.Holder.HELD:
         return True
-    parsed = parse_segment_name(name)
-    if parsed is not None and parsed[0] == host_label(os.uname().nodename) and not _exists(parsed[1]):
+    if writer_exists(name) is False:
         return False
     if holder is locks.Holder.UNKNOWN:
         quiet_s *= _QUIET_WITHOUT_LOCKS
     return time.time() - mtime_ns / 1e9 < quiet_s
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # somebody else's process, or a number that no process has
-        pass
-    return True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jcache import locks
 from jcache.journal.format import host_label, parse_segment_name
+from jcache.processes import is_alive
 
 if TYPE_CHECKING:
     from jcache.journal.segment import Segment
@@ -74,11 +75,4 @@ def writer_exists(name: str) -> bool | None:
     parsed = parse_segment_name(name)
     if parsed is None or parsed[0] != host_label(os.uname().nodename):
         return None
-    try:
-        os.kill(parsed[1], 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        # It exists, and is somebody else's; or no process has such a number here.
-        return True
-    return True
+    return is_alive(parsed[1])

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from jcache.processes import is_alive
 from jcache.report.model import Report, ReportError
 from jcache.report.select import PATTERN, Head, SelectionError, in_directory, load, read_head, runs, total
 
@@ -171,7 +172,7 @@ def state_of(report: Report, *, now: float, modified_s: float) -> State:
     if report.complete:
         return "ended"
     if report.host == os.uname().nodename:
-        return "running" if _is_alive(report.pid, report.end_time) else "killed"
+        return "running" if is_alive(report.pid, before_s=report.end_time) else "killed"
     return "silent" if now - modified_s > 3 * report.interval_s + SILENT_S else "running"
 
 
@@ -191,27 +192,3 @@ def _name_of(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _is_alive(pid: int, before: float) -> bool:
-    """Tell whether a process of this host lives and had started before a Unix time: process ids are given again."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            values = file.read().rpartition(b")")[2].split()
-        with open("/proc/stat", "rb") as file:
-            boot = next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
-    except FileNotFoundError:
-        if os.path.exists("/proc/self/stat"):
-            return False
-    except (OSError, StopIteration, ValueError, IndexError):
-        pass
-    else:
-        started = boot + int(values[19]) / os.sysconf("SC_CLK_TCK")
-        return values[0] not in (b"Z", b"X") and started <= before + 2  # both clocks are good to a second
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
-    return True

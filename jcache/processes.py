@@ -1,0 +1,32 @@
+"""Whether other processes of this machine live."""
+
+import os
+
+__all__ = ["is_alive"]
+
+
+def is_alive(pid: int, *, before_s: float | None = None) -> bool:
+    """Tell whether a process lives; one that has ended and was not waited for by its parent (a zombie) does not.
+
+    Args:
+        pid: Its number, on this machine and in this container.
+        before_s: It must have started before this Unix time, since numbers are given again.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # somebody else's process, or a number that no process has
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            values = file.read().rpartition(b")")[2].split()
+        if values[0] in (b"Z", b"X"):
+            return False
+        if before_s is None:
+            return True
+        with open("/proc/stat", "rb") as file:
+            boot_s = next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return True  # no such file system, or none that tells: it exists
+    return boot_s + int(values[19]) / os.sysconf("SC_CLK_TCK") <= before_s + 2  # both clocks are good to a second
