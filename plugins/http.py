@@ -11,12 +11,15 @@ from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
-from jcache_plugins.origins import FileSystemOrigin, is_settled, nanoseconds, parsed, reaching, strong
+from jcache_plugins.origins import FileSystemOrigin, is_past, nanoseconds, parsed, reaching, strong
 
 __all__ = ["HttpOrigin"]
 
+PLAIN = frozenset({"", "identity"})
 OK, PARTIAL, PRECONDITION_FAILED, OUT_OF_RANGE, NOT_FOUND = 200, 206, 412, 416, 404
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+# What an `info` says of a file besides its size and type.
+TOLD = ("ETag", "Content-MD5", "Digest", "Last-Modified")
 CHUNK_BYTES = 1 << 20
 RETRIES = 2
 # What a server is taken to read from its disk in one go.
@@ -33,21 +36,40 @@ class HttpOrigin(FileSystemOrigin):
 
     async def stat(self) -> Info:
         """Ask for the file's `info` now; its version is what answers to range requests name as well."""
-        info = await super().stat()
+        with reaching():
+            info = await self._asked()
+        if info is None:
+            info = await super().stat()
         # With a range, Content-MD5 is that of the range.
-        return Info(replace(info.version, checksum=None), info.details)
+        return Info(replace(info.version, checksum=None), info.details) if info.version.checksum else info
+
+    async def _asked(self) -> Info | None:
+        """Ask as the file system does; None where its own way says better what the answer means."""
+        session = await self.fs.set_session()
+        async with self._head(session) as response:
+            headers = response.headers
+            length = headers.get("Content-Length", "")
+            if response.status != OK or not length.isdecimal() or headers.get("Content-Encoding", "") not in PLAIN:
+                return None
+            details = self._details(int(length), headers)
+            if headers.get("Accept-Ranges") == "none":
+                details["partial"] = False
+            return Info(self._version(headers, int(length)), {**details, "url": str(response.url)})
+
+    def _head(self, session: Any) -> Any:
+        options = dict(self.fs.kwargs)
+        headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
+        options.setdefault("allow_redirects", True)
+        return session.head(self.fs.encode_url(self.path), headers=headers, **options)
 
     async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
         """Fetch ranges side by side, each in a request of its own, as fsspec does."""
         with reaching():
             session = await self.fs.set_session()
-            limit = asyncio.Semaphore(self.fs.batch_size or 64)
-
-            async def one(part: OriginRange) -> "_Answer | Exception":
-                async with limit:
-                    return await self._get(session, part, known)
-
-            answers = [await one(ranges[0])] if len(ranges) == 1 else await asyncio.gather(*map(one, ranges))
+            if len(ranges) == 1:
+                answers = [await self._get(session, ranges[0], known)]
+            else:
+                answers = await self._get_all(session, ranges, known)
             for answer in answers:
                 if isinstance(answer, OriginChangedError):
                     raise answer
@@ -67,12 +89,20 @@ class HttpOrigin(FileSystemOrigin):
             retries=sum(answer.retries for answer in good),
         )
 
+    async def _get_all(
+        self, session: Any, ranges: Sequence[OriginRange], known: Info | None
+    ) -> "list[_Answer | Exception]":
+        limit = asyncio.Semaphore(self.fs.batch_size or 64)
+
+        async def one(part: OriginRange) -> "_Answer | Exception":
+            async with limit:
+                return await self._get(session, part, known)
+
+        return await asyncio.gather(*map(one, ranges))
+
     async def _ask_again(self, session: Any, version: Version) -> None:
         """Ask whether the file is still of a version; servers that do not answer such questions are not pressed."""
-        options = dict(self.fs.kwargs)
-        headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
-        options.setdefault("allow_redirects", True)
-        async with session.head(self.fs.encode_url(self.path), headers=headers, **options) as response:
+        async with self._head(session) as response:
             if response.status != OK or not response.headers.get("Content-Length", "").isdecimal():
                 return
             now = self._version(response.headers, int(response.headers["Content-Length"]))
@@ -197,9 +227,10 @@ class HttpOrigin(FileSystemOrigin):
         details: dict[str, Any] = {"name": self.path, "size": size, "type": "file"}
         if "Content-Type" in headers:
             details["mimetype"] = headers["Content-Type"].partition(";")[0]
-        details |= {
-            name: headers[name] for name in ("ETag", "Content-MD5", "Digest", "Last-Modified") if name in headers
-        }
+        for name in TOLD:
+            value = headers.get(name)
+            if value is not None:
+                details[name] = value
         return details
 
     def _version(self, headers: Mapping[str, str], size: int) -> Version:
@@ -247,7 +278,7 @@ class _Answer:
         # By the server's own clock where it tells the time.
         read_s = time.time() if date is None else date.timestamp()
         # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.
-        self.settled = info is None or is_settled(replace(info.version, etag=None), read_s)
+        self.settled = info is None or is_past(info.version.mtime_ns, read_s)
 
 
 def located(headers: Mapping[str, str]) -> bool:

@@ -181,8 +181,12 @@ def nanoseconds(moment: Any) -> int | None:
     return None
 
 
+@functools.lru_cache(1024)
 def parsed(text: str) -> datetime | None:
-    """Return a date out of HTTP's or ISO's text, None if it is neither."""
+    """Return a date out of HTTP's or ISO's text, None if it is neither.
+
+    Kept for a while: all responses of one second have the same `Date`, and many files were written in one second.
+    """
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             return parse(text)
@@ -201,6 +205,9 @@ def is_settled(version: Version, read_s: float) -> bool:
         version: What the origin said.
         read_s: Unix time at which the read began, in seconds.
     """
-    if version.etag is not None or version.checksum is not None or version.mtime_ns is None:
-        return True
-    return version.mtime_ns % 10**9 != 0 or read_s >= version.mtime_ns / 1e9 + 1
+    return version.etag is not None or version.checksum is not None or is_past(version.mtime_ns, read_s)
+
+
+def is_past(mtime_ns: int | None, read_s: float) -> bool:
+    """Whether a change after the read would show in a modification time; none there is none to be misled by."""
+    return mtime_ns is None or mtime_ns % 10**9 != 0 or read_s >= mtime_ns / 1e9 + 1
