@@ -24,6 +24,8 @@ from jcache_plugins.origins import FileSystemOrigin, is_settled, reaching
 __all__ = ["XRootDOrigin"]
 
 BUFFER = itemgetter("buffer")
+# A vector is sent in requests of so much or more, and in so many at most.
+PIECE_BYTES, PIECES = 1 << 20, 8
 
 
 class XRootDOrigin(FileSystemOrigin):
@@ -108,7 +110,7 @@ class XRootDOrigin(FileSystemOrigin):
         elif wanted:
             in_order = await Server.of(handle).answers_in_order()
             chunks, counts = cut(wanted, max_chunk_bytes)
-            vectors = [chunks[i : i + max_chunks] for i in range(0, len(chunks), max_chunks)]
+            vectors = requests_of(chunks, max_chunks)
             reading = [vector_read(handle, vector, self.fs.timeout) for vector in vectors]
             if in_order:
                 proof = submit(handle.stat, "stat", force=True, timeout=self.fs.timeout)
@@ -306,6 +308,18 @@ def cut(ranges: Vector, most_bytes: int) -> tuple[list[tuple[int, int]], list[in
         chunks += [(at, min(most_bytes, stop - at)) for at in range(start, stop, most_bytes)]
         counts.append(len(chunks) - before)
     return chunks, counts
+
+
+def requests_of(chunks: list[tuple[int, int]], most: int) -> list[list[tuple[int, int]]]:
+    """Return chunks as the vectors that are sent, one right behind the other, each of at most so many.
+
+    While the client makes bytes objects of one answer it receives the next. What comes in one piece is all received
+    before any of it is copied.
+    """
+    total_bytes = sum(map(itemgetter(1), chunks))
+    count = max(-(-len(chunks) // most), min(total_bytes // PIECE_BYTES, PIECES, len(chunks)), 1)
+    each = -(-len(chunks) // count)
+    return [chunks[i : i + each] for i in range(0, len(chunks), each)]
 
 
 def joined(buffers: list[bytes], counts: Sequence[int]) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,7 @@ pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
 
 from fsspec_xrootd import XRootDFileSystem
 
-from jcache_plugins.xrootd import Server, XRootDOrigin
+from jcache_plugins.xrootd import OpenFiles, Server, XRootDOrigin, requests_of, vector_read
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
 LONG_AGO = 1_600_000_000
@@ -142,7 +143,7 @@ def test_stat_names_the_same_version(client, path: Path) -> None:
     assert got.info is known
 
 
-@pytest.mark.parametrize(("count", "length"), [(1, 5_000_000), (3, 2_500_000), (2500, 100), (1025, 4096)])
+@pytest.mark.parametrize(("count", "length"), [(1, 5_000_000), (3, 2_500_000), (9, 580_000), (2500, 100), (1025, 4096)])
 def test_more_than_one_vector_read_takes(client, export_dir: Path, count: int, length: int) -> None:
     data = random.Random(3).randbytes(max(count * (length + 7), 100))
     write(export_dir / "large", data)
@@ -150,6 +151,39 @@ def test_more_than_one_vector_read_takes(client, export_dir: Path, count: int, l
     got = client().fetch("large", *ranges)
     assert got.data == [data[a:b] for a, b in ranges]
     assert all(type(part) is bytes for part in got.data)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[100] * 5, [580_000] * 9, [2 << 20] * 40, [1] * 2500, [3 << 20, 1, 1], [1, 1, 3 << 20]]
+)
+def test_a_vector_is_sent_in_few_requests_that_servers_take(sizes: list[int]) -> None:
+    chunks = [(i << 22, size) for i, size in enumerate(sizes)]
+    sent = requests_of(chunks, 1024)
+    assert [chunk for request in sent for chunk in request] == chunks
+    assert all(0 < len(request) <= 1024 for request in sent)
+    assert len(sent) <= max(8, -(-len(chunks) // 1024))
+    assert len(sent) == 1 or len(chunks) > 1024 or sum(sizes) >= len(sent) << 20
+
+
+def test_the_clients_own_vector_read_says_the_same(client, path: Path) -> None:
+    """What is asked below the client's Python layer is asked of that layer where there is no way past it."""
+    each = client()
+    outside = [(len(OLD) + 1, 10)]
+
+    async def read(chunks: list[tuple[int, int]], *, below: bool) -> list[bytes]:
+        async with OpenFiles.of(each.fs).file(each.server.address + "//f") as file:
+            handle = file.handle if below else SimpleNamespace(vector_read=file.handle.vector_read)
+            return await vector_read(handle, chunks, each.fs.timeout)
+
+    chunks = [(0, 10), (100, 1), (49_990, 10)]
+    assert each.run(read(chunks, below=True)) == [OLD[a : a + n] for a, n in chunks]
+    assert each.run(read(chunks, below=False)) == each.run(read(chunks, below=True))
+    messages = []
+    for below in (True, False):
+        with pytest.raises(OSError, match="vector_read properly") as error:
+            each.run(read(outside, below=below))
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
 
 
 def test_an_empty_file(client, export_dir: Path) -> None:

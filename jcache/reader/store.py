@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 # A first fetch of less than this is made without looking around before: others at most make it as well.
 ALONE_BYTES = 256 << 10
+# What a look around may have taken for the next one to be made on the event loop.
+QUICK_S = 0.0005
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
 ROOM_S = 0.1
 
@@ -79,6 +82,8 @@ class Store:
         self._attached = False
         self._announced = False
         self._looked = False
+        # What the last look around took, in seconds.
+        self._look_s = math.inf
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         self._local = local
@@ -193,8 +198,20 @@ class Store:
                 return None
             return taking.take(answer)
 
+        def timed_look() -> Lease | Contended | None:
+            began_s = time.monotonic()
+            try:
+                return look()
+            finally:
+                self._look_s = time.monotonic() - began_s
+
+        # Where that is known to be shorter than the way to another thread and back, and to wait for nobody.
+        is_quick = self._local and self._announced and self._look_s < QUICK_S and not self._host.workers.hung
         try:
-            answer = await self._host.workers.run(look)
+            if is_quick and not journal.others_live():
+                answer = timed_look()
+            else:
+                answer = await self._host.workers.run(timed_look)
             if not isinstance(answer, Contended):
                 return answer
             patience, began_s = self._host.patience, time.monotonic()
