@@ -1,6 +1,8 @@
 """File objects that read exactly what is asked, and ahead where reading is sequential."""
 
 import asyncio
+import contextlib
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +139,8 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         # What is being read ahead, and the piece of it that is being used.
         self._ahead: list[Ahead] = []
         self._lent: Lent | None = None
+        # On which event loop that is done.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.loc: int = 0
         super().__init__(
             fs, path, "rb", block_size or "default", cache_type="none", size=info.version.size_bytes, **kwargs
@@ -236,28 +240,48 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             return
         pieces = self._window.grow(self.size)
         if pieces:
-            loop = loop_of(self.fs)
+            loop = self._loop = loop_of(self.fs)
             self._ahead = [ahead for ahead in self._ahead if not ahead.done]
             self._ahead += [Ahead(self._access, begin, end, loop) for begin, end in pieces]
 
     def _leave(self, start: int, stop: int) -> None:
         """Drop what this file read ahead in [start, stop) and nobody asked for, and what is still on its way."""
-        for ahead in self._ahead:
-            ahead.leave()
-        self._ahead = []
-        if self._lent is not None:
-            self._access.hand_back(self._lent)
-            self._lent = None
-        self._access.drop_ahead(start, stop)
+        ahead, self._ahead = self._ahead, []
+        lent, self._lent = self._lent, None
+        leave(self._access, ahead, lent, start, stop)
 
     def close(self) -> None:
         """Close the file; what was read ahead and never asked for is dropped."""
         if not self.closed:
             self._buffer = self._block = b""
-            # One that was never closed is when the interpreter is taken down: the session has ended by then.
-            if self._window.ahead_until and not sys.is_finalizing():
+            if self._window.ahead_until:
                 self._leave(self._window.next, self._window.ahead_until)
         super().close()
+
+    def __del__(self) -> None:
+        """Close a file that was never closed.
+
+        It is collected at any point of any thread, also of one that holds a lock that is needed to drop what was read
+        ahead. So that is left to the event loop; where it is closed, to the end of the session.
+        """
+        window = getattr(self, "_window", None)  # None: it was never made
+        if window is not None and window.ahead_until:
+            # The session has ended when the interpreter is taken down.
+            if self._loop is not None and not self.closed and not sys.is_finalizing():
+                task = functools.partial(leave, self._access, self._ahead, self._lent, window.next, window.ahead_until)
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(task)
+            window.ahead_until = 0
+        super().__del__()
+
+
+def leave(access: Access, ahead: list[Ahead], lent: "Lent | None", start: int, stop: int) -> None:
+    """Drop what a file object read ahead in [start, stop), and what is on its way; record what was taken of it."""
+    for piece in ahead:
+        piece.leave()
+    if lent is not None:
+        access.hand_back(lent)
+    access.drop_ahead(start, stop)
 
 
 class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspec is untyped

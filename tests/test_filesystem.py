@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import pickle
 import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -374,6 +376,40 @@ def test_jumps_leave_nothing_behind_in_memory(active: Callable[..., Session], fo
     counted = session.counters.snapshot()
     assert counted.recorded_bytes == counted.read_miss
     assert counted.prefetch_unused_bytes == counted.origin_bytes - counted.recorded_bytes
+
+
+def test_a_file_is_collected_where_its_thread_holds_any_lock(
+    active: Callable[..., Session], http_origin: ScriptedOrigin
+) -> None:
+    """The garbage collector runs in the middle of anything, and file objects in cycles are common."""
+    session = active()
+    data = DATA * 20
+    http_origin.put("f", data)
+    fs, path = fsspec.url_to_fs(http_origin.url("f"))
+    gc.disable()
+    try:
+        held_up = [fs.open(path)]
+        for start in range(0, 160_000, 8000):
+            assert held_up[0].read(8000) == data[start : start + 8000]
+        held_up.append(held_up)
+        del held_up
+        remote = session.acquire(fs._jcache_access[path, None].identity)
+        session.release(remote)
+        snapshot = remote._validation.snapshot
+        assert snapshot is not None
+        collected = threading.Event()
+
+        def collect() -> None:
+            with session._lock, session.counters._lock, snapshot.lock, session.recorder._changed:
+                gc.collect()
+                collected.set()
+
+        threading.Thread(target=collect, daemon=True).start()
+        assert collected.wait(20)
+    finally:
+        gc.enable()
+    eventually(lambda: not list(snapshot._flights) and not list(snapshot._held))
+    assert session.counters.snapshot().recorded_bytes == 160_000
 
 
 def test_steps_that_overtake_what_is_read_ahead_are_recorded(
