@@ -11,7 +11,7 @@ from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
-from jcache_plugins.origins import FileSystemOrigin, is_past, nanoseconds, parsed, reaching, strong
+from jcache_plugins.origins import FileSystemOrigin, is_past, nanoseconds, reaching, strong
 
 __all__ = ["HttpOrigin"]
 
@@ -74,7 +74,7 @@ class HttpOrigin(FileSystemOrigin):
                 if isinstance(answer, OriginChangedError):
                     raise answer
             good = [answer for answer in answers if isinstance(answer, _Answer)]
-            info = common_info(good)
+            info = good[0].info if len(good) == 1 and not good[0].beyond else common_info(good)
             if info is not None and known is not None:
                 if not agrees(known.version, info.version):
                     raise OriginChangedError(REPLACED)
@@ -244,8 +244,9 @@ def took_long(answers: "Sequence[_Answer]") -> bool:
     behind the bytes can tell. It is spared for what a server has read at once as it named the version: little, and
     delivered within a round trip.
     """
-    answers = [answer for answer in answers if answer.body]
-    if not answers:
+    if len(answers) > 1:
+        answers = [answer for answer in answers if answer.body]
+    if not answers or not answers[0].body:
         return False
     round_trip_s = min(answer.told_s - answer.asked_s for answer in answers)
     sending_s = max(answer.done_s for answer in answers) - min(answer.told_s for answer in answers)
@@ -274,9 +275,9 @@ class _Answer:
         self.retries = 0
         # When the request was sent, its headers came, and its body was there.
         self.asked_s = self.told_s = self.done_s = 0.0
-        date = parsed(headers.get("Date", ""))
+        date_ns = nanoseconds(headers.get("Date", ""))
         # By the server's own clock where it tells the time.
-        read_s = time.time() if date is None else date.timestamp()
+        read_s = time.time() if date_ns is None else date_ns / 1e9
         # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.
         self.settled = info is None or is_past(info.version.mtime_ns, read_s)
 

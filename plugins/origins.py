@@ -167,14 +167,14 @@ def strong(etag: Any) -> str | None:
 
 def nanoseconds(moment: Any) -> int | None:
     """Return a modification time as nanoseconds since the epoch: out of a number of seconds, a date or its text."""
+    if isinstance(moment, str):
+        return nanoseconds_of(moment)
     if isinstance(moment, bool) or moment is None:
         return None
     if isinstance(moment, numbers.Integral):
         return int(moment) * 10**9
     if isinstance(moment, numbers.Real):
         return round(float(moment) * 1e6) * 1000
-    if isinstance(moment, str):
-        moment = parsed(moment)
     if isinstance(moment, datetime):
         whole = int(moment.replace(microsecond=0).timestamp())
         return whole * 10**9 + moment.microsecond * 1000
@@ -182,11 +182,16 @@ def nanoseconds(moment: Any) -> int | None:
 
 
 @functools.lru_cache(1024)
-def parsed(text: str) -> datetime | None:
-    """Return a date out of HTTP's or ISO's text, None if it is neither.
+def nanoseconds_of(text: str) -> int | None:
+    """Return a date in HTTP's or ISO's spelling as nanoseconds since the epoch, None if it is neither.
 
     Kept for a while: all responses of one second have the same `Date`, and many files were written in one second.
     """
+    return nanoseconds(parsed(text))
+
+
+def parsed(text: str) -> datetime | None:
+    """Return a date out of HTTP's or ISO's text, None if it is neither."""
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             return parse(text)
