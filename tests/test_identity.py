@@ -135,6 +135,7 @@ DIFFERENT = [
     (HTTP, "https://h/a?v=1&v=2"),
     (HTTP, "https://h/a?v=2&v=1"),
     (HTTP, "https://h/a", {"headers": {"Accept": "text/html"}}),
+    (HTTP, "https://h/a", {"headers": {"Accept-Language": "de"}}),
     (HTTP, "https://h/a", {"headers": {"X-Tenant": "b"}}),
     (HTTP, "https://h/a", {"encoded": True}),
     ("root", "/a", {"hostid": "h"}),

@@ -78,9 +78,9 @@ TUNING = names(
 
 _HEADERS = names(
     """
-    accept-charset accept-encoding accept-language cache-control connection dnt from if-match if-modified-since
-    if-none-match if-range if-unmodified-since keep-alive origin pragma priority proxy-authorization referer scitag te
-    traceparent tracestate user-agent via x-request-id x-forwarded-for
+    accept-encoding cache-control connection dnt from if-match if-modified-since if-none-match if-range
+    if-unmodified-since keep-alive origin pragma priority proxy-authorization referer scitag te traceparent tracestate
+    user-agent via x-request-id x-forwarded-for
     """
 )
 
