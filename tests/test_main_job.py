@@ -283,6 +283,17 @@ def test_unusable_directory_is_one_warning(unusable, served, run_python, local):
     assert 0 < served.data_bytes() == totals(ran.report, "bypass_bytes") == totals(ran.report, "bytes")
 
 
+def test_reports_that_would_go_there_are_no_second_warning(unusable, http_origin, run_python):
+    http_origin.put("f", bytes(1000))
+    code = "import fsspec, sys; print(len(fsspec.open(sys.argv[1]).open().read()))"
+    directory, _ = unusable
+    ran = run_python(code, http_origin.url("f"), cache=directory, env={"JCACHE_JSON": None})
+    assert ran.stdout == "1000\n"
+    (warning,) = warnings(ran)
+    assert str(directory) in warning
+    assert ran.stderr.count("cache combined hit rate") == 1
+
+
 # The superuser is stopped by no permission, unless it gives up that privilege.
 WITHOUT_PRIVILEGE = """
 import os, sys

@@ -59,7 +59,9 @@ def save_own(report: Report, config: "Config", job: "Job", *, mark: bool = True)
         if mark:
             job.mark(path)
     except OSError as error:
-        if mark:  # of interim reports the first one says it for all
+        # That the cache directory is in trouble, in which they are by default, has been said already.
+        told = config.json is None and report.cache.failures > 0 and config.log not in {"debug", "info"}
+        if mark and not told:  # of interim reports the first one says it for all
             say(f"no JSON report in {directory}: {error.strerror or error}")
 
 
