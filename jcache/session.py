@@ -411,6 +411,7 @@ class Session:
             files = list(self._files.values())
             for key, keeper in self._keepers.items():
                 keeper.note(self._used(key))
+                keeper.hurry()
             self._ending = list(self._files.items())
             self._files.clear()
         began_s, step_s = time.monotonic(), self.config.timeout

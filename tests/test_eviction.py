@@ -302,6 +302,20 @@ def test_a_full_cache_that_cannot_be_emptied_is_told_once(
     assert "is full: 1 journals are pinned, 0 are being written; what does not" in troubles[0]
 
 
+def test_a_process_that_ends_waits_for_room_once(cache: Cache, keeper: Keeper, troubles: list[str]) -> None:
+    record(cache, "f", 9_900_000)
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=10 * MB))
+    with usage.cleaner_lock(Storage(), cache.directory, dir_mode=0o700, file_mode=0o600):  # and nobody cleans
+        keeper.hurry()
+        started_s = time.monotonic()
+        for number in range(20):
+            assert not keeper.admit(os.path.join(cache.directory, f"https/h/g{number}"), 100_000)
+            keeper._denied_until = 0.0
+        assert time.monotonic() - started_s < 2 * _WAIT_S
+    assert len(troubles) == 1
+    assert "is full: room is made more slowly than it is filled" in troubles[0]
+
+
 def test_room_is_made_for_what_is_larger_than_a_tenth(cache: Cache, keeper: Keeper) -> None:
     for number in range(4):
         record(cache, f"f{number}", 2_200_000)
@@ -359,3 +373,20 @@ def test_what_was_read_again_is_told_though_nobody_has_looked_how_large_it_is(ca
     book.close()
     Cleaner(Storage(), cache.directory, look_s=0.0).run(Wish(to_bytes=25_000))
     assert left(cache) == ["f1", "f5"]
+
+
+def test_what_was_read_again_is_spared_where_others_are_only_just_being_written(cache: Cache) -> None:
+    now_s = time.time()
+    book = Book(Storage(), usage.directory_of(cache.directory))
+    book.add([Use(record(cache, "hot"), now_s - 100, 2, 20_000)])
+    writer = cache.journal(cache.identify("https", "https://h/new", {}))
+    writer.append(Version(10**9, etag='"1"'), {}, [(0, os.urandom(20_000))])
+    book.add([Use("https/h/new", now_s)])
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=25_000, spares=True))
+    assert left(cache) == ["hot", "new"]
+    writer.close()
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=25_000, spares=True))
+    assert left(cache) == ["hot"]
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=0, spares=True))
+    assert left(cache) == []
+    book.close()

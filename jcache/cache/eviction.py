@@ -112,6 +112,8 @@ class Wish:
     """What was not used since this Unix time."""
     pattern: Pins | None = None
     """What one of these patterns matches."""
+    spares: bool = False
+    """Nothing that was read again as long as anything else is there that will do when its writer is done with it."""
 
 
 class Cleaner:
@@ -282,11 +284,16 @@ class Cleaner:
             entries = usage.uses(self._storage, self._root, self._index, pace=self._pace)
             if wish.to_bytes is not None:
                 self._remove_useless(wish.to_bytes, entries)
-            order = deque(eviction_order(entries, wish.to_bytes or 0))
-            while order:
+            first, last = eviction_order(entries, wish.to_bytes or 0)
+            order = deque(first)
+            while order or last:
                 self._pace()
                 if wish.to_bytes is not None and self._total_soon() <= wish.to_bytes:
                     break
+                if not order:
+                    if wish.spares and self.done.live:
+                        return
+                    order, last = deque(last), []
                 path = order.popleft()
                 if wish.unused_since_s is not None and entries[path].used_s >= wish.unused_since_s:
                     continue

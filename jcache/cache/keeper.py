@@ -14,6 +14,7 @@ within a second, else a scan by others would have pushed it out meanwhile; furth
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import threading
@@ -104,11 +105,12 @@ class Keeper:
         self._asked = 0  # what the book says of that, until it is known whether there is room
         self._booked = 0, 0  # added and removed, in books of this process that are finished
         self._evicted = self._evicted_before = 0
-        self._needed = 0  # what waits for room
+        self._needed, self._since_s = 0, 0.0  # what waits for room, and since when
         self._is_stuck = False  # a cleaner has just found nothing that may go, now or when its writer is done
         self._denied_until = 0.0
         self._full_said = False
-        self._why_full = "another process is cleaning it"
+        self._why_full = "room is made more slowly than it is filled"
+        self._ends_s = math.inf  # until when there is time to wait for room
         self._noted: dict[str, tuple[float, int]] = {}  # when, and how many bytes of hits in all
         self._pending: dict[str, Use] = {}
         self._writing: set[str] = set()
@@ -188,6 +190,10 @@ class Keeper:
         root = self._root.rstrip("/") + "/"
         return path[len(root) :] if path.startswith(root) else os.path.relpath(path, self._root)
 
+    def hurry(self) -> None:
+        """Wait for room no longer than once more, all in all: the process is about to end."""
+        self._ends_s = time.monotonic() + _WAIT_S
+
     def close(self) -> None:
         """Note the last uses, and say what was really added. Nothing raises; call it behind the last recording."""
         self._closing.set()
@@ -220,7 +226,8 @@ class Keeper:
 
     def _claim(self, need_bytes: int, limit_bytes: int) -> bool:
         metered = self._metered
-        before, deadline_s = self._granted, time.monotonic() + _WAIT_S
+        self._since_s = time.monotonic()
+        before, deadline_s = self._granted, min(self._since_s + _WAIT_S, self._ends_s)
         while True:
             wanted = metered.net_bytes + need_bytes + self._credit
             self._set_claim(wanted)
@@ -371,7 +378,8 @@ class Keeper:
         # Where there is a limit, it was imported as the session began: see `jcache.activate.exits`.
         from jcache.cache.eviction import Cleaner, Pace, StoppedError, Wish
 
-        pace = Pace(pause_s=_PAUSE_S, stopped=self._closing.wait)
+        # Who waits for room is better served by an end than by a processor to himself.
+        pace = Pace(pause_s=_PAUSE_S, stopped=lambda s: self._closing.wait(s / 4 if self._needed else s))
         cleaner = Cleaner(
             self._own,
             self._root,
@@ -385,7 +393,9 @@ class Keeper:
         # What waits may be more than what is between the low mark and the limit.
         low_bytes = min(int(LOW_SHARE * self._limit_bytes), self._limit_bytes - self._needed)
         try:
-            done = cleaner.run(Wish(to_bytes=max(low_bytes, 0)))
+            # Those who are done with what they write seal it as soon as they see how full the cache is.
+            has_time = time.monotonic() < self._since_s + _WAIT_S / 2
+            done = cleaner.run(Wish(to_bytes=max(low_bytes, 0), spares=has_time or not self._needed))
         except StoppedError:
             return
         if done is None:

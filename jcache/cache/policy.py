@@ -42,8 +42,8 @@ def times_read_again(entry: Entry) -> int:
     return (2 * entry.hit_bytes // entry.size_bytes + 1) // 2 if entry.size_bytes else 0
 
 
-def eviction_order(entries: Mapping[str, Entry], room_bytes: int) -> list[str]:
-    """Return the journals that may be there, in the order in which they are to go.
+def eviction_order(entries: Mapping[str, Entry], room_bytes: int) -> tuple[list[str], list[str]]:
+    """Return the journals that may be there, in the order in which they are to go, and which of them to go last.
 
     Args:
         entries: What is known of them, by path.
@@ -68,4 +68,4 @@ def eviction_order(entries: Mapping[str, Entry], room_bytes: int) -> list[str]:
             break
         kept.append(path)
     last = set(kept)
-    return [path for _, path in order if path not in last] + kept[::-1]
+    return [path for _, path in order if path not in last], kept[::-1]

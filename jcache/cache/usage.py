@@ -342,8 +342,9 @@ def _load(storage: Storage, root: str, *, with_entries: bool, pace: Callable[[],
     index = _parse_head(head)
     index.size_bytes = size
     if with_entries:
+        now_s = time.time()
         for number, line in enumerate(os.fsdecode(rest).split("\n")):
-            _parse_entry(line, index)
+            _parse_entry(line, index, now_s)
             if number % _LINES_A_STEP == 0:
                 pace()
     return index
@@ -366,7 +367,7 @@ def _parse_head(line: bytes) -> Index:
         return Index()
 
 
-def _parse_entry(line: str, index: Index) -> None:
+def _parse_entry(line: str, index: Index, now_s: float) -> None:
     fields = line.split(" ", 6)
     if len(fields) != 7:
         return
@@ -375,7 +376,6 @@ def _parse_entry(line: str, index: Index) -> None:
         entry = Entry(float(used), int(hits), int(hit_bytes), check == "1", int(size), float(looked))
     except ValueError:
         return
-    now_s = time.time()
     if entry.looked_s > now_s + _CLOCKS_S:
         entry.looked_s = 0.0  # the clock was set back: nothing can be told from it
     if 0 < entry.used_s < now_s + 86400:
