@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
@@ -267,10 +268,9 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         window = getattr(self, "_window", None)  # None: it was never made
         if window is not None and window.ahead_until:
             # The session has ended when the interpreter is taken down.
-            if self._loop is not None and not self.closed and not sys.is_finalizing():
+            if not self.closed and not sys.is_finalizing():
                 task = functools.partial(leave, self._access, self._ahead, self._lent, window.next, window.ahead_until)
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(task)
+                leave_soon(self._loop, task)
             window.ahead_until = 0
         super().__del__()
 
@@ -284,6 +284,13 @@ def leave(access: Access, ahead: list[Ahead], lent: "Lent | None", start: int, s
     access.drop_ahead(start, stop)
 
 
+def leave_soon(loop: asyncio.AbstractEventLoop | None, task: Callable[[], None]) -> None:
+    """Have an event loop drop what a file object read ahead, unless it is closed; takes no lock."""
+    if loop is not None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task)
+
+
 class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspec is untyped
     """A file opened with `open_async`, whose reads go through the journal."""
 
@@ -292,6 +299,7 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         self._access = access
         self._version = info.version
         self._window = Window()
+        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(fs, path, "rb", cache_type="none", size=info.version.size_bytes, **kwargs)
         self._details = {**info.details, "size": info.version.size_bytes}
 
@@ -303,6 +311,7 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
             data: bytes = await self.fs._cat_file(self.path, start, end)  # noqa: SLF001 - fsspec's asynchronous interface
             return data
         window = self._window
+        self._loop = asyncio.get_running_loop()
         behind, ahead_until = window.next, window.ahead_until
         if not window.follow(start, end) and ahead_until:
             self._access.drop_ahead(behind, ahead_until)
@@ -317,6 +326,12 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         if not self.closed and self._window.ahead_until:
             self._access.drop_ahead(self._window.next, self._window.ahead_until)
         await super().close()
+
+    def __del__(self) -> None:
+        """Have what was read ahead dropped where the file was never closed; see `CachedFile.__del__`."""
+        window = getattr(self, "_window", None)  # None: it was never made
+        if window is not None and window.ahead_until and not self.closed and not sys.is_finalizing():
+            leave_soon(self._loop, functools.partial(self._access.drop_ahead, window.next, window.ahead_until))
 
 
 def unwrapped(result: bytes | Exception) -> bytes:

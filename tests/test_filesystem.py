@@ -412,6 +412,37 @@ def test_a_file_is_collected_where_its_thread_holds_any_lock(
     assert session.counters.snapshot().recorded_bytes == 160_000
 
 
+def test_an_asynchronous_file_that_is_never_closed_keeps_nothing_in_memory(
+    active: Callable[..., Session], http_origin: ScriptedOrigin
+) -> None:
+    session = active()
+    data = DATA * 4
+    http_origin.put("f", data)
+
+    async def main() -> None:
+        fs = fsspec.filesystem("http", asynchronous=True)
+        client = await fs.set_session()
+        path = http_origin.url("f")
+        file = await fs.open_async(path)
+        for start in range(0, 60_000, 5000):
+            assert await file.read(5000) == data[start : start + 5000]
+        del file
+        gc.collect()
+        await asyncio.sleep(0)
+        settle()
+        remote = session.acquire(fs._jcache_access[path, None].identity)
+        session.release(remote)
+        snapshot = remote._validation.snapshot
+        assert snapshot is not None
+        assert not list(snapshot._held)
+        await client.close()
+
+    asyncio.run(main())
+    counted = session.counters.snapshot()
+    assert counted.recorded_bytes == 60_000
+    assert counted.prefetch_unused_bytes == counted.origin_bytes - 60_000 > 0
+
+
 def test_steps_that_overtake_what_is_read_ahead_are_recorded(
     active: Callable[..., Session], http_origin: ScriptedOrigin
 ) -> None:
