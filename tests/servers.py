@@ -95,7 +95,7 @@ class Nginx:
         self._process = subprocess.Popen(
             [*self._command, "-e", os.fspath(self._work / "error.log")], stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self._mark()
@@ -139,10 +139,10 @@ class Nginx:
         mark = f".mark-{self._marks}"
         request = urllib.request.Request(self.url(mark), headers={"Connection": "close"}, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=5).close()
+            urllib.request.urlopen(request, timeout=30).close()
         except urllib.error.HTTPError as error:
             error.close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while f'"/{mark}"' not in self._log.read_text():
             assert time.monotonic() < deadline, "nginx did not log a request"
             time.sleep(0.001)

@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 10) -> None:
+def eventually(holds: Callable[[], bool], within_s: float = 60) -> None:
     """Wait until a condition holds, and fail where it does not within a bounded time."""
     end_s = time.monotonic() + within_s
     while not holds():
