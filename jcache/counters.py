@@ -258,6 +258,36 @@ class Counters:
             if size_bytes is not None:
                 entry.size = size_bytes
 
+    def file_read(self, url: str, nbytes: int, hit: int, seconds: float, *, fetched: bool) -> None:
+        """Count a file that was opened, and read whole by one plain read.
+
+        Args:
+            url: As for `file_opened`.
+            nbytes: Its size; all that `hit` does not have was missed.
+            hit: As for `read`.
+            seconds: How long the reader waited for it, up to now.
+            fetched: Whether it came from the origin, by one request in that time.
+        """
+        now = self._clock()
+        with self._lock:
+            self._opened += 1
+            entry = self._files.get(url) or self._files.setdefault(url, _File())
+            entry.opens += 1
+            entry.size = nbytes
+            entry.requested += nbytes
+            entry.hit += hit
+            entry.read_s += seconds
+            self._read_ops += 1
+            self._read_hit += hit
+            self._read_miss += nbytes - hit
+            self._count(now, nbytes, hit, nbytes - hit, 0)
+            if fetched:
+                self._origin_requests += 1
+                self._origin_bytes += nbytes
+                self._origin_busy.add(now - seconds, now)
+        if self._on_read is not None:
+            self._tell()
+
     def file_size(self, url: str, size_bytes: int) -> None:
         """Note the size of a file that was not known when it was opened."""
         with self._lock:

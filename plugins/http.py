@@ -67,14 +67,17 @@ class HttpOrigin(FileSystemOrigin):
         with reaching():
             session = await self.fs.set_session()
             if len(ranges) == 1:
-                answers = [await self._get(session, ranges[0], known)]
+                only = await self._get(session, ranges[0], known)
+                if isinstance(only, _Answer) and known is None and not only.beyond and not took_long((only,)):
+                    return Fetched([only.body], only.info, recordable=only.settled, retries=only.retries)
+                answers = [only]
             else:
                 answers = await self._get_all(session, ranges, known)
             for answer in answers:
                 if isinstance(answer, OriginChangedError):
                     raise answer
             good = [answer for answer in answers if isinstance(answer, _Answer)]
-            info = good[0].info if len(good) == 1 and not good[0].beyond else common_info(good)
+            info = common_info(good)
             if info is not None and known is not None:
                 if not agrees(known.version, info.version):
                     raise OriginChangedError(REPLACED)

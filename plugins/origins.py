@@ -6,8 +6,7 @@ import functools
 import inspect
 import numbers
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -29,14 +28,16 @@ def within_origin() -> bool:
     return _reaching.get()
 
 
-@contextmanager
-def reaching() -> Iterator[None]:
+class reaching:  # noqa: N801 - used like a function; as a generator it would take four times as long
     """Mark the code inside as asking an origin on JCache's behalf."""
-    token = _reaching.set(True)
-    try:
-        yield
-    finally:
-        _reaching.reset(token)
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _reaching.set(True)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _reaching.reset(self._token)
 
 
 class FileSystemOrigin:

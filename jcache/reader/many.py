@@ -34,6 +34,8 @@ Found = Whole | Literal["nothing", "unclear"]
 # So many files are looked for by one call of a worker thread at first, then twice as many each time up to the most. It
 # has the interpreter to itself while nothing is under way; while answers come in, it gets it now and then only.
 FIRST_FILES, MOST_FILES = 128, 1024
+# HTTP clients have no more connections than this by themselves; what waits for one costs time.
+MOST_REQUESTS = 100
 # After so long a look is cut short, lest the directory seems to hang; and with so many bytes in memory.
 LOOK_S, LOOK_BYTES = 1.0, 16 << 20
 
@@ -122,11 +124,14 @@ class _Reading:
 
     async def run(self, width: int) -> None:
         """Read all."""
-        self._width = width
-        self._advance()
+        self._width = min(width, MOST_REQUESTS)
+        # Of all at once: recording waits for a pause in the fetching.
+        self._host.recorder.fetching(1)
         try:
+            self._advance()
             await self._done
         finally:
+            self._host.recorder.fetching(-1)
             # Nothing is left but after a cancellation, or a failure of ours.
             for task in (self._looking, *self._readers):
                 if task is not None:
@@ -203,6 +208,8 @@ class _Reading:
                 self.out[i] = await (self._otherwise(i) if file is None else self._read(i, file, found))
             except Exception as error:  # noqa: BLE001 - the result of this file; the others have theirs
                 self.out[i] = error
+                if i in self._begun:
+                    self._abandon(i)
             if not self._ready:
                 return
             i, file, found = self._ready.popleft()
@@ -231,37 +238,34 @@ class _Reading:
         file.hits, file.hit_bytes = 1, size
         del self._begun[i]
         self._host.small.landed(file, Info(found.version, found.info), None)
-        self._count(file, size, size, seconds)
+        self._host.counters.file_read(file.identity.url, size, size, seconds, fetched=False)
         return found.data
 
     async def _fetch(self, i: int, file: SmallFile) -> bytes | Exception:
         host, origin = self._host, self._origin_of(i)
         started_s = time.monotonic()
-        host.recorder.fetching(1)
         try:
             fetched = await origin.fetch([(0, None)], known=None)
         except Exception:
             host.counters.origin(requests=1, errors=1)
             raise
-        finally:
-            host.recorder.fetching(-1)
         data, seconds = fetched.data[0], time.monotonic() - started_s
         if isinstance(data, Exception):
             host.counters.origin(requests=fetched.requests, errors=1, retries=fetched.retries, seconds=seconds)
-            self._abandon(i)
-            return data
-        host.counters.origin(requests=fetched.requests, nbytes=len(data), retries=fetched.retries, seconds=seconds)
+            raise data
         info = None if fetched.info is None else vouched(fetched.info, host.validate)
         if info is not None and info.version.size_bytes != len(data):
+            host.counters.origin(requests=fetched.requests, nbytes=len(data), errors=1, seconds=seconds)
             msg = f"origin sent {len(data)} of {info.version.size_bytes} bytes at offset 0"
-            self._abandon(i)
-            return ShortReadError(msg)
-        record = self._shelf.cache.writable and fetched.recordable and bool(data)
+            raise ShortReadError(msg)
+        host.counters.file_read(file.identity.url, len(data), 0, seconds, fetched=True)
+        if fetched.requests > 1 or fetched.retries:
+            host.counters.origin(requests=fetched.requests - 1, retries=fetched.retries)
         if info is None or not info.version.is_provable:
             self._abandon(i)  # it is of no use to anybody else
         else:
+            record = self._shelf.cache.writable and fetched.recordable and bool(data)
             await self._settle(i, file, info, data, record=record, room_s=max(ROOM_S, seconds))
-        self._count(file, len(data), 0, seconds)
         return data
 
     async def _settle(self, i: int, file: SmallFile, info: Info, data: bytes, *, record: bool, room_s: float) -> None:
@@ -291,8 +295,3 @@ class _Reading:
                 self._host.small.recorded([file])
         if not taken:
             self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")
-
-    def _count(self, file: SmallFile, size_bytes: int, hit_bytes: int, seconds: float) -> None:
-        counters, url = self._host.counters, file.identity.url
-        counters.file_opened(url, size_bytes, seconds if hit_bytes else 0.0)
-        counters.read(size_bytes, hit_bytes, size_bytes - hit_bytes, 0, url=url, seconds=seconds)
