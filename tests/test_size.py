@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from jcache.cache.meter import MeteredStorage
 from jcache.cache.pins import add_pin
 from jcache.cli import main
 from jcache.journal import Version
+from jcache.journal.whole import Whole, write_whole
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -339,3 +341,35 @@ def test_commands_book_what_they_add_and_remove(cache: Cache, monkeypatch: pytes
     call("clean", cache.directory, "--to", "50kB")
     call("clean", cache.directory, "--all")
     assert total(cache) == 0
+
+
+class Tidied(Storage):
+    """A cache whose cleaner is quick: directories that are made are gone again before anything is in them."""
+
+    left = 4
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if self.left and flags & os.O_CREAT and path.endswith(".seg"):
+            self.left -= 1
+            directory = os.path.dirname(path)
+            while not os.path.exists(os.path.join(directory, "CACHEDIR.TAG")):
+                with contextlib.suppress(FileNotFoundError):
+                    self.rmdir(directory)
+                directory = os.path.dirname(directory)
+        return super().open(path, flags, mode)
+
+
+@pytest.mark.parametrize("how", ["journal", "whole"])
+def test_a_directory_that_a_cleaner_removes_before_anything_is_in_it_is_made_again(cache: Cache, how: str) -> None:
+    storage, version = Tidied(), Version(5, etag='"1"')
+    identity = cache.identify("https", "https://h/d/f", {})
+    if how == "journal":
+        journal = Cache(cache.directory, storage=storage).journal(identity)
+        journal.append(version, {}, [(0, b"bytes")])
+        journal.close()
+    else:
+        whole = Whole(version, {}, b"bytes")
+        modes = {"dir_mode": 0o700, "file_mode": 0o600}
+        write_whole(storage, cache.path(identity), identity.key, whole, **modes, proved_ns=time.time_ns())
+    assert not storage.left
+    assert len(segments(cache)) == 1

@@ -6,10 +6,14 @@ import contextlib
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jcache.storage import Storage
+
+T = TypeVar("T")
 
 __all__ = ["Directory", "create_file"]
 
@@ -17,6 +21,7 @@ __all__ = ["Directory", "create_file"]
 # has at least ten of them.
 _SETTLED_S, _FINELY_SETTLED_S = 1.0, 0.1
 _SHARED = 0o077
+_MOST_ATTEMPTS = 10
 
 
 class Directory:
@@ -84,6 +89,25 @@ class Directory:
             OSError: The file system failed.
         """
         self._make(self.path)
+
+    def made_for(self, create: Callable[[], T], *, expect: bool = True) -> T:
+        """Create something in it; make it for that where it is missing.
+
+        A cleaner removes directories that are empty, such as one that was made a moment ago. So this is tried again.
+
+        Args:
+            create: Creates it, and may be called several times.
+            expect: Whether the directory most likely exists.
+
+        Raises:
+            OSError: The file system failed.
+        """
+        for attempt in range(_MOST_ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):
+                if attempt or not expect:
+                    self.make()
+                return create()
+        return create()
 
     def _make(self, path: str) -> None:
         try:

@@ -259,11 +259,7 @@ class Journal:
 
     def _create(self) -> SegmentWriter:
         path, mode = self._directory.path, self._directory.file_mode
-        try:
-            writer = SegmentWriter.announce(self._storage, path, file_mode=mode)
-        except FileNotFoundError:
-            self._directory.make()
-            writer = SegmentWriter.announce(self._storage, path, file_mode=mode)
+        writer = self._directory.made_for(lambda: SegmentWriter.announce(self._storage, path, file_mode=mode))
         self._segments.writer = writer
         self._segments.known[writer.segment.name] = writer.segment
         return writer

@@ -101,8 +101,8 @@ def write_whole(
     path = f"{directory}/{segment_name(metadata.host, metadata.pid, salt)}"
     try:
         # It is most likely missing, or this file would not have been fetched.
-        Directory(storage, directory, dir_mode=dir_mode, file_mode=file_mode).make()
-        fd = create_file(storage, path, file_mode)
+        place = Directory(storage, directory, dir_mode=dir_mode, file_mode=file_mode)
+        fd = place.made_for(lambda: create_file(storage, path, file_mode), expect=False)
         try:
             if storage.pwritev(fd, [segment], 0) != len(segment):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
