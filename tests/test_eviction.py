@@ -302,6 +302,18 @@ def test_a_full_cache_that_cannot_be_emptied_is_told_once(
     assert "is full: 1 journals are pinned, 0 are being written; what does not" in troubles[0]
 
 
+def test_nothing_goes_and_nobody_waits_for_a_compaction(cache: Cache, keeper: Keeper, troubles: list[str]) -> None:
+    record(cache, "f", 9_000_000)
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=10 * MB))
+    started_s = time.monotonic()
+    where = os.path.join(cache.directory, "https/h/g")
+    assert not keeper.admit(where, 6_000_000, copy=True)
+    assert not keeper.admit(where, 2_000_000, copy=True)
+    assert time.monotonic() - started_s < _WAIT_S / 2
+    assert keeper.admit(where, 100_000, copy=True)
+    assert (left(cache), troubles) == (["f"], [])
+
+
 def test_a_process_that_ends_waits_for_room_once(cache: Cache, keeper: Keeper, troubles: list[str]) -> None:
     record(cache, "f", 9_900_000)
     Cleaner(Storage(), cache.directory).run(Wish(to_bytes=10 * MB))

@@ -141,12 +141,13 @@ class Keeper:
             except RuntimeError:
                 return  # the process has all the threads it may have
 
-    def admit(self, path: str, size_bytes: int) -> bool:
+    def admit(self, path: str, size_bytes: int, *, copy: bool = False) -> bool:
         """Whether so many bytes may be recorded now; waits for the cleaner for some seconds, where there is no room.
 
         Args:
             path: The journal's directory.
             size_bytes: How many bytes are about to be added.
+            copy: Whether they are there already, and others will go: nothing is removed for that, and nobody waits.
         """
         if self._limit_bytes is None:
             return True
@@ -159,16 +160,18 @@ class Keeper:
         if self._metered.net_bytes + size_bytes + margin <= self._granted:
             return True
         if size_bytes > self._limit_bytes // 2:
+            if copy:
+                return False
             self._say_full(f"a read of {size_bytes} bytes is more than half of what the cache may hold")
             return False
         if time.monotonic() < self._denied_until:
             return False
         try:
-            admitted = self._claim(size_bytes + margin, self._limit_bytes)
+            admitted = self._claim(size_bytes + margin, self._limit_bytes, waits=not copy)
         except OSError as error:
             self._trouble(f"the size of {self._root} cannot be kept: {error.strerror or error}; nothing is recorded")
             admitted = False
-        if not admitted:
+        if not admitted and not copy:
             self._denied_until = time.monotonic() + (_STUCK_S if self._is_stuck else _DENIED_S)
             self._is_stuck = False
         return admitted
@@ -224,7 +227,7 @@ class Keeper:
 
     # -- claims ---------------------------------------------------------------------------------------------
 
-    def _claim(self, need_bytes: int, limit_bytes: int) -> bool:
+    def _claim(self, need_bytes: int, limit_bytes: int, *, waits: bool) -> bool:
         metered = self._metered
         self._since_s = time.monotonic()
         before, deadline_s = self._granted, min(self._since_s + _WAIT_S, self._ends_s)
@@ -243,7 +246,7 @@ class Keeper:
             # Withdrawn, lest those who wait keep one another from room that there is.
             self._granted = max(before, metered.net_bytes)
             self._set_claim(self._granted)
-            if self._closing.is_set():
+            if self._closing.is_set() or not waits:
                 return False
             if time.monotonic() >= deadline_s or self._is_stuck:
                 self._say_full(f"{self._root} is full: {self._why_full}")

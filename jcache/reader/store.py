@@ -63,7 +63,7 @@ class Store:
         url: str,
         writable: bool,
         local: bool,
-        admit: Callable[[int], bool] | None = None,
+        admit: Callable[..., bool] | None = None,
     ) -> None:
         """Take care of a journal; nothing is touched yet.
 
@@ -73,7 +73,7 @@ class Store:
             url: The file's address for messages, without secrets.
             writable: Whether what is fetched may be recorded.
             local: Whether the cache directory is on this machine, so that reading it on the caller's thread is safe.
-            admit: See `Recording`.
+            admit: See `Recording`. With `copy=True` it is asked for a compaction, which nothing is to wait or go for.
         """
         self._host = host
         # None once it is not to be used any more; `_owned` is what there is to close.
@@ -87,7 +87,7 @@ class Store:
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         self._local = local
-        self._admit: Callable[[int], bool] = admit or (lambda size_bytes: True)  # noqa: ARG005
+        self._admit: Callable[..., bool] = admit or (lambda *_, **__: True)
 
     @property
     def is_used(self) -> bool:
@@ -321,7 +321,7 @@ class Store:
         try:
             wanted = self.writable and not self._host.workers.hung and journal.wants_compaction()
             # For a while there are both what is merged and what it becomes.
-            if wanted and compact_s > 0 and self._admit(journal.size_bytes):
+            if wanted and compact_s > 0 and self._admit(journal.size_bytes, copy=True):
                 journal.seal()
                 with contextlib.suppress(
                     JournalError
