@@ -1,5 +1,6 @@
 """What a hooked file system's `get_file` does instead: whole files, copied through the journal."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from fsspec.utils import isfilelike
 
 from jcache_plugins.access import Access, on_loop_of, run
 from jcache_plugins.files import unwrapped
-from jcache_plugins.origins import UnsizedError
+from jcache_plugins.origins import UnsizedError, in_thread
 from jcache_plugins.reads import find, find_soon
 
 __all__ = ["ASYNC", "SYNC", "download"]
@@ -25,8 +26,14 @@ async def download(found: Access, target: Any, callback: Any) -> None:
     """Copy a whole file through the journal to a local path or file object, piece by piece."""
     size = (await found.open()).version.size_bytes
     callback.set_size(size)
-    own = not isfilelike(target)
-    file = await aiofiles.open(target, "wb") if own else None
+    file = None
+    if not isfilelike(target):
+        try:
+            file = await aiofiles.open(target, "wb")
+        except RuntimeError:  # the main thread has ended, and there is no executor any more
+            target = await in_thread(functools.partial(open, target, "wb"))
+            with target:
+                return await download(found, target, callback)
     try:
         for start in range(0, size, DOWNLOAD_BYTES):
             rows = await found.read([(start, min(start + DOWNLOAD_BYTES, size))], vector=False)

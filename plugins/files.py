@@ -189,7 +189,7 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             self.loc = self._block_start + len(self._block)
 
     def _read(self, start: int, stop: int) -> bytes:
-        if current() is None:  # deactivated: the file system is what it was without us
+        if current() is None or sys.is_finalizing():  # deactivated: the file system is what it was without us
             data: bytes = self.fs.cat_file(self.path, start, stop)
             return data
         window = self._window

@@ -1,6 +1,6 @@
 """`jcache::` in front of any fsspec URL, and `fsspec.filesystem("jcache", fs=...)`: caching asked for by name."""
 
-import asyncio
+import functools
 import inspect
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,7 @@ from jcache_plugins.access import Access, access, run
 from jcache_plugins.downloads import download
 from jcache_plugins.facts import stored_info
 from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
-from jcache_plugins.origins import UnsizedError, reaching
+from jcache_plugins.origins import UnsizedError, in_thread, reaching
 from jcache_plugins.reads import OPEN_OPTIONS, UNSET, cat_many, spread
 from jcache_plugins.writes import invalidate, opened_for_writing, prepared
 
@@ -194,7 +194,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
             if self.fs.async_impl and asynchronous is not None:
                 result = asynchronous(*args, **kwargs)
                 return await result if inspect.isawaitable(result) else result
-            return await asyncio.to_thread(getattr(self.fs, name), *args, **kwargs)
+            return await in_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
 
     async def _write(self, name: str, paths: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:
         await prepared(self.cache_dir)

@@ -5,8 +5,11 @@ import contextvars
 import functools
 import inspect
 import numbers
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,15 +20,18 @@ from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
 
-__all__ = ["FileSystemOrigin", "is_settled", "reaching", "version_of", "within_origin"]
+__all__ = ["FileSystemOrigin", "in_thread", "is_settled", "reaching", "version_of", "within_origin"]
 
 # True while a file system is asked on JCache's own behalf: the hooks then let it through.
 _reaching: contextvars.ContextVar[bool] = contextvars.ContextVar("jcache_reaching", default=False)
 
 
 def within_origin() -> bool:
-    """Whether the running code is asking an origin on JCache's behalf."""
-    return _reaching.get()
+    """Whether the running code is asking an origin on JCache's behalf.
+
+    So is what runs while the interpreter is taken down: then no thread and no event loop works any more.
+    """
+    return _reaching.get() or sys.is_finalizing()
 
 
 class reaching:  # noqa: N801 - used like a function; as a generator it would take four times as long
@@ -123,7 +129,37 @@ class FileSystemOrigin:
             result = asynchronous(*args, **kwargs)
             # Not asked of the function: a decorated one may be none that `inspect` calls a coroutine function.
             return await result if inspect.isawaitable(result) else result
-        return await asyncio.to_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
+        return await in_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
+
+
+async def in_thread(call: Callable[[], Any]) -> Any:
+    """Have a thread make a synchronous call, without blocking the event loop.
+
+    Also when the main thread has ended and others read on, or in an exit handler: asyncio's own way takes nothing then.
+    """
+    context = contextvars.copy_context()
+
+    def task() -> Any:
+        return context.run(call)
+
+    try:
+        answer = asyncio.get_running_loop().run_in_executor(None, task)
+    except RuntimeError:
+        done: Future[Any] = Future()
+        done.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                done.set_result(task())
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+                done.set_exception(error)
+
+        try:
+            threading.Thread(target=run, name="jcache-origin", daemon=True).start()
+        except RuntimeError:
+            run()  # nor can a thread be had any more
+        answer = asyncio.wrap_future(done)
+    return await answer
 
 
 def version_of(details: Mapping[str, Any]) -> Version:

@@ -356,6 +356,60 @@ assert sum(len(file.read(3000)) for _ in range(20)) == 60_000
     assert warm.report["read"]["hit_bytes"] == 60_000
 
 
+BEHIND_THE_END = """
+import atexit, builtins, os, sys, tempfile, threading
+sys.path.insert(0, {tests!r})
+import filesystems
+import fsspec
+
+filesystems.register()
+path = sys.argv[1]
+slow, aslow = fsspec.filesystem("slow"), fsspec.filesystem("aslow")
+data = open(path, "rb").read()
+
+def told(where, fs, start):
+    assert fs.cat_file(path, start, start + 1000) == data[start : start + 1000]
+    with fs.open(path) as file:
+        assert b"".join(file.read(5000) for _ in range(10)) == data[:50_000]
+    with tempfile.TemporaryDirectory() as directory:
+        fs.get_file(path, directory + "/got")
+        assert open(directory + "/got", "rb").read() == data
+    print(where, fs.protocol)
+
+def behind():
+    threading.main_thread().join()
+    for k, fs in enumerate((slow, aslow)):
+        told("thread", fs, 60_000 + 2000 * k)
+
+class Last:
+    def __del__(self, slow=slow, path=path, write=os.write):
+        try:
+            slow.cat_file(path, 5, 50)
+        except ImportError:
+            pass  # it opens a file, which Python may refuse by now
+        write(1, b"collected")
+
+builtins.last = Last()
+for fs in (slow, aslow):
+    atexit.register(told, "exit handler", fs, 70_000)
+threading.Thread(target=behind).start()
+slow.cat_file(path, 0, 10)
+print("main")
+"""
+
+
+def test_reads_behind_the_end_of_the_main_thread(run_python: RunPython, folder: Path) -> None:
+    """In threads that outlive it, in exit handlers, and while the interpreter is taken down: executors are no more."""
+    code = BEHIND_THE_END.format(tests=os.path.dirname(__file__))
+    plain = run_python(code, str(folder / "a.bin"), cache=None)
+    assert plain.stdout.split("\n")[-1] == "collected"
+    for _ in range(2):
+        ran = run_python(code, str(folder / "a.bin"))
+        assert ran.stdout == plain.stdout
+        assert "Traceback" not in ran.stderr, ran.stderr
+        assert ran.stderr.count("cache combined hit rate") == 1
+
+
 class Copying(SlowFileSystem):
     """Has its own way to copy a file, as those over SFTP and FTP have."""
 
