@@ -4,7 +4,7 @@ An I/O stack implements `Origin` for one remote file. The reader above it knows 
 proved (a conditional request, a stat behind the bytes) is the origin's own business.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,13 +69,17 @@ class Origin(Protocol):
         """
         ...
 
-    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+    async def fetch(
+        self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
+    ) -> Fetched:
         """Fetch byte ranges in one vectored request.
 
         Args:
             ranges: What to fetch, in bytes, in any order, disjoint.
             known: The version that the caller has bytes of. Where the protocol has conditional requests the
                 bytes are asked for under that condition.
+            arrived: To be called once all bytes are here, where their proof takes longer: the wire is free for what
+                comes next. What is returned is proved, as ever.
 
         Returns:
             The bytes and the version that they are proved to be of.

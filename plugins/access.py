@@ -103,12 +103,12 @@ class Access:
         """Count a read that was served from what was read ahead."""
         require().counters.read(nbytes, 0, nbytes, 0, url=self.identity.url)
 
-    async def prefetch(self, start: int, stop: int) -> None:
-        """Read [start, stop) ahead of the application."""
+    async def prefetch(self, start: int, stop: int, *, arrived: Callable[[], None] | None = None) -> None:
+        """Read [start, stop) ahead of the application; `arrived` is called once its bytes are here, proved or not."""
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            await remote.prefetch(self.origin, start, stop)
+            await remote.prefetch(self.origin, start, stop, arrived=arrived)
         finally:
             session.release(remote)
 

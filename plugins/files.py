@@ -13,100 +13,18 @@ from fsspec.spec import AbstractBufferedFile
 from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.access import Access, loop_of, run
+from jcache_plugins.ahead import ReadAhead, Window
 
 if TYPE_CHECKING:
     from jcache.reader.lent import Lent
 
 __all__ = ["AsyncCachedFile", "CachedFile"]
 
-# The window of reading ahead: none at first, then so many times what was read in sequence, within these bounds.
-GROWTH = 8
-FIRST_WINDOW_BYTES = 64 << 10
-# So many reads that follow one another are taken for sequential reading; two may be a header and its body.
-STREAK = 3
-LAST_WINDOW_BYTES = 16 << 20
-# It is fetched in so many requests or more: the first lands soon, and the wire is busy while the reader uses it.
-PIECES = 8
 # Reads smaller than this are served in steps out of a piece of the journal that was verified once.
 SMALL_BYTES = 64 << 10
 PIECE_BYTES = 256 << 10
 # What is read at a time to find the end of a line.
 LINES_BYTES = 64 << 10
-
-
-class Window:
-    """How far to read ahead: grows while reads follow one another, collapses at a jump."""
-
-    __slots__ = ("ahead_until", "begin", "next", "streak")
-
-    def __init__(self) -> None:
-        # Where the reads that follow one another begin and end, and how many they are.
-        self.begin = 0
-        self.next = 0
-        self.streak = 0
-        # Where what was read ahead ends.
-        self.ahead_until = 0
-
-    def follow(self, start: int, stop: int) -> bool:
-        """Take note of a read; return False where it was a jump."""
-        sequential = start == self.next
-        self.next = stop
-        if not sequential:
-            self.begin = start
-            self.streak = self.ahead_until = 0
-            return False
-        self.streak += 1
-        return True
-
-    @property
-    def size_bytes(self) -> int:
-        """How far ahead of the last read to be; none until enough have followed one another."""
-        if self.streak < STREAK:
-            return 0
-        return min(max(GROWTH * (self.next - self.begin), FIRST_WINDOW_BYTES), LAST_WINDOW_BYTES)
-
-    def grow(self, size_bytes: int) -> list[tuple[int, int]]:
-        """Return the pieces to be fetched now, of a file of so many bytes, having taken note of them."""
-        window_bytes = self.size_bytes
-        piece_bytes = max(window_bytes // PIECES, FIRST_WINDOW_BYTES)
-        pieces: list[tuple[int, int]] = []
-        begin = max(self.ahead_until, self.next)
-        while begin < size_bytes and begin + piece_bytes <= self.next + window_bytes:
-            self.ahead_until = min(begin + piece_bytes, size_bytes)
-            pieces.append((begin, self.ahead_until))
-            begin = self.ahead_until
-        return pieces
-
-
-class Ahead:
-    """A piece that one file object has read ahead."""
-
-    __slots__ = ("_access", "_future", "_left", "_start", "_stop")
-
-    def __init__(self, access: Access, start: int, stop: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._access = access
-        self._start = start
-        self._stop = stop
-        self._left = False
-        self._future = asyncio.run_coroutine_threadsafe(self._fetch(), loop)
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is under way any more."""
-        return self._future.done()
-
-    async def _fetch(self) -> None:
-        try:
-            if not self._left:
-                await self._access.prefetch(self._start, self._stop)
-        finally:
-            if self._left:  # what has landed since, nobody else would drop
-                self._access.drop_ahead(self._start, self._stop)
-
-    def leave(self) -> None:
-        """Have it drop what it brings from now on."""
-        self._left = True
-        self._future.cancel()
 
 
 class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyped
@@ -131,17 +49,14 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         """
         self._access = access
         self._version = info.version
-        self._window = Window()
+        self._ahead = ReadAhead(access, lambda: loop_of(fs))
         self._buffer = b""
         self._buffer_start = 0
         # What `readline` has read and not handed out.
         self._block = b""
         self._block_start = 0
-        # What is being read ahead, and the piece of it that is being used.
-        self._ahead: list[Ahead] = []
+        # The piece of what was read ahead that is being used.
         self._lent: Lent | None = None
-        # On which event loop that is done.
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.loc: int = 0
         super().__init__(
             fs, path, "rb", block_size or "default", cache_type="none", size=info.version.size_bytes, **kwargs
@@ -192,22 +107,22 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         if current() is None or sys.is_finalizing():  # deactivated: the file system is what it was without us
             data: bytes = self.fs.cat_file(self.path, start, stop)
             return data
-        window = self._window
-        behind, ahead_until = window.next, window.ahead_until
-        sequential = window.follow(start, stop)
-        if not sequential and ahead_until:
-            self._leave(behind, ahead_until)
+        window = self._ahead.window
+        left = self._ahead.follow(start, stop)
+        sequential = left is None
+        if left is not None:
+            self._leave(*left)
         if stop - start <= SMALL_BYTES:
             small = self._read_small(start, stop, sequential=sequential)
             if small is not None:
                 return small
         found = self._access.try_read([(start, stop)], vector=False, version=self._version)
         if found is not None:
-            self._keep_ahead()
+            self._ahead.keep(self.size)
             return found[0]
         if window.size_bytes and start >= window.ahead_until:  # else it is being read ahead
-            window.ahead_until = stop
-        self._keep_ahead()
+            self._ahead.skip(stop)
+        self._ahead.keep(self.size)
         reading = self._access.read([(start, stop)], vector=False, version=self._version)
         return unwrapped(run(self.fs, reading)[0])
 
@@ -219,14 +134,14 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             return self._buffer[at : at + stop - start]
         if not sequential or not start:
             return None
-        if self._window.ahead_until:
+        if self._ahead.window.ahead_until:
             data = None if self._lent is None else self._lent.take(start, stop)
             if data is None:
                 self._lent = self._access.lend(start, self._lent, version=self._version)
                 data = None if self._lent is None else self._lent.take(start, stop)
             if data is not None:
                 self._access.count_ahead(len(data))
-                self._keep_ahead()
+                self._ahead.keep(self.size)
                 return data
         self._buffer = self._access.peek(start, start + PIECE_BYTES, version=self._version)
         self._buffer_start = start
@@ -235,28 +150,17 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         self._access.count_read(stop - start)
         return self._buffer[: stop - start]
 
-    def _keep_ahead(self) -> None:
-        """Once a sequential read has missed, have so much on its way as the window is large."""
-        if not self._window.ahead_until:
-            return
-        pieces = self._window.grow(self.size)
-        if pieces:
-            loop = self._loop = loop_of(self.fs)
-            self._ahead = [ahead for ahead in self._ahead if not ahead.done]
-            self._ahead += [Ahead(self._access, begin, end, loop) for begin, end in pieces]
-
     def _leave(self, start: int, stop: int) -> None:
-        """Drop what this file read ahead in [start, stop) and nobody asked for, and what is still on its way."""
-        ahead, self._ahead = self._ahead, []
+        """Drop what this file read ahead in [start, stop) and nobody asked for; nothing more of it comes."""
         lent, self._lent = self._lent, None
-        leave(self._access, ahead, lent, start, stop)
+        leave(self._access, lent, start, stop)
 
     def close(self) -> None:
         """Close the file; what was read ahead and never asked for is dropped."""
         if not self.closed:
             self._buffer = self._block = b""
-            if self._window.ahead_until:
-                self._leave(self._window.next, self._window.ahead_until)
+            if self._ahead.window.ahead_until:
+                self._leave(*self._ahead.end())
         super().close()
 
     def __del__(self) -> None:
@@ -265,23 +169,22 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         It is collected at any point of any thread, also of one that holds a lock that is needed to drop what was read
         ahead. So that is left to the event loop; where it is closed, to the end of the session.
         """
-        window = getattr(self, "_window", None)  # None: it was never made
-        if window is not None and window.ahead_until:
+        ahead = getattr(self, "_ahead", None)  # None: it was never made
+        if ahead is not None and ahead.window.ahead_until:
+            access, lent = self._access, self._lent
             # The session has ended when the interpreter is taken down.
             if not self.closed and not sys.is_finalizing():
-                task = functools.partial(leave, self._access, self._ahead, self._lent, window.next, window.ahead_until)
-                leave_soon(self._loop, task)
-            window.ahead_until = 0
+                leave_soon(ahead.loop, lambda: leave(access, lent, *ahead.end()))
+            self._ahead = ReadAhead(access, ahead.loop_of)  # closing it finds nothing to do
         super().__del__()
 
 
-def leave(access: Access, ahead: list[Ahead], lent: "Lent | None", start: int, stop: int) -> None:
-    """Drop what a file object read ahead in [start, stop), and what is on its way; record what was taken of it."""
-    for piece in ahead:
-        piece.leave()
-    if lent is not None:
-        access.hand_back(lent)
-    access.drop_ahead(start, stop)
+def leave(access: Access, lent: "Lent | None", start: int, stop: int) -> None:
+    """Drop what a file object read ahead in [start, stop), of which nothing more comes; record what was taken of it."""
+    if stop:
+        if lent is not None:
+            access.hand_back(lent)
+        access.drop_ahead(start, stop)
 
 
 def leave_soon(loop: asyncio.AbstractEventLoop | None, task: Callable[[], None]) -> None:

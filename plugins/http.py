@@ -3,15 +3,17 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
 from jcache_plugins.origins import FileSystemOrigin, is_past, nanoseconds, reaching, strong
+from jcache_plugins.witness import Testimony, Witnesses
 
 __all__ = ["HttpOrigin"]
 
@@ -22,6 +24,8 @@ CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 TOLD = ("ETag", "Content-MD5", "Digest", "Last-Modified")
 CHUNK_BYTES = 1 << 20
 RETRIES = 2
+# So often the event loop is let go round after bytes have come, for what is to be asked next to be asked.
+TURNS = 4
 # What a server is taken to read from its disk in one go.
 AT_ONCE_BYTES = 256 << 10
 
@@ -33,6 +37,11 @@ class HttpOrigin(FileSystemOrigin):
     `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof, but for one
     `HEAD` behind bodies that are large, or took longer than a round trip.
     """
+
+    def __init__(self, fs: Any, path: str, identity: Identity) -> None:
+        """Name a file; the arguments are those of `FileSystemOrigin`."""
+        super().__init__(fs, path, identity)
+        self._witnesses = Witnesses()
 
     async def stat(self) -> Info:
         """Ask for the file's `info` now; its version is what answers to range requests name as well."""
@@ -62,7 +71,9 @@ class HttpOrigin(FileSystemOrigin):
         options.setdefault("allow_redirects", True)
         return session.head(self.fs.encode_url(self.path), headers=headers, **options)
 
-    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+    async def fetch(
+        self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
+    ) -> Fetched:
         """Fetch ranges side by side, each in a request of its own, as fsspec does."""
         with reaching():
             session = await self.fs.set_session()
@@ -83,7 +94,13 @@ class HttpOrigin(FileSystemOrigin):
                     raise OriginChangedError(REPLACED)
                 info = known
             if info is not None and took_long(good):
-                await self._ask_again(session, info.version)
+                done_s = max(answer.done_s for answer in good)
+                if arrived is not None:
+                    arrived()
+                    for _ in range(TURNS):
+                        await asyncio.sleep(0)
+                if not await self._is_proved_by_others(info.version, done_s):
+                    await self._ask_again(session, info.version)
         return Fetched(
             [answer.body if isinstance(answer, _Answer) else answer for answer in answers],
             info,
@@ -103,12 +120,24 @@ class HttpOrigin(FileSystemOrigin):
 
         return await asyncio.gather(*map(one, ranges))
 
+    async def _is_proved_by_others(self, version: Version, done_s: float) -> bool:
+        """Whether the answer to a request that was sent behind the bytes says that the file is still of a version."""
+        seen = await self._witnesses.version_behind(done_s)
+        if seen is not None and not agrees(version, seen):
+            raise OriginChangedError(REPLACED)
+        return seen is not None
+
     async def _ask_again(self, session: Any, version: Version) -> None:
         """Ask whether the file is still of a version; servers that do not answer such questions are not pressed."""
-        async with self._head(session) as response:
-            if response.status != OK or not response.headers.get("Content-Length", "").isdecimal():
-                return
-            now = self._version(response.headers, int(response.headers["Content-Length"]))
+        testimony = self._witnesses.ask()
+        try:
+            async with self._head(session) as response:
+                if response.status != OK or not response.headers.get("Content-Length", "").isdecimal():
+                    return
+                now = self._version(response.headers, int(response.headers["Content-Length"]))
+                testimony.tell(now if now.is_provable else None)
+        finally:
+            testimony.tell(None)
         if now.is_provable and not agrees(version, now):
             raise OriginChangedError(REPLACED)
 
@@ -137,9 +166,26 @@ class HttpOrigin(FileSystemOrigin):
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if known is not None and known.version.etag is not None:
             headers["If-Match"] = known.version.etag
-        asked_s = time.monotonic()
+        testimony = self._witnesses.ask()
+        try:
+            return await self._answer(session, part, known, headers=headers, options=options, testimony=testimony)
+        finally:
+            testimony.tell(None)
+
+    async def _answer(
+        self,
+        session: Any,
+        part: OriginRange,
+        known: Info | None,
+        *,
+        headers: Mapping[str, str],
+        options: Mapping[str, Any],
+        testimony: Testimony,
+    ) -> "_Answer":
+        start, stop = part
         async with session.get(self.fs.encode_url(self.path), headers=headers, **options) as response:
             told_s = time.monotonic()
+            testimony.tell(self._told(response))
             if response.status == PRECONDITION_FAILED and "If-Match" in headers:
                 raise OriginChangedError(REPLACED)
             if response.status == OUT_OF_RANGE:
@@ -158,8 +204,18 @@ class HttpOrigin(FileSystemOrigin):
             else:
                 body, size = await self._cut(response, start, stop)
             answer = _Answer(body, response.headers, self._info(response, size, known))
-            answer.asked_s, answer.told_s, answer.done_s = asked_s, told_s, time.monotonic()
+            answer.asked_s, answer.told_s, answer.done_s = testimony.asked_s, told_s, time.monotonic()
             return answer
+
+    def _told(self, response: Any) -> Version | None:
+        """Return the version that a response names before its body, if it is one that bytes can be held against."""
+        match = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if response.status != PARTIAL or match is None or match[3] == "*":
+            return None
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            return None
+        version = self._version(response.headers, int(match[3]))
+        return version if version.is_provable else None
 
     def _check_range(self, headers: Mapping[str, str], start: int, stop: int | None, length: int) -> int | None:
         """Check that a partial response holds the range asked for, whole; return the file's size if it is told."""

@@ -83,7 +83,9 @@ class FileSystemOrigin:
                 version = Version(version.size_bytes, mtime_ns=modified)
         return Info(version, details)
 
-    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+    async def fetch(
+        self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
+    ) -> Fetched:
         """Fetch ranges and prove their version by a stat on either side of them."""
         try:
             before = known or await self.stat()
@@ -93,6 +95,8 @@ class FileSystemOrigin:
         started_s = time.time()
         with reaching():
             data = await self._read(ranges)
+        if arrived is not None:
+            arrived()
         after = await self.stat()
         if not agrees(before.version, after.version):
             raise OriginChangedError(REPLACED)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import itemgetter, lt
@@ -67,16 +67,18 @@ class XRootDOrigin(FileSystemOrigin):
                 return self._as_info(version)
         return info
 
-    async def fetch(self, ranges: Sequence[OriginRange], *, known: Info | None) -> Fetched:
+    async def fetch(
+        self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
+    ) -> Fetched:
         """Fetch ranges in one vector read (several where the server's limits want it) and prove their version."""
         if getattr(self.fs, "_readonly_filehandle_cache", None) is None:
-            return await super().fetch(ranges, known=known)  # an fsspec-xrootd built otherwise
+            return await super().fetch(ranges, known=known, arrived=arrived)  # an fsspec-xrootd built otherwise
         with reaching():
             async with OpenFiles.of(self.fs).file(self.fs.unstrip_protocol(self.path)) as file:
                 before = known.version if known is not None else await self._state(file.handle, force=False)
                 started_s = time.time()
                 try:
-                    data, after = await self._read_open(file.handle, clamped(ranges, before.size_bytes))
+                    data, after = await self._read_open(file.handle, clamped(ranges, before.size_bytes), arrived)
                 except OSError:
                     # A file that was cut short in place cannot be read where it is known to have bytes.
                     self._check(file, known, before, await self._state(file.handle, force=True))
@@ -99,7 +101,9 @@ class XRootDOrigin(FileSystemOrigin):
         """Return the open file's version: as told when it was opened, or (force) as the server has it now."""
         return as_version(await checked(handle.stat, "stat", force=force, timeout=self.fs.timeout))
 
-    async def _read_open(self, handle: Any, ranges: Vector) -> tuple[list[bytes | Exception], Version]:
+    async def _read_open(
+        self, handle: Any, ranges: Vector, arrived: Callable[[], None] | None
+    ) -> tuple[list[bytes | Exception], Version]:
         """Return the ranges' bytes, and the version that the open file still had behind them."""
         wanted = ranges if all(map(lt, ranges.starts, ranges.stops)) else Vector.of(r for r in ranges if r[0] < r[1])
         max_chunks, max_chunk_bytes = await self.fs._get_max_chunk_info(handle)  # noqa: SLF001 - asked once per server
@@ -125,6 +129,8 @@ class XRootDOrigin(FileSystemOrigin):
             bodies = joined(buffers, counts)
         else:
             bodies = []
+        if arrived is not None:
+            arrived()
         after = await self._state(handle, force=True) if proof is None else as_version(await proof)
         if wanted is ranges and list(map(len, bodies)) == ranges.lengths():
             return bodies, after

@@ -19,7 +19,7 @@ from filesystems import AsyncSlowFileSystem, seen
 from fsspec.implementations.local import LocalFileSystem
 
 from jcache import session as sessions
-from jcache_plugins.files import LAST_WINDOW_BYTES, PIECES
+from jcache_plugins.ahead import LAST_WINDOW_BYTES, PIECES
 from jcache_plugins.filesystem import JCacheFileSystem
 
 if TYPE_CHECKING:

@@ -104,7 +104,8 @@ def raw_server():
 
 
 def test_ranges_and_the_version_that_the_answers_name(http_origin) -> None:
-    file = http_origin.put("f", OLD, etag='"1"', modified_s=LONG_AGO)
+    # A round trip that is longer than the body takes, however busy this machine is.
+    file = http_origin.put("f", OLD, etag='"1"', modified_s=LONG_AGO, delay_s=0.2)
     got = fetch(http_origin.url("f"), (0, 10), (4990, 6000), (100, None))
     assert got.data == [OLD[:10], OLD[4990:], OLD[100:]]
     assert got.info is not None
@@ -510,3 +511,114 @@ def test_a_file_system_that_tells_no_size_is_read_unproved() -> None:
     got = asyncio.run(origin.fetch([(0, 10), (20, None)], known=None))
     assert got.data == [OLD[:10], OLD[20:]]
     assert got.info is None
+
+
+# -- proof by what is asked behind the bytes -----------------------------------------------------------------------
+
+LARGE, OTHER = random.Random(5).randbytes(600_000), random.Random(6).randbytes(600_000)
+FIRST, SECOND = (0, 300_000), (300_000, 300_010)
+
+
+def fetch_then(url: str, behind) -> tuple[Fetched | BaseException, Fetched | BaseException | None]:
+    """Fetch more than a server reads at once; call `behind` when the bytes have come, and start what it returns."""
+
+    async def run():
+        async with origin_of(url) as origin:
+            started = []
+
+            def arrived() -> None:
+                coroutine = behind(origin)
+                if coroutine is not None:
+                    started.append(asyncio.ensure_future(coroutine))
+
+            first = asyncio.ensure_future(origin.fetch([FIRST], known=info(size=len(LARGE)), arrived=arrived))
+            done = await asyncio.wait_for(asyncio.gather(first, return_exceptions=True), PATIENCE_S)
+            return done[0], (await asyncio.gather(*started, return_exceptions=True) or [None])[0]
+
+    return asyncio.run(run())
+
+
+def second_of(origin: HttpOrigin):
+    return origin.fetch([SECOND], known=info(size=len(LARGE)))
+
+
+def test_a_request_behind_the_bytes_proves_them_and_nothing_more_is_asked(http_origin) -> None:
+    resource = http_origin.put("large", LARGE)
+    resource.once[2] = {"delay_s": 0.2}  # a round trip that is longer than ten bytes take
+    first, second = fetch_then(http_origin.url("large"), second_of)
+    assert isinstance(first, Fetched)
+    assert isinstance(second, Fetched)
+    assert (first.data, second.data) == ([LARGE[:300_000]], [LARGE[300_000:300_010]])
+    assert (resource.gets, resource.heads) == (2, 0)
+
+
+def test_where_nothing_is_asked_behind_the_bytes_their_version_is(http_origin) -> None:
+    resource = http_origin.put("large", LARGE)
+    first, _ = fetch_then(http_origin.url("large"), lambda origin: None)
+    assert isinstance(first, Fetched)
+    assert (resource.gets, resource.heads) == (1, 1)
+
+
+@pytest.mark.parametrize("if_match", [True, False])
+def test_a_file_overwritten_while_it_was_sent_is_found_out_by_what_is_asked_behind(http_origin, if_match: bool) -> None:
+    resource = http_origin.put("large", LARGE, if_match=if_match)
+
+    def behind(origin: HttpOrigin):
+        resource.change(OTHER, etag='"2"')
+        return second_of(origin)
+
+    first, second = fetch_then(http_origin.url("large"), behind)
+    assert isinstance(first, OriginChangedError)
+    assert isinstance(second, OriginChangedError)
+    # An answer that names no version proves nothing: then it is asked for.
+    assert resource.heads == (1 if if_match else 0)
+
+
+def test_a_request_that_was_sent_before_the_bytes_had_come_proves_nothing(http_origin) -> None:
+    resource = http_origin.put("large", LARGE)
+    resource.once[1] = {"delay_s": 0.3}
+
+    async def run() -> None:
+        async with origin_of(http_origin.url("large")) as origin:
+            before = asyncio.ensure_future(second_of(origin))
+            while not resource.gets:
+                await asyncio.sleep(0.001)
+            await origin.fetch([FIRST], known=info(size=len(LARGE)), arrived=lambda: None)
+            assert resource.heads == 1
+            assert not before.done()
+            await before
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fields", [{"status": 503}, {"drop_after": 0, "etag": None}, {"ranges": False}])
+def test_an_answer_that_tells_of_no_version_proves_nothing(http_origin, fields) -> None:
+    resource = http_origin.put("large", LARGE)
+    resource.once[2] = fields
+    first, _ = fetch_then(http_origin.url("large"), second_of)
+    assert isinstance(first, Fetched)
+    assert resource.heads, "for the first, and maybe for the second"
+
+
+def test_a_request_behind_the_bytes_that_is_cancelled_proves_nothing(http_origin) -> None:
+    resource = http_origin.put("large", LARGE)
+    resource.once[2] = {"delay_s": 5.0}
+
+    async def run() -> None:
+        async with origin_of(http_origin.url("large")) as origin:
+            started: list[asyncio.Future] = []
+            first = asyncio.ensure_future(
+                origin.fetch(
+                    [FIRST],
+                    known=info(size=len(LARGE)),
+                    arrived=lambda: started.append(asyncio.ensure_future(second_of(origin))),
+                )
+            )
+            while resource.gets < 2:
+                await asyncio.sleep(0.001)
+            assert not first.done()
+            started[0].cancel()
+            assert (await asyncio.wait_for(first, PATIENCE_S)).data == [LARGE[:300_000]]
+            assert resource.heads == 1
+
+    asyncio.run(run())

@@ -239,15 +239,24 @@ class RemoteFile:
             return rows
         raise AssertionError
 
-    async def prefetch(self, origin: Origin, start: int, stop: int) -> None:
-        """Read [start, stop) ahead, up to the first byte that is there already; failures are left to the reader."""
+    async def prefetch(
+        self, origin: Origin, start: int, stop: int, *, arrived: Callable[[], None] | None = None
+    ) -> None:
+        """Read [start, stop) ahead, up to the first byte that is there already; failures are left to the reader.
+
+        Args:
+            origin: Where the bytes come from.
+            start: The first one.
+            stop: One past the last one.
+            arrived: Called once they are here, proved or not: the wire is free for what comes next.
+        """
         snapshot = self._validation.snapshot
         if snapshot is None or snapshot.info is None or self._host.offline:
             return
         flight = snapshot.claim_ahead(start, stop)
         if flight is not None:
             try:
-                await self._fly(snapshot, origin, flight)
+                await self._fly(snapshot, origin, flight, arrived=arrived)
             except Exception:  # noqa: BLE001 - nobody has asked for these bytes yet; who does will meet the error
                 return
 
@@ -402,7 +411,9 @@ class RemoteFile:
         room_s = max(ROOM_S, time.monotonic() - started_s)
         await self._store.record_in_time(snapshot, extents, room_s=room_s, lease=lease)
 
-    async def _fly(self, snapshot: Snapshot, origin: Origin, flight: Flight) -> Extents:
+    async def _fly(
+        self, snapshot: Snapshot, origin: Origin, flight: Flight, *, arrived: Callable[[], None] | None = None
+    ) -> Extents:
         """Carry out a flight; return the extents to record. On any failure it is aborted and nothing recorded."""
         counters = self._host.counters
         try:
@@ -413,7 +424,11 @@ class RemoteFile:
             started_s = time.monotonic()
             self._host.recorder.fetching(1)
             try:
-                fetched = await origin.fetch(to_origin(flight.ranges), known=as_origin_says(snapshot.info))
+                ranges, known = to_origin(flight.ranges), as_origin_says(snapshot.info)
+                if arrived is None:
+                    fetched = await origin.fetch(ranges, known=known)
+                else:
+                    fetched = await origin.fetch(ranges, known=known, arrived=arrived)
             except Exception:
                 counters.origin(requests=1, errors=1)
                 raise
