@@ -113,7 +113,8 @@ def test_no_report_is_explained(site: Site) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_the_command(site: Site, number: signal.Signals) -> None:
-    program = site.script(f"{READ}\nimport time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    # Not one long sleep: a signal between Python's look for one and the call that sleeps is seen when that is over.
+    program = site.script(f"{READ}\nimport time\nprint('up', flush=True)\nwhile True:\n    time.sleep(0.1)\n")
     process = site.start(*RUN, "--", sys.executable, program)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
