@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from faults import Crashed, FaultyStorage, error
@@ -13,6 +13,9 @@ from faults import Crashed, FaultyStorage, error
 from jcache.journal import Journal, JournalError, Version
 from jcache.journal.whole import WHOLE_BYTES, Whole, read_whole, write_whole
 from jcache.storage import Storage
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "url:https/example.org/a/f"
 DATA = random.Random(5).randbytes(300)

@@ -125,7 +125,7 @@ def test_what_waits_to_be_recorded_is_found_in_memory(active: Callable[..., Sess
     assert recorder._waiting_bytes == 0
     assert fs.cat_file(paths(folder)[7]) == body(7)
     assert not seen.calls
-    assert not list(current()._files.values())[0].validation.snapshot._held, "held by the journal only"
+    assert not next(iter(current()._files.values())).validation.snapshot._held, "held by the journal only"
 
 
 def test_what_was_replaced_is_read_new(active: Callable[..., Session], folder: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_cat_that_is_cancelled_leaves_nothing_behind(active: Callable[..., Ses
         AsyncSlowFileSystem.gate = threading.Event()
         reading = asyncio.ensure_future(fs._cat(paths(folder)))
         other = asyncio.ensure_future(fs._cat_file(paths(folder)[0]))
-        while seen.calls["cat_file"] < 50:  # noqa: ASYNC110 - another task counts
+        while seen.calls["cat_file"] < 50:
             await asyncio.sleep(0.001)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
