@@ -319,10 +319,10 @@ class Keeper:
                     finally:
                         self._end_cleaning()
             except OSError as error:
-                self._trouble(f"{self._root} cannot be cleaned: {error.strerror or error}")
+                self._trouble(f"{self._root} cannot be kept in order: {error.strerror or error}")
                 self._closing.wait(_WAIT_S)
             except Exception as error:  # noqa: BLE001 - a thread of ours ends no job, and leaves no traceback in it
-                self._trouble(f"{self._root} cannot be cleaned: {error!r}")
+                self._trouble(f"{self._root} cannot be kept in order: {error!r}")
                 return
 
     def _flush(self, *, everything: bool) -> None:
