@@ -37,7 +37,8 @@ USAGE = """%jcache on [DIR] [NAME=VALUE ...]   cache what this notebook reads, i
 %%jcache                            run a cell and show what it read"""
 
 COUNTING = (
-    "read", "readv", "file_opened", "file_size", "file_bytes", "origin", "recorded", "damaged", "failure", "bypassed",
+    "read", "readv", "file_opened", "file_read", "file_size", "file_bytes", "origin", "recorded", "damaged", "failure",
+    "bypassed",
 )  # fmt: skip
 """The methods of `Counters` that count."""
 
