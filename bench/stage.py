@@ -248,6 +248,8 @@ class Stage:
 def environment(jcache: Path | None) -> dict[str, str]:
     """The environment of a measured process: a user's, with or without JCache."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
+    # An installed package has its bytecode; a developer's setting must not have all of it compiled at each start.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     if jcache is not None:
         variables["JCACHE_DIR"] = os.fspath(jcache)
     return variables
