@@ -53,6 +53,25 @@ class Access:
         finally:
             session.release(remote)
 
+    def read_here(self, spans: Sequence[Span], *, vector: bool) -> list[bytes] | None:
+        """Read as `try_read` does, having found out the version if that must come first.
+
+        The first read of a file in a process then crosses to the event loop for that alone, and not from there to a
+        worker thread for bytes that this thread can read.
+        """
+        rows = self.try_read(spans, vector=vector)
+        if rows is not None:
+            return rows
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            if remote.is_ready:
+                return None
+            run(self.origin.fs, remote.make_ready(self.origin))
+            return remote.try_read(spans, vector=vector)
+        finally:
+            session.release(remote)
+
     async def read(
         self, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0, version: Version | None = None
     ) -> list[bytes | Exception]:

@@ -242,7 +242,7 @@ def sync_cat_ranges(original: Method) -> Method:
         if found and None not in found.values() and not on_loop_of(self):
             only = found[paths[0]] if len(found) == 1 else None
             if only is not None:
-                rows = only.try_read(Vector(spread(starts, paths), spread(ends, paths)), vector=True)
+                rows = only.read_here(Vector(spread(starts, paths), spread(ends, paths)), vector=True)
                 if rows is not None:
                     return rows
             if not self.async_impl:

@@ -32,11 +32,12 @@ def read_bytes(run: Ended) -> list[int]:
         ("sys.exit(3)", 3),
         ("raise ValueError('x')", 1),
         ("raise KeyboardInterrupt", -signal.SIGINT),
-        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", -signal.SIGINT),
+        # Not one long sleep: a signal between Python's look for one and the call that sleeps is seen when that is over.
+        ("os.kill(os.getpid(), signal.SIGINT)\nwhile True: time.sleep(0.1)", -signal.SIGINT),
         ("os._exit(4)", 4),
         ("os._exit(status=6)", 6),
         ("threading.Thread(target=os._exit, args=(5,)).start(); time.sleep(60)", 5),
-        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM),
+        ("os.kill(os.getpid(), signal.SIGTERM)\nwhile True: time.sleep(0.1)", -signal.SIGTERM),
         # The main thread sleeps on, since the signal is another thread's, as the kernel's choice may be for any signal.
         (
             "threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), 15)).start(); time.sleep(300)",

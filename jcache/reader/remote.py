@@ -1,6 +1,7 @@
 """One remote file, shared by all that read it in this process: hits from the journal, gaps from the origin."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -478,6 +479,16 @@ class RemoteFile:
     async def stored(self, origin: Origin) -> Info | None:
         """Return the version and info where they may be had without asking the origin; see `Validation.stored`."""
         return await self._validation.stored(origin)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its version is known, as well as the settings want it; else the next read finds out."""
+        return self._validation.fresh() is not None
+
+    async def make_ready(self, origin: Origin) -> None:
+        """Attach the journal and validate the version; whatever fails is left to the next read to meet."""
+        with contextlib.suppress(Exception):
+            await self._validation.ready(origin)
 
     async def is_known(self) -> bool:
         """Whether anything of the file is recorded, or was validated in this process."""
