@@ -6,7 +6,10 @@ import contextlib
 import os
 import re
 from fnmatch import translate
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from jcache.cache.books import USAGE_NAME
 from jcache.cache.catalogue import Entry, entry_of
@@ -19,16 +22,24 @@ from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from jcache.storage import Storage
 
 __all__ = [
-    "cache_config", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache", "must_hold_something",
-    "prepared", "readable_cache", "root_of",
+    "cache_config", "directory_option", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache",
+    "must_hold_something", "prepared", "readable_cache", "root_of",
 ]  # fmt: skip
 
 _NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The cache directory, instead of JCACHE_DIR.",
+)
+"""The option of the commands that have another argument than the directory."""
 
 
 def cache_config(given: Path | str | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR") -> tuple[str, Config]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jcache.cache.booking import booked
 from jcache.cache.meter import MeteredStorage
-from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
+from jcache.cli.catalogue import directory_option, existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal, JournalError
 from jcache.report.units import human, number_of, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from jcache.cache.catalogue import Entry
 
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("url", required=False, metavar="[URL]")
 @click.option("--all", "everything", is_flag=True, help="Every journal that has more than one segment.")
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The cache directory, instead of JCACHE_DIR.",
-)
+@directory_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def compact(ctx: click.Context, url: str | None, directory: Path | None, *, everything: bool, as_json: bool) -> None:

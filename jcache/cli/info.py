@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,7 @@ from jcache.cache import usage
 from jcache.cache.books import writer_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.tree import State, look_into
-from jcache.cli.catalogue import find_journal, readable_cache
+from jcache.cli.catalogue import directory_option, find_journal, readable_cache
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal
 from jcache.journal.format import parse_segment_name
@@ -25,6 +24,7 @@ from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from jcache.cache.catalogue import Entry
 
@@ -35,13 +35,7 @@ _PLAIN = " ....oooo#"
 
 @click.command()
 @click.argument("url")
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The cache directory, instead of JCACHE_DIR.",
-)
+@directory_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(url: str, directory: Path | None, *, as_json: bool) -> None:
     """Tell what the cache holds of one remote file: its states, how much of each, where in the file, who uses it.

@@ -7,17 +7,17 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cli.catalogue import journals, matcher, readable_cache
+from jcache.cli.catalogue import directory_option, journals, matcher, readable_cache
 from jcache.report.units import human, number_of, percent, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from jcache.cache.catalogue import Entry
 
@@ -32,13 +32,7 @@ _KEYS = {
 @click.argument("pattern", required=False, metavar="[GLOB]")
 @click.option("-l", "--long", is_flag=True, help="Also space on disk, segments, hits, and when it was last used.")
 @click.option("--sort", type=click.Choice(list(_KEYS)), help="Largest, last used, or most hit first, not by name.")
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The cache directory, instead of JCACHE_DIR.",
-)
+@directory_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: bool, as_json: bool) -> None:
     """List the remote files that the cache holds bytes of: bytes cached, share of the file, address.

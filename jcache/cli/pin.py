@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jcache.cache.identity import Unidentifiable, identify
 from jcache.cache.pins import Pins, add_pin, read_pins, remove_pin
-from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
+from jcache.cli.catalogue import directory_option, existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.report.units import human, number_of, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcache.config import Config
 
 _NEITHER = "neither a URL, such as root://host//store/f.root, nor a pattern, such as '*/nano/*'"
@@ -27,13 +28,7 @@ _CREDENTIALS = re.compile(r"://[^/@]*@")
 @click.argument("patterns", nargs=-1, metavar="[URL|GLOB]...")
 @click.option("--remove", is_flag=True, help="Take pins back.")
 @click.option("--list", "show", is_flag=True, help="List what is pinned.")
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The cache directory, instead of JCACHE_DIR.",
-)
+@directory_option
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def pin(
