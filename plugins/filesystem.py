@@ -11,13 +11,13 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.chained import ChainedFileSystem
 
 from jcache.activate import ensure
-from jcache_plugins.access import Access, access, run
-from jcache_plugins.downloads import download
-from jcache_plugins.facts import stored_info
-from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
-from jcache_plugins.origins import UnsizedError, in_thread, reaching
-from jcache_plugins.reads import OPEN_OPTIONS, UNSET, cat_many, spread
-from jcache_plugins.writes import invalidate, opened_for_writing, prepared
+from jcache_plugins.fsspec.access import Access, access, run, unwrapped
+from jcache_plugins.fsspec.downloads import download
+from jcache_plugins.fsspec.files import OPEN_OPTIONS, AsyncCachedFile, CachedFile
+from jcache_plugins.fsspec.metadata import stored_info
+from jcache_plugins.fsspec.reads import UNSET, cat_many, spread
+from jcache_plugins.fsspec.writes import invalidate, opened_for_writing, prepared
+from jcache_plugins.origins.base import UnsizedError, in_thread, reaching
 
 __all__ = ["JCacheFileSystem"]
 

@@ -1,6 +1,6 @@
 """How far a file object reads ahead."""
 
-from jcache_plugins.ahead import FIRST_WINDOW_BYTES, GROWTH, LAST_WINDOW_BYTES, STREAK, Window
+from jcache_plugins.fsspec.ahead import FIRST_WINDOW_BYTES, GROWTH, LAST_WINDOW_BYTES, STREAK, Window
 
 SIZE = 1 << 30
 

@@ -19,8 +19,8 @@ from filesystems import AsyncSlowFileSystem, seen
 from fsspec.implementations.local import LocalFileSystem
 
 from jcache import session as sessions
-from jcache_plugins.ahead import LAST_WINDOW_BYTES, PIECES
 from jcache_plugins.filesystem import JCacheFileSystem
+from jcache_plugins.fsspec.ahead import LAST_WINDOW_BYTES, PIECES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

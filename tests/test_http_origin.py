@@ -21,8 +21,8 @@ from jcache.journal import Journal, Version
 from jcache.origin import Fetched, Info
 from jcache.reader.remote import RemoteFile
 from jcache.storage import Storage
-from jcache_plugins.http import HttpOrigin
-from jcache_plugins.origins import FileSystemOrigin
+from jcache_plugins.origins.base import FileSystemOrigin
+from jcache_plugins.origins.http import HttpOrigin
 
 OLD, NEW = random.Random(1).randbytes(5000), random.Random(2).randbytes(5000)
 LONG_AGO = 1_600_000_000.0

@@ -29,7 +29,7 @@ pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
 
 from fsspec_xrootd import XRootDFileSystem
 
-from jcache_plugins.xrootd import OpenFiles, Server, XRootDOrigin, requests_of, vector_read
+from jcache_plugins.origins.xrootd import OpenFiles, Server, XRootDOrigin, requests_of, vector_read
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
 LONG_AGO = 1_600_000_000

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from jcache_plugins.access import Access
+from jcache_plugins.fsspec.access import Access
 
 __all__ = ["ReadAhead", "Window"]
 

@@ -12,8 +12,8 @@ from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
-from jcache_plugins.origins import FileSystemOrigin, is_past, nanoseconds, reaching, strong
-from jcache_plugins.witness import Testimony, Witnesses
+from jcache_plugins.origins.base import FileSystemOrigin, is_past, nanoseconds, reaching, strong
+from jcache_plugins.origins.witness import Testimony, Witnesses
 
 __all__ = ["HttpOrigin"]
 

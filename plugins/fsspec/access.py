@@ -15,7 +15,7 @@ from jcache.origin import Info
 from jcache.reader.lent import Lent
 from jcache.reader.remote import Span
 from jcache.session import Session, current
-from jcache_plugins.origins import FileSystemOrigin
+from jcache_plugins.origins.base import FileSystemOrigin
 
 __all__ = ["Access", "access", "identities", "on_loop_of", "origin_of", "run"]
 
@@ -24,8 +24,8 @@ T = TypeVar("T")
 # How many paths of one file system instance keep what was worked out for them.
 PATHS = 8192
 _ORIGINS = {
-    "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.http", "HttpOrigin"),
-    "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.xrootd", "XRootDOrigin"),
+    "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.origins.http", "HttpOrigin"),
+    "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.origins.xrootd", "XRootDOrigin"),
 }
 
 
@@ -327,4 +327,11 @@ def run(fs: Any, coroutine: Coroutine[Any, Any, T]) -> T:
         # One that has begun belongs to the loop, also where the caller was interrupted while it waited.
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
             coroutine.close()
+    return result
+
+
+def unwrapped(result: bytes | Exception) -> bytes:
+    """Return bytes; raise an exception."""
+    if isinstance(result, Exception):
+        raise result
     return result

@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem, _Cached
 
 from jcache.session import current
-from jcache_plugins import batches, downloads, facts, reads, writes
+from jcache_plugins.fsspec import downloads, files, metadata, reads, writes
 
 __all__ = ["install", "is_remote", "uninstall"]
 
@@ -109,7 +109,7 @@ def hook(cls: Any) -> None:
 
 
 def _hook_methods(cls: Any) -> None:
-    groups = (reads, batches, downloads, facts, writes)
+    groups = (reads, files, downloads, metadata, writes)
     makers = {name: make for group in groups for name, make in (group.ASYNC if cls.async_impl else group.SYNC).items()}
     for name, make in makers.items():
         owner = next((base for base in cls.__mro__ if name in vars(base)), None)

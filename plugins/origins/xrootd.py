@@ -19,7 +19,7 @@ from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
 from jcache.vectors import Vector
-from jcache_plugins.origins import FileSystemOrigin, is_settled, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, is_settled, reaching
 
 __all__ = ["XRootDOrigin"]
 

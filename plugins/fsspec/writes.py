@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jcache.session import current
-from jcache_plugins.access import access
-from jcache_plugins.origins import within_origin
+from jcache_plugins.fsspec.access import access
+from jcache_plugins.origins.base import within_origin
 
 __all__ = ["ASYNC", "SYNC", "invalidate", "opened_for_writing"]
 

@@ -1,4 +1,4 @@
-"""What a hooked file system does instead of `cat_file`, `cat_ranges` and `open`: `maker(original) -> replacement`."""
+"""What a hooked file system does instead of `cat_file`, `cat_ranges` and `cat`: `maker(original) -> replacement`."""
 
 import asyncio
 import functools
@@ -6,21 +6,20 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fsspec.asyn import sync
+from fsspec.asyn import _get_batch_size, sync
 
+from jcache.origin import Origin
+from jcache.reader.many import read_many
 from jcache.session import current
 from jcache.vectors import Vector
-from jcache_plugins.access import Access, access, on_loop_of, run
-from jcache_plugins.files import AsyncCachedFile, CachedFile, unwrapped
-from jcache_plugins.origins import UnsizedError, reaching, within_origin
-from jcache_plugins.writes import opened_for_writing, prepared
+from jcache_plugins.fsspec.access import Access, access, identities, on_loop_of, origin_of, run, unwrapped
+from jcache_plugins.fsspec.writes import prepared
+from jcache_plugins.origins.base import reaching, within_origin
 
 __all__ = ["ASYNC", "SYNC", "cat_many", "find", "find_soon", "measured"]
 
 Method = Callable[..., Any]
 
-# Options of `open` that say how to read, not what.
-OPEN_OPTIONS = frozenset({"autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs"})
 UNSET: Any = object()
 
 
@@ -262,64 +261,49 @@ def sync_cat_ranges(original: Method) -> Method:
     return cat_ranges
 
 
-# -- open -------------------------------------------------------------------------------------------------------
+# -- cat of many files ----------------------------------------------------------------------------------------
 
 
-def open_file(original: Method) -> Method:
-    """Make `_open`."""
+def async_cat(original: Method) -> Method:
+    """Make `_cat`, where it is fsspec's own; another one goes through `_cat_file`, which is hooked."""
+    if original.__module__ != "fsspec.asyn":
+        return original
 
-    def _open(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
-        if mode != "rb":
-            return opened_for_writing(self, path, original(self, path, mode, *args, **kwargs))
-        found = None if on_loop_of(self) else find(self, path, kwargs.keys() - OPEN_OPTIONS)
-        if found is not None:
-            try:
-                info = run(self, found.open())
-            except UnsizedError:
-                found = None  # read as a stream, as the file system does it
-        if found is None:
-            return watched(self, path, original(self, path, mode, *args, **kwargs))
-        block_size = args[0] if args else kwargs.get("block_size")
-        return CachedFile(self, path, found, info, block_size=block_size)
+    async def _cat(
+        self: Any, path: Any, recursive: Any = False, on_error: Any = "raise", batch_size: Any = None, **kwargs: Any
+    ) -> Any:
+        await prepared()
+        session = current()
+        shelf = None
+        if not (kwargs or isinstance(path, str) or within_origin() or session is None or session.bypassed is not None):
+            shelf = session.shelf()
+        width = batch_size or self.batch_size or _get_batch_size(nofiles=True)
+        if session is None or shelf is None or width < -1 or len(path) < 2:
+            return await original(self, path, recursive=recursive, on_error=on_error, batch_size=batch_size, **kwargs)
+        paths: list[Any] = await self._expand_path(path, recursive=recursive)
+        known = identities(self, paths)
 
-    return _open
+        def origin(i: int) -> Origin:
+            identity = known[i]
+            assert identity is not None  # or it would be read otherwise
+            return origin_of(self, paths[i], identity)
 
+        async def otherwise(i: int) -> bytes:
+            data: bytes = await self._cat_file(paths[i])
+            return data
 
-def watched(fs: Any, path: Any, file: Any) -> Any:
-    """Count what is read from a file object that goes past the cache."""
-    session = current()
-    if session is None or within_origin() or not hasattr(file, "__dict__"):
-        return file
-    named = access(fs, path)
-    if named is not None and named.excluded:
-        return file
-    if named is not None:
-        session.counters.file_opened(named.identity.url, getattr(file, "size", None), 0.0)
-    read = file.read
+        out = await read_many(session, shelf, known, origin, otherwise, width=len(paths) if width == -1 else width)
+        if on_error == "raise":
+            for result in out:
+                if isinstance(result, Exception):
+                    raise result
+        return {
+            one: result
+            for one, result in zip(paths, out, strict=True)
+            if on_error != "omit" or not isinstance(result, Exception)
+        }
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        with reaching():
-            data = read(*args, **kwargs)
-        return measured(fs, path, data) if isinstance(data, bytes) else data
-
-    file.read = counted
-    return file
-
-
-def open_async(original: Method) -> Method:
-    """Make `open_async`."""
-
-    async def open_async(self: Any, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
-        found = await find_soon(self, path, kwargs.keys() - OPEN_OPTIONS) if mode == "rb" else None
-        if found is not None:
-            try:
-                return AsyncCachedFile(self, path, found, await found.open())
-            except UnsizedError:
-                found = None
-        file = await original(self, path, mode, **kwargs)
-        return file if mode == "rb" else opened_for_writing(self, path, file)
-
-    return open_async
+    return _cat
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {
@@ -327,11 +311,10 @@ ASYNC: dict[str, Callable[[Method], Method]] = {
     "cat_file": mirrored_cat_file,
     "_cat_ranges": async_cat_ranges,
     "cat_ranges": sync_cat_ranges,
-    "_open": open_file,
-    "open_async": open_async,
+    "_cat": async_cat,
 }
+# Of many files, synchronous file systems read one after the other in any case, each by a method that is hooked.
 SYNC: dict[str, Callable[[Method], Method]] = {
     "cat_file": sync_cat_file,
     "cat_ranges": sync_cat_ranges,
-    "_open": open_file,
 }

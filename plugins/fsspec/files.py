@@ -12,19 +12,26 @@ from fsspec.spec import AbstractBufferedFile
 
 from jcache.origin import Info
 from jcache.session import current
-from jcache_plugins.access import Access, loop_of, run
-from jcache_plugins.ahead import ReadAhead, Window
+from jcache_plugins.fsspec.access import Access, access, loop_of, on_loop_of, run, unwrapped
+from jcache_plugins.fsspec.ahead import ReadAhead, Window
+from jcache_plugins.fsspec.reads import find, find_soon, measured
+from jcache_plugins.fsspec.writes import opened_for_writing
+from jcache_plugins.origins.base import UnsizedError, reaching, within_origin
 
 if TYPE_CHECKING:
     from jcache.reader.lent import Lent
 
-__all__ = ["AsyncCachedFile", "CachedFile"]
+__all__ = ["ASYNC", "SYNC", "AsyncCachedFile", "CachedFile"]
+
+Method = Callable[..., Any]
 
 # Reads smaller than this are served in steps out of a piece of the journal that was verified once.
 SMALL_BYTES = 64 << 10
 PIECE_BYTES = 256 << 10
 # What is read at a time to find the end of a line.
 LINES_BYTES = 64 << 10
+# Options of `open` that say how to read, not what.
+OPEN_OPTIONS = frozenset({"autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs"})
 
 
 class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyped
@@ -237,8 +244,65 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
             leave_soon(self._loop, functools.partial(self._access.drop_ahead, window.next, window.ahead_until))
 
 
-def unwrapped(result: bytes | Exception) -> bytes:
-    """Return bytes; raise an exception."""
-    if isinstance(result, Exception):
-        raise result
-    return result
+# -- open -------------------------------------------------------------------------------------------------------
+
+
+def open_file(original: Method) -> Method:
+    """Make `_open`."""
+
+    def _open(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if mode != "rb":
+            return opened_for_writing(self, path, original(self, path, mode, *args, **kwargs))
+        found = None if on_loop_of(self) else find(self, path, kwargs.keys() - OPEN_OPTIONS)
+        if found is not None:
+            try:
+                info = run(self, found.open())
+            except UnsizedError:
+                found = None  # read as a stream, as the file system does it
+        if found is None:
+            return watched(self, path, original(self, path, mode, *args, **kwargs))
+        block_size = args[0] if args else kwargs.get("block_size")
+        return CachedFile(self, path, found, info, block_size=block_size)
+
+    return _open
+
+
+def watched(fs: Any, path: Any, file: Any) -> Any:
+    """Count what is read from a file object that goes past the cache."""
+    session = current()
+    if session is None or within_origin() or not hasattr(file, "__dict__"):
+        return file
+    named = access(fs, path)
+    if named is not None and named.excluded:
+        return file
+    if named is not None:
+        session.counters.file_opened(named.identity.url, getattr(file, "size", None), 0.0)
+    read = file.read
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with reaching():
+            data = read(*args, **kwargs)
+        return measured(fs, path, data) if isinstance(data, bytes) else data
+
+    file.read = counted
+    return file
+
+
+def open_async(original: Method) -> Method:
+    """Make `open_async`."""
+
+    async def open_async(self: Any, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
+        found = await find_soon(self, path, kwargs.keys() - OPEN_OPTIONS) if mode == "rb" else None
+        if found is not None:
+            try:
+                return AsyncCachedFile(self, path, found, await found.open())
+            except UnsizedError:
+                found = None
+        file = await original(self, path, mode, **kwargs)
+        return file if mode == "rb" else opened_for_writing(self, path, file)
+
+    return open_async
+
+
+ASYNC: dict[str, Callable[[Method], Method]] = {"_open": open_file, "open_async": open_async}
+SYNC: dict[str, Callable[[Method], Method]] = {"_open": open_file}

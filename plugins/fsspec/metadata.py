@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jcache_plugins.access import Access, on_loop_of, run
-from jcache_plugins.reads import find, find_soon
+from jcache_plugins.fsspec.access import Access, on_loop_of, run
+from jcache_plugins.fsspec.reads import find, find_soon
 
 __all__ = ["ASYNC", "SYNC", "stored_info"]
 

@@ -9,10 +9,9 @@ import aiofiles
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike
 
-from jcache_plugins.access import Access, on_loop_of, run
-from jcache_plugins.files import unwrapped
-from jcache_plugins.origins import UnsizedError, in_thread
-from jcache_plugins.reads import find, find_soon
+from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
+from jcache_plugins.fsspec.reads import find, find_soon
+from jcache_plugins.origins.base import UnsizedError, in_thread
 
 __all__ = ["ASYNC", "SYNC", "download"]
 
