@@ -48,8 +48,8 @@ class Config:
     bypass: bool = False
     summary: bool = True
     json: str | None = None
-    stats: float = 0.0
-    """Seconds; 0 for no interim reports."""
+    stats: float | None = None
+    """Seconds; 0 for no interim reports, None for some at growing intervals."""
     appname: str | None = None
     noapp: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
@@ -260,8 +260,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_BYPASS", _ON, "0", "Only measure: write nothing to the cache and serve nothing from it.", _boolean),
     Setting("JCACHE_SUMMARY", _ON, "1", "Print the report at the end of the job.", _boolean),
     Setting("JCACHE_JSON", "a directory", "$JCACHE_DIR/.reports", "Where the JSON reports go.", _text, is_path=True),
-    Setting("JCACHE_STATS", "a number of seconds, 0 for never", "0",
-            "Write an interim report this often, for `jcache top`, and for what is left of a job that is killed.",
+    Setting("JCACHE_STATS", "a number of seconds, 0 for never", "1, 2, 4, ... 30",
+            "Write an interim report this often, for `jcache top`, and for what is left of a process that is killed.",
             _seconds),
     Setting("JCACHE_APPNAME", "a name without slashes", "the program's", "What the reports call the job.", _name),
     Setting("JCACHE_NOAPP", "program names, separated by commas", "-", "Programs that are to run uncached.", _names),

@@ -359,7 +359,7 @@ class Counters:
             return bool(self._read_ops or self._readv_ops or self._files or self._origin_requests)
 
     def snapshot(self) -> Snapshot:
-        """Return all counts of one moment."""
+        """Return all counts of one moment, as Python's integers even if they were counted as numpy's."""
         now = self._clock()
         with self._lock:
             bins = self._last_bin + 1
@@ -367,35 +367,35 @@ class Counters:
                 start_time=self._start_time,
                 elapsed_s=max(0.0, now - self._start),
                 read_ops=self._read_ops,
-                read_hit=self._read_hit,
-                read_miss=self._read_miss,
-                read_bypass=self._read_bypass,
+                read_hit=int(self._read_hit),
+                read_miss=int(self._read_miss),
+                read_bypass=int(self._read_bypass),
                 readv_ops=self._readv_ops,
                 readv_ranges=self._readv_ranges,
-                readv_hit=self._readv_hit,
-                readv_miss=self._readv_miss,
-                readv_bypass=self._readv_bypass,
+                readv_hit=int(self._readv_hit),
+                readv_miss=int(self._readv_miss),
+                readv_bypass=int(self._readv_bypass),
                 full_hits=self._full_hits,
                 partial_hits=self._partial_hits,
                 misses=self._misses,
                 opened=self._opened,
                 open_s=self._open_s,
                 origin_requests=self._origin_requests,
-                origin_bytes=self._origin_bytes,
+                origin_bytes=int(self._origin_bytes),
                 origin_errors=self._origin_errors,
                 origin_retries=self._origin_retries,
-                prefetch_bytes=self._prefetch,
-                prefetch_unused_bytes=self._prefetch_unused,
+                prefetch_bytes=int(self._prefetch),
+                prefetch_unused_bytes=int(self._prefetch_unused),
                 origin_busy_s=max(0.0, self._origin_busy.seconds),
-                recorded_bytes=self._recorded,
+                recorded_bytes=int(self._recorded),
                 damaged_extents=self._damaged,
                 failures=self._failures,
                 bypassed=self._bypassed,
                 bin_s=self._bin_s,
-                profile_hit=tuple(self._profile_hit[:bins]),
-                profile_miss=tuple(self._profile_miss[:bins]),
+                profile_hit=tuple(map(int, self._profile_hit[:bins])),
+                profile_miss=tuple(map(int, self._profile_miss[:bins])),
                 files=tuple(
-                    FileCount(url, f.size, f.requested, f.hit, f.opens, f.open_s, f.read_s)
+                    FileCount(url, f.size, int(f.requested), int(f.hit), f.opens, f.open_s, f.read_s)
                     for url, f in self._files.items()
                 ),
             )

@@ -274,7 +274,8 @@ def _others(running: Session, own: Report) -> list[Report]:
         return []  # as when nobody had written any
     found = []
     for path in paths:
-        if os.path.basename(path) != own.filename:
-            with contextlib.suppress(ReportError):
-                found.append(Report.load(path))
+        with contextlib.suppress(ReportError):
+            report = Report.load(path)
+            if (report.host, report.pid) != (own.host, own.pid):  # what it had in the meantime
+                found.append(report)
     return found

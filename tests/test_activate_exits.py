@@ -321,6 +321,25 @@ time.sleep(300)
     assert run.panels == 0
 
 
+@pytest.mark.parametrize("broken", ["save_own", "keep_title", "tidy_reports"])
+def test_what_fails_on_the_way_out_is_one_line(site: Site, broken: str) -> None:
+    program = site.script(f"""
+import os, faraway
+import jcache.activate.reports as reports
+def fails(*args, **names):
+    raise TypeError("not what it should be")
+if os.fork() == 0:
+    faraway.read(1)
+    os._exit(0)
+os.wait()
+reports.{broken} = fails
+faraway.read(10)
+""")
+    run = site.run(program)
+    assert run.code == 0
+    assert run.err.count("jcache: ") == run.err.count(": TypeError: not what it should be\n") == 1, run.err
+
+
 def test_the_applications_own_handlers_stay(site: Site) -> None:
     program = site.script("""
 import os, signal, sys

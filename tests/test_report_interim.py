@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from activation import LIMIT_S, Site
 
+from jcache.activate import interim
+from jcache.activate.job import Job
+from jcache.config import Config
+from jcache.counters import Counters
 from jcache.report.model import Report
 
 if TYPE_CHECKING:
@@ -67,6 +72,57 @@ def test_a_killed_process_has_its_report_up_to_then(site: Site) -> None:
     shown = site.run(*LAST, JCACHE_STATS=None)
     assert "interim report" in shown.out
     assert shown.out.count("cache combined hit rate") == 1
+
+
+def test_whoever_is_killed_by_its_parent_counts_without_any_setting(site: Site) -> None:
+    """As Ray ends its workers: by SIGKILL from another program, in sessions of their own, when the job is over."""
+    worker = site.script("import faraway, time\nfaraway.read(100)\ntime.sleep(60)\n", "worker.py")
+    program = site.script(
+        "import glob, os, signal, subprocess, sys, time\n"
+        f"workers = [subprocess.Popen([sys.executable, {worker!r}], start_new_session=True) for _ in range(2)]\n"
+        "reports = os.environ['JCACHE_DIR'] + '/.reports/jcache.*.json'\n"
+        "while len(glob.glob(reports)) < 2: time.sleep(0.05)\n"
+        "for worker in workers: worker.kill(); worker.wait()\n"
+    )
+    ended = site.run(*RUN, "--", sys.executable, program)
+    assert ended.code == 0, ended.err
+    assert [(report["read"]["bytes"], report["complete"]) for report in ended.reports] == [(100, False)] * 2
+    assert "sum of 2 processes, 2 of them incomplete" in ended.err
+    assert site.run(*LAST).out == ended.err
+
+
+def test_intervals_grow_and_nothing_is_written_where_nothing_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, saved = [], []
+    counters = Counters()
+
+    class Ends:
+        def acquire(self, *, timeout: float) -> bool:
+            waits.append(timeout)
+            if len(waits) in (1, 3, 4):
+                counters.read(10, 10, 0, 0)
+            return len(waits) == 9
+
+    def save(report: Report, _config: object, _job: object, *, mark: bool) -> None:
+        saved.append((report.read.bytes, report.interval_s, mark))
+
+    monkeypatch.setattr(interim, "save_own", save)
+    session = SimpleNamespace(config=Config(), counters=counters)
+    writer = interim.Interim(session, Job("r", root_pid=0, program="p"), times_before=(0.0, 0.0))
+    monkeypatch.setattr(writer, "_ended", Ends())
+    writer._run()
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert saved == [(10, 2, True), (20, 8, False), (30, 16, False)]
+
+
+def test_an_interim_report_that_cannot_be_made_is_one_line(site: Site) -> None:
+    program = site.script(
+        "import faraway, time\nimport jcache.activate.interim as interim\n"
+        "def fails(*args, **names): raise ValueError('odd number')\ninterim.make_own = fails\n"
+        "faraway.read(10)\ntime.sleep(0.5)\n"
+    )
+    ended = site.run(program, JCACHE_STATS=OFTEN)
+    assert ended.err.count("jcache: no interim reports: ValueError: odd number\n") == 1
+    assert [report["complete"] for report in ended.reports] == [True]
 
 
 def test_the_final_report_replaces_the_interim_ones(site: Site) -> None:
@@ -125,8 +181,8 @@ def test_what_jcache_run_printed_is_printed_again(site: Site) -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
-@pytest.mark.parametrize(("stats", "threads"), [("1000", 1), (None, 0)])
-def test_one_thread_starts_with_the_first_read_where_it_was_asked_for(site: Site, stats: str, threads: int) -> None:
+@pytest.mark.parametrize(("stats", "threads"), [("1000", 1), (None, 1), ("0", 0)])
+def test_one_thread_starts_with_the_first_read_unless_it_was_asked_not_to(site: Site, stats: str, threads: int) -> None:
     program = site.script(
         "import faraway, os\ncount = lambda: len(os.listdir('/proc/self/task'))\nbefore = count()\n"
         "faraway.read(1)\nfaraway.read(1)\nprint(count() - before)\n"

@@ -30,6 +30,17 @@ SCHEMA_1 = {
 }
 
 
+def test_numbers_of_other_libraries_do_not_lose_the_report():
+    numpy = pytest.importorskip("numpy")
+    counters = Counters()
+    counters.file_opened("http://h/f", numpy.int32(1000), 0.1)
+    counters.readv(2, numpy.int64(10), numpy.int16(6), numpy.uint64(4), 0, url="http://h/f", seconds=numpy.float32(0.5))
+    report = from_counters(counters, appname="a", host="h", pid=1, command="c", user_s=numpy.float64(1), sys_s=0.0)
+    again = Report.loads(report.dumps())
+    assert again == report
+    assert (again.readv.bytes, again.urls[0].size, again.urls[0].read_s) == (10, 1000, 0.5)
+
+
 def test_the_json_has_exactly_the_keys_of_schema_1():
     document = json.loads(ttbar_report().dumps())
     assert document["schema"] == 1

@@ -262,11 +262,18 @@ class Ending:
         from jcache.activate.reports import make_own, save_own
 
         own = make_own(session, self.job, times_before=self._times)
-        if directory is not None and not self._get_helper().run(
-            lambda: save_own(own, session.config, self.job), limit_s
-        ):
-            say(f"no JSON report: {directory} did not answer within {limit_s:.3g} s")
+        if directory is not None:
+            self._ask(lambda: save_own(own, session.config, self.job), limit_s, f"no JSON report: {directory}")
         return own
+
+    def _ask(self, task: "Callable[[], object]", limit_s: float, otherwise: str) -> bool:
+        """Run what may hang; False, with a line on stderr, where it does, the first time."""
+        helper = self._get_helper()
+        told = helper.hangs
+        done = helper.run(task, limit_s)
+        if not done and not told:
+            say(f"{otherwise} did not answer within {limit_s:.3g} s")
+        return done
 
     def _print_job(self, config: "Config", own: "Report | None", directory: str | None, limit_s: float) -> None:
         has_others = [False]
@@ -285,12 +292,12 @@ class Ending:
                 titles.append(keep_title(config, self.job))
 
         if directory is not None:
-            self._get_helper().run(look, limit_s)
+            self._ask(look, limit_s, f"the reports of other processes are missing: {directory}")
         if own is None and not has_others[0]:
             return
         from jcache.activate.reports import print_job, tidy_reports
 
-        if has_others[0] and not self._get_helper().run(load, self._limit_s):
+        if has_others[0] and not self._ask(load, self._limit_s, f"other processes are missing here: {directory}"):
             beside = []
         print_job(config, self.job, own, title=titles[0] if titles else None, beside=beside)
         if directory is not None:
@@ -298,7 +305,7 @@ class Ending:
 
     def _begin_interim(self) -> None:
         session = self._session
-        if session is not None and session.config.stats > 0 and session.config.report_directory is not None:
+        if session is not None and session.config.stats != 0 and session.config.report_directory is not None:
             from jcache.activate.interim import Interim
 
             self._interim = Interim(session, self.job, times_before=self._times)

@@ -1,6 +1,12 @@
-"""Interim reports of a process that runs long: for those who watch it, and for what is left of it if it is killed."""
+"""Interim reports: for those who watch a process, and for what is left of it if it is killed.
+
+Some are killed by whoever started them, as a matter of course: Ray's workers, say, never get to their own end.
+"""
 
 import _thread
+import time
+
+from jcache.activate.notice import say
 
 # Here, and not in the thread: a child that is forked while a thread imports can never import that module.
 from jcache.activate.reports import make_own, save_own
@@ -13,9 +19,17 @@ if TYPE_CHECKING:
 SOON_S = 1.0
 """The first report comes so soon after the first read, whatever the interval: whoever watches sees that it runs."""
 
+MOST_S = 30.0
+"""Where no interval is set, each is twice as long as the one before, up to this one."""
+
+_SHARE = 50
+"""Nor is one shorter than so many times what writing took."""
+
 
 class Interim:
     """Saves this process's report every `JCACHE_STATS` seconds from its first read on, until `end`.
+
+    Where that is not set, at growing intervals, and only if anything was read since.
 
     The file is that of the final report, which replaces it. A thread that does not keep the process alive writes it; a
     cache directory that hangs, hangs only that thread. A forked child makes its own.
@@ -56,13 +70,21 @@ class Interim:
             pass  # at the interpreter's end, or at a limit: the final report is enough
 
     def _run(self) -> None:
-        interval_s = self._session.config.stats
-        wait_s = min(SOON_S, interval_s)
-        mark = True
+        stats = self._session.config.stats
+        wait_s = min(SOON_S, stats or SOON_S)
+        last = None
         while not self._ended.acquire(timeout=wait_s):
+            started_s = time.monotonic()
+            interval_s = stats or min(2 * wait_s, MOST_S)
             with self._saving:
                 if self._over:
                     return
-                report = make_own(self._session, self._job, times_before=self._times_before, interval_s=interval_s)
-                save_own(report, self._session.config, self._job, mark=mark)
-            mark, wait_s = False, interval_s
+                try:
+                    report = make_own(self._session, self._job, times_before=self._times_before, interval_s=interval_s)
+                    if stats or last != (report.read, report.readv):
+                        save_own(report, self._session.config, self._job, mark=last is None)
+                    last = report.read, report.readv
+                except Exception as error:  # noqa: BLE001 - the final report may still be had
+                    say(f"no interim reports: {type(error).__name__}: {error}")
+                    return
+            wait_s = stats or max(interval_s, _SHARE * (time.monotonic() - started_s))

@@ -2,6 +2,8 @@
 
 import _thread
 
+from jcache.activate.notice import say
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,6 +14,9 @@ class Helper:
 
     For the end of a process, where Python 3.12 and later start no thread any more: `start` it before. One thread uses
     it at a time. A forked child makes its own.
+
+    Attributes:
+        hangs: Whether a task has not come back in time: nothing more is run.
     """
 
     def __init__(self) -> None:
@@ -21,7 +26,7 @@ class Helper:
         self._done.acquire()
         self._task: Callable[[], object] | None = None
         self._runs = False
-        self._hangs = False
+        self.hangs = False
 
     def start(self) -> None:
         """Have the thread wait for its first task; without a thread, tasks are run by who asks, without a limit."""
@@ -33,7 +38,7 @@ class Helper:
                 pass
 
     def run(self, task: "Callable[[], object]", limit_s: float) -> bool:
-        """Run a task that raises nothing.
+        """Run a task; one that raises is told of in one line on stderr.
 
         Args:
             task: What may hang.
@@ -42,23 +47,27 @@ class Helper:
         Returns:
             Whether it was done in time. Where it was not, nothing more is run.
         """
-        if self._hangs:
+        if self.hangs:
             return False
         self.start()
         if not self._runs:
-            task()
+            _do(task)
             return True
         self._task = task
         self._go.release()
-        self._hangs = not self._done.acquire(timeout=limit_s)
-        return not self._hangs
+        self.hangs = not self._done.acquire(timeout=limit_s)
+        return not self.hangs
 
     def _run(self) -> None:
         while self._go.acquire():
-            try:
-                if self._task is not None:
-                    self._task()
-            except BaseException:  # noqa: BLE001, S110 - the process is ending, and this thread must not tell twice
-                pass
+            if self._task is not None:
+                _do(self._task)
             self._task = None
             self._done.release()
+
+
+def _do(task: "Callable[[], object]") -> None:
+    try:
+        task()
+    except BaseException as error:  # noqa: BLE001 - the process is ending; one line is all there is to do
+        say(f"no report, or not all of it: {type(error).__name__}: {error}")

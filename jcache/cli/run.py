@@ -155,8 +155,8 @@ def _report(config: Config, job: Job, command: Sequence[str]) -> None:
         directory = str(config.report_directory)
         if _can_write(directory):
             say(
-                "no process of the command read remote data through JCache, so there is no report; "
-                "if one should have, is JCache installed in the Python that ran it?"
+                "no process of the command read remote data through JCache, so there is no report; if one should have, "
+                "is JCache installed in the Python that ran it, or was it killed within a second?"
             )
         else:
             say(f"no report: {directory} cannot be written to; --json REPORTS puts the reports elsewhere")

@@ -26,7 +26,7 @@ _FIRST_TO_GO = ("host", "heard", "time", "read", "user")
 """What is left out of a narrow terminal, the first one first."""
 
 _GAP, _NAME_WIDTH, _LEAST_NAME_WIDTH = 2, 16, 8
-_HINT = "No running job reports here. Jobs do with JCACHE_STATS set: JCACHE_STATS=10 python job.py"
+_HINT = "No running job reports here. Jobs do from a second after their first read on, unless JCACHE_STATS=0."
 
 
 @click.command()
@@ -39,9 +39,9 @@ def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> No
 
     DIR is a cache directory, or a directory of reports; by default the one that JCACHE_DIR (or JCACHE_JSON) names.
 
-    Jobs are seen by the interim reports that they write with JCACHE_STATS set to a number of seconds. Processes are
-    running, ended, killed (gone from this host without a final report) or silent (on another host, and late with
-    their report). End it with Ctrl-C.
+    Jobs are seen by the interim reports that their processes write, from a second after their first read on. Processes
+    are running, ended, killed (gone from this host without a final report) or silent (on another host, of which
+    nothing was heard for long: idle, or killed). End it with Ctrl-C.
 
     \b
     Exit codes:

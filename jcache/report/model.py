@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from jcache.report.places import create_inside, make_place
 from jcache.report.redact import redact
@@ -252,7 +252,8 @@ class Report:
 
     def dumps(self) -> str:
         """Return the JSON text: one line for each key of the document, so that people can read and grep it."""
-        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.to_json().items())
+        document = self.to_json().items()
+        lines = (f"{json.dumps(key)}: {json.dumps(value, default=_number)}" for key, value in document)
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
@@ -445,6 +446,13 @@ def from_counters(
 def _plain(value: Any) -> dict[str, Any]:
     """Return a dataclass's fields as a dictionary; unlike `asdict`, without copying every bin and every URL's entry."""
     return {member.name: getattr(value, member.name) for member in fields(value)}
+
+
+def _number(value: object) -> int | float | str:
+    """Return a number of another library's, numpy's say, as Python's; of anything else, lest all be lost, the text."""
+    if isinstance(value, SupportsIndex):
+        return value.__index__()
+    return float(value) if isinstance(value, SupportsFloat) else str(value)
 
 
 def _for_filename(name: str) -> str:
