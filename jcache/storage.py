@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from jcache.descriptors import relieve
+
 if TYPE_CHECKING:
     from collections.abc import Buffer, Sequence  # type: ignore[attr-defined]  # Python 3.12's name; only in annotations
 
@@ -21,7 +23,8 @@ IOV_MAX = 1024
 class Storage:
     """The file system that holds the cache, call by call, errors as `OSError`.
 
-    Methods are thin on purpose: no retries, no policy, no state. Any thread may call them, also after a fork.
+    Methods are thin on purpose: no policy, no state, and no retries, except where a descriptor is wanted and there is
+    none: then idle ones are closed first. Any thread may call them, also after a fork.
     """
 
     __slots__ = ()
@@ -41,7 +44,12 @@ class Storage:
         flags |= os.O_CLOEXEC
         if not flags & (os.O_WRONLY | os.O_RDWR):
             flags |= os.O_NONBLOCK
-        return os.open(path, flags, mode)
+        try:
+            return os.open(path, flags, mode)
+        except OSError as error:
+            if not relieve(error):
+                raise
+            return os.open(path, flags, mode)
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
@@ -78,14 +86,25 @@ class Storage:
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory, in no order."""
-        return os.listdir(path)
+        try:
+            return os.listdir(path)
+        except OSError as error:
+            if not relieve(error):
+                raise
+            return os.listdir(path)
 
     def entries(self, path: str) -> list[tuple[str, bool]]:
         """Return the names in a directory, and whether each is a directory itself (a symbolic link to one is not).
 
         On most file systems this takes no call for each name.
         """
-        with os.scandir(path) as found:
+        try:
+            found = os.scandir(path)
+        except OSError as error:
+            if not relieve(error):
+                raise
+            found = os.scandir(path)
+        with found:
             return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
 
     def mkdir(self, path: str, mode: int = 0o700) -> None:

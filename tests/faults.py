@@ -51,12 +51,18 @@ class FaultyStorage(Storage):
         self.calls.append(name)
         fault = self.plan(name, len(self.calls) - 1)
         if isinstance(fault, BaseException):
-            self._raise(fault)
+            try:
+                self._raise(fault)
+            finally:
+                del fault
         return fault
 
     def _raise(self, fault: BaseException) -> None:
         self.crashed = isinstance(fault, Crashed)
-        raise fault
+        try:
+            raise fault
+        finally:
+            del fault  # or frame and traceback keep each other, and the descriptors that the frames above have
 
     def open(self, path, flags, mode=0o600):
         self._step("open")
@@ -82,8 +88,12 @@ class FaultyStorage(Storage):
             return super().pwritev(fd, buffers, position)
         size, after = fault
         written = os.pwrite(fd, b"".join(buffers)[:size], position)
+        del fault
         if after is not None:
-            self._raise(after)
+            try:
+                self._raise(after)
+            finally:
+                del after
         return written
 
     def fstat(self, fd):

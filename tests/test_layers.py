@@ -35,6 +35,7 @@ LAYERS = (
     "jcache.locks",
     "jcache.mounts",
     "jcache.storage",
+    "jcache.descriptors",
     "jcache.processes",
     "jcache.errors",
     "jcache",

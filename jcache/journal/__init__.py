@@ -1,9 +1,20 @@
 """The journal: segments with one writer each, and their merged view. `docs/format.md` describes the bytes."""
 
-from jcache.journal.errors import DamagedExtent, JournalError
+from jcache.journal.errors import DamagedExtent, JournalError, LostSegment
 from jcache.journal.journal import Journal, StoredVersion
 from jcache.journal.leases import Contended, Lease
 from jcache.journal.version import Version
 from jcache.journal.view import Part, View
 
-__all__ = ["Contended", "DamagedExtent", "Journal", "JournalError", "Lease", "Part", "StoredVersion", "Version", "View"]
+__all__ = [
+    "Contended",
+    "DamagedExtent",
+    "Journal",
+    "JournalError",
+    "Lease",
+    "LostSegment",
+    "Part",
+    "StoredVersion",
+    "Version",
+    "View",
+]

@@ -198,7 +198,7 @@ class _Compaction:
                 segment = Segment.open(self._storage, self._directory.join(name), name, salt)
                 if segment.metadata is not None and segment.metadata.identity != self._identity:
                     continue
-                if removable is not None and self._storage.fstat(segment.source.fd).st_uid != removable:
+                if removable is not None and segment.source.status().st_uid != removable:
                     continue
             except (UnusableSegment, OSError):
                 continue  # for others to report; it stays
@@ -285,7 +285,10 @@ class _Compaction:
 
     def _has_grown(self, segment: Segment) -> bool:
         """Whether a writer that was taken for dead is not."""
-        return not segment.sealed and self._storage.fstat(segment.source.fd).st_size != segment.source.size_bytes
+        try:
+            return not segment.sealed and segment.source.status().st_size != segment.source.size_bytes
+        except FileNotFoundError:
+            return False  # removed by somebody else meanwhile
 
 
 def _salt(name: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DamagedExtent", "JournalError", "UnusableSegment"]
+__all__ = ["DamagedExtent", "JournalError", "LostSegment", "UnusableSegment"]
 
 
 class JournalError(Exception):
@@ -19,6 +19,10 @@ class JournalError(Exception):
 
 class DamagedExtent(JournalError):  # noqa: N818  # what was found, not what failed
     """Bytes on disk are not the bytes that were recorded. They are forgotten: the next `find` reports a gap."""
+
+
+class LostSegment(JournalError):  # noqa: N818  # as above
+    """A segment that was closed meanwhile cannot be opened again: it was removed, most likely, and is forgotten."""
 
 
 class UnusableSegment(JournalError):  # noqa: N818  # as above

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import weakref
 from operator import add
 from typing import TYPE_CHECKING, Any, overload
 
@@ -189,7 +191,7 @@ class Journal:
         try:
             view = self._views.get(version)
             if view is None:
-                view = View(self._storage, version, self._forget_rows)
+                view = View(self._storage, version, self._forget_rows, self._lose)
                 self._fill(view)
                 self._views[version] = view
             return view
@@ -260,6 +262,9 @@ class Journal:
     def _create(self) -> SegmentWriter:
         path, mode = self._directory.path, self._directory.file_mode
         writer = self._directory.made_for(lambda: SegmentWriter.announce(self._storage, path, file_mode=mode))
+        # Not a reference to this journal: it would keep both until the garbage collector comes by.
+        rest = weakref.WeakMethod(self._rest)
+        writer.segment.source.seal = lambda: (method := rest()) and method()
         self._segments.writer = writer
         self._segments.known[writer.segment.name] = writer.segment
         return writer
@@ -278,6 +283,20 @@ class Journal:
                 self._seal()
             except OSError as error:
                 raise self._failure("cannot seal a segment in", error) from error
+
+    def _rest(self) -> None:
+        """Seal this process's segment since others need its descriptor; not where that means to wait for anybody."""
+        if not self._writing.acquire(blocking=False):
+            return
+        try:
+            if self._lock.acquire(blocking=False):
+                try:
+                    with contextlib.suppress(OSError):  # it stays unsealed, and valid
+                        self._seal()
+                finally:
+                    self._lock.release()
+        finally:
+            self._writing.release()
 
     def _seal(self) -> None:
         segments = self._segments
@@ -427,6 +446,11 @@ class Journal:
         """Return path and description of every file that was ignored or found damaged, oldest first."""
         with self._lock:
             return list(self._segments.problems)
+
+    def _lose(self, run: Run) -> None:
+        with self._lock:
+            self._segments.lose(run)
+            self._publish()
 
     def _forget_rows(self, run: Run, rows: Sequence[int], what: str) -> int:
         with self._lock:

@@ -23,17 +23,18 @@ byte's rightness depends on a lease. All calls but the answers' attributes may b
 Of processes that start together the first one sees no other, so its first fetch has no lease, and may be done twice.
 
 Cost: one lock call for each range, at most 32 for any number of ranges (the closest are joined), one more to release
-them all; the file is opened at the first. Nothing where leases are not wanted.
+them all; the file is opened at the first, and closed while nothing is leased and others need its descriptor. Nothing
+where leases are not wanted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
 from typing import TYPE_CHECKING
 
+from jcache.descriptors import Descriptor
 from jcache.journal.directory import create_file
 from jcache.locks import Outcome, RangeLock
 from jcache.ranges import Range, normalise, subtract
@@ -93,7 +94,9 @@ class Contended:
 class Leases:
     """The leases of one process on one journal. Any thread may call any method; none waits for another process."""
 
-    __slots__ = ("_fd", "_held", "_lock", "_locks", "_mode", "_path", "_pid", "_storage", "_supported", "_waits")
+    __slots__ = (
+        "__weakref__", "_held", "_lock", "_locks", "_mode", "_path", "_pid", "_storage", "_supported", "_waits", "used",
+    )  # fmt: skip
 
     def __init__(self, storage: Storage, path: str, *, mode: int) -> None:
         """Name a lease file, which is created with the first lease.
@@ -107,12 +110,12 @@ class Leases:
         self._path = path
         self._mode = mode
         self._lock = threading.Lock()
-        self._fd: int | None = None
         self._locks: RangeLock | None = None
         self._held: list[Lease] = []
         self._pid = os.getpid()
         self._supported = True
         self._waits = True
+        self.used = False
 
     def take(self, ranges: Sequence[Range]) -> Lease | Contended:
         """Lock all ranges or none; see `Journal.lease`."""
@@ -154,7 +157,8 @@ class Leases:
         if self._pid != os.getpid():
             return True
         with self._lock:
-            return self._locks is None or isinstance(self._locks.conflict(*wanted), Outcome)
+            locks = self._open()
+            return locks is None or isinstance(locks.conflict(*wanted), Outcome)
 
     def stop_waiting(self) -> None:
         """Never answer `Contended` again."""
@@ -174,21 +178,33 @@ class Leases:
         self._shut()
 
     def _shut(self) -> None:
-        fd, self._fd, self._locks = self._fd, None, None
+        self._locks = None
         self._held.clear()
-        if fd is not None:
-            with contextlib.suppress(OSError):  # nothing was written through it
-                self._storage.close(fd)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether anything is leased."""
+        return bool(self._held)
+
+    def rest(self) -> None:
+        """Close the file where nothing is leased; see `Holder`."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._held:
+                    self._locks = None
+            finally:
+                self._lock.release()
 
     def _open(self) -> RangeLock | None:
+        self.used = True
         if self._locks is None and self._supported:
             try:
-                self._fd = create_file(self._storage, self._path, self._mode, exclusive=False)
+                fd = create_file(self._storage, self._path, self._mode, exclusive=False)
             except OSError:
                 # No permission, no space, read-only: then one does without.
                 self._supported = False
                 return None
-            self._locks = RangeLock(self._fd, storage=self._storage)
+            self._locks = RangeLock(Descriptor(fd, self._storage.close, self), storage=self._storage)
         return self._locks
 
     def _unlock(self, locks: RangeLock, ranges: Sequence[Range]) -> None:

@@ -40,7 +40,7 @@ class Segment:
 
     Attributes:
         name: File name.
-        source: The open file.
+        source: The file.
         table: What it is known to hold.
         metadata: What it says of itself, or None while its header is not there yet.
         sealed: No more is to come.
@@ -99,7 +99,7 @@ class Segment:
         """
         if self.sealed:
             return False
-        status = storage.fstat(self.source.fd)
+        status = self.source.status()
         if status.st_size == self.source.size_bytes and status.st_mtime_ns == self.mtime_ns:
             return False
         self.mtime_ns = status.st_mtime_ns

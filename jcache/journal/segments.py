@@ -101,6 +101,12 @@ class Segments:
             self._report(self._directory.join(name), f"{forgotten} extents: {what}")
         return forgotten
 
+    def lose(self, run: Run) -> None:
+        """Let go of a segment that cannot be opened any more; it is found again when the directory has changed."""
+        for name, segment in list(self.known.items()):
+            if segment.source is run.source and not self.is_own(segment):
+                del self.known[name]
+
     def versions(self) -> list[StoredVersion]:
         """Return the states of the file that the segments belong to, the most recently validated first.
 
@@ -146,10 +152,14 @@ class Segments:
             except OSError as error:
                 failure = error
                 continue
-            del self.known[name]
+            self.known.pop(name, None)
             if is_own:
-                self.writer = None
+                self._abandon(segment)
         return failure
+
+    def _abandon(self, segment: Segment) -> None:
+        """Write no more to this process's segment."""
+        self.writer = segment.source.seal = None
 
     def _may_grow(self, segment: Segment) -> bool:
         return may_live(self._storage, segment.source.fd, segment.name, segment.mtime_ns)
@@ -206,12 +216,12 @@ class Segments:
         segment = self.known[name]
         if self.is_own(segment):
             try:
-                if self._storage.fstat(segment.source.fd).st_nlink:
+                if segment.source.status().st_nlink:
                     return False  # a listing that lags behind
             except OSError:
                 # ESTALE, where a server removed it: gone as well.
                 pass
-            self.writer = None
+            self._abandon(segment)
         del self.known[name]
         return True
 

@@ -8,14 +8,13 @@ need no lock.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from array import array
 from bisect import bisect_left
 from operator import add, itemgetter, le
 from typing import TYPE_CHECKING
 
+from jcache.descriptors import Descriptor
 from jcache.journal.format import Columns
 
 if TYPE_CHECKING:
@@ -30,30 +29,62 @@ _PICKED_ROWS = 1 << 14
 
 
 class Source:
-    """An open segment file that closes itself when the last run over it is let go.
+    """A segment file, open while it is used and closed when others need its descriptor; a `Holder`.
 
-    Closing earlier, while another thread is about to read, would let the number be given to another file.
+    Its name has a random number in it, and so have its checksums: what is opened again is the same file, or of no use.
 
     Attributes:
-        fd: The descriptor.
+        path: Where it is.
+        file: Its descriptor; None while it is closed.
+        seal: Set while this process writes to it: ends that, if it can be ended at once. Until then it stays open.
         salt: Seed of the extents' checksums.
         size_bytes: What the file was known to hold; nothing longer is ever read at once.
+        used: See `Holder`.
     """
 
-    __slots__ = ("_storage", "fd", "salt", "size_bytes")
+    __slots__ = ("__weakref__", "_storage", "file", "path", "salt", "seal", "size_bytes", "used")
 
-    def __init__(self, storage: Storage, fd: int, salt: int, size_bytes: int) -> None:
+    def __init__(self, storage: Storage, path: str, salt: int) -> None:
         self._storage = storage
-        self.fd = fd
+        self.path = path
+        self.file: Descriptor | None = None
+        self.seal: Callable[[], None] | None = None
         self.salt = salt
-        self.size_bytes = size_bytes
+        self.size_bytes = 0
+        self.used = False
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if is_finalizing():
-            return  # the system closes it, and does not hold up the interpreter's end where the file system hangs
-        # NFS reports failed writes of the past here. What did not reach the disk is found out by its checksum.
-        with contextlib.suppress(OSError):
-            self._storage.close(self.fd)
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes to it."""
+        return self.seal is not None
+
+    def adopt(self, fd: int) -> Descriptor:
+        """Take care of an open descriptor of the file."""
+        self.file = file = Descriptor(fd, self._storage.close, self)
+        return file
+
+    @property
+    def fd(self) -> Descriptor:
+        """The descriptor, to be kept as what it is for as long as it is used.
+
+        Raises:
+            OSError: It was closed, and the file cannot be opened again.
+        """
+        file = self.file
+        self.used = True
+        return self.adopt(self._storage.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)) if file is None else file
+
+    def status(self) -> os.stat_result:
+        """Return what the file system knows of it, without opening it for that."""
+        file = self.file
+        return self._storage.lstat(self.path) if file is None else self._storage.fstat(file)
+
+    def rest(self) -> None:
+        """Close the file; seal it before, where this process writes to it."""
+        if self.seal is not None:
+            self.seal()
+        if self.seal is None:
+            self.file = None
 
 
 class Run:
@@ -264,10 +295,7 @@ def open_source(storage: Storage, path: str, salt: int) -> tuple[Source, os.stat
     Raises:
         OSError: It cannot be opened.
     """
-    fd = storage.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        status = storage.fstat(fd)
-    except OSError:
-        storage.close(fd)
-        raise
-    return Source(storage, fd, salt, status.st_size), status
+    source = Source(storage, path, salt)
+    status = storage.fstat(source.fd)
+    source.size_bytes = status.st_size
+    return source, status

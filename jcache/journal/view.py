@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NoReturn
 
-from jcache.journal.errors import DamagedExtent, JournalError
+from jcache.journal.errors import DamagedExtent, JournalError, LostSegment
 from jcache.journal.format import checksum
 from jcache.journal.segment import read_all
 from jcache.journal.table import is_disjoint
@@ -34,12 +34,19 @@ class View:
     journal was closed, everything is a gap; parts found before can still be read.
     """
 
-    __slots__ = ("_forget", "_pread", "_storage", "runs", "version")
+    __slots__ = ("_forget", "_lose", "_pread", "_storage", "runs", "version")
 
-    def __init__(self, storage: Storage, version: Version, forget: Callable[[Run, Sequence[int], str], int]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        version: Version,
+        forget: Callable[[Run, Sequence[int], str], int],
+        lose: Callable[[Run], None],
+    ) -> None:
         self._storage = storage
         self._pread = storage.pread
         self._forget = forget
+        self._lose = lose
         self.version = version
         self.runs: tuple[Run, ...] = ()
 
@@ -127,6 +134,7 @@ class View:
         Raises:
             DamagedExtent: They are not on disk as they were recorded; `find` reports what is damaged as a gap from now
                 on.
+            LostSegment: The segment is gone, and with it all that was found there.
             JournalError: The file system failed; the same holds.
         """
         start, stop, run, first, last = part
@@ -135,8 +143,10 @@ class View:
         position = run.positions[first]
         size = run.lengths[first] if first == last else run.positions[last] + run.lengths[last] - position
         try:
+            file = source.file or source.fd
+            source.used = True
             # The bound keeps a damaged or replaced file from making this allocate what it does not hold.
-            data = self._pread(source.fd, size, position) if 0 < size <= source.size_bytes else b""
+            data = self._pread(file, size, position) if 0 < size <= source.size_bytes else b""
         except OSError as error:
             self._fail(run, range(first, last + 1), error)
         if first == last:
@@ -175,6 +185,9 @@ class View:
 
     def _fail(self, run: Run, rows: range, error: OSError) -> NoReturn:
         # Forgotten, lest each later read of these bytes fails first.
+        if run.source.file is None:
+            self._lose(run)
+            raise LostSegment(f"cannot open a segment again: {error}", errno=error.errno) from error
         self._forget(run, rows, f"cannot be read: {error.strerror}")
         raise JournalError(f"cannot read a segment: {error}", errno=error.errno) from error
 

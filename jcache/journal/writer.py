@@ -75,7 +75,10 @@ class SegmentWriter:
         name = segment_name(os.uname().nodename, os.getpid(), salt)
         path = os.path.join(directory, name + suffix)
         fd = create_file(storage, path, file_mode)
-        segment = Segment(name, Source(storage, fd, salt, 0), time.time_ns())
+        source = Source(storage, path, salt)
+        source.seal = _stay_open
+        source.adopt(fd)
+        segment = Segment(name, source, time.time_ns())
         # The lock only tells others that this writer lives. Many shared file systems have none.
         locks.hold(fd, storage=storage)
         return cls(storage, path, segment)
@@ -154,6 +157,13 @@ class SegmentWriter:
         """
         segment = self.segment
         segment.sealed = True
+        try:
+            self._seal()
+        finally:
+            segment.source.seal = None
+
+    def _seal(self) -> None:
+        segment = self.segment
         if not self._end:
             # Nothing was ever written: not a segment yet, and of no use to anybody.
             with contextlib.suppress(FileNotFoundError):
@@ -193,6 +203,10 @@ class SegmentWriter:
                 self._storage.ftruncate(fd, self._end)
             raise
         return size
+
+
+def _stay_open() -> None:
+    """Go on writing: of those who write, only journals seal because others need their descriptors."""
 
 
 def describe(identity: str, version: Version, info: Mapping[str, object], *, created_ns: int = 0) -> Metadata:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from jcache.errors import OfflineMissError, OriginChangedError
-from jcache.journal import Journal, JournalError, Lease, Version, View
+from jcache.journal import Journal, JournalError, Lease, LostSegment, Version, View
 from jcache.journal.table import Run
 from jcache.origin import Fetched, Info, Origin
 from jcache.ranges import Range, resolve
@@ -194,8 +194,8 @@ class RemoteFile:
             return self._store.call(read_all, size_bytes=sum(part[1] - part[0] for row in rows for part in row))
         except CacheHungError:
             snapshot.view = None  # from here on the origin serves this version
-        except JournalError:
-            self._host.counters.damaged(1)
+        except JournalError as error:
+            self._host.counters.damaged(not isinstance(error, LostSegment))
         return None
 
     async def read(
@@ -362,8 +362,8 @@ class RemoteFile:
             for part in hits:
                 try:
                     served[part] = part_bytes(part, view)
-                except JournalError:
-                    counters.damaged(1)
+                except JournalError as error:
+                    counters.damaged(not isinstance(error, LostSegment))
 
         try:
             await self._host.workers.run(read_all, size_bytes=sum(stop - start for start, stop, *_ in hits))
