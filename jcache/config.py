@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jcache.rules import Rule, parse_rule
+from jcache.stopwatch import acquire
 from jcache.values import basepath as _basepath
 from jcache.values import boolean as _boolean
 from jcache.values import level as _level
@@ -189,7 +190,7 @@ def _content(path: str, limit_s: float) -> bytes:
         _thread.start_new_thread(read, ())
     except RuntimeError:
         read()  # none to be had, at the interpreter's end or at a limit
-    if not done.acquire(timeout=limit_s):
+    if not acquire(done, limit_s):
         raise TimeoutError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s")
     if isinstance(outcome[0], OSError):
         raise outcome[0]

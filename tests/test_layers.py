@@ -37,6 +37,7 @@ LAYERS = (
     "jcache.storage",
     "jcache.descriptors",
     "jcache.processes",
+    "jcache.stopwatch",
     "jcache.errors",
     "jcache",
 )

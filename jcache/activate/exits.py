@@ -11,6 +11,7 @@ import os
 import sys
 
 from jcache.activate.notice import say
+from jcache.stopwatch import acquire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Ending:
 
     def _wait(self, limit_s: float) -> None:
         # The worker releases it once; whoever gets it hands it on to the next.
-        if self._done.acquire(timeout=limit_s):
+        if acquire(self._done, limit_s):
             self._done.release()
         else:
             say(f"gave up after {limit_s:g} s: the end of the recording and the report may be missing")

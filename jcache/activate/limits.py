@@ -3,6 +3,7 @@
 import _thread
 
 from jcache.activate.notice import say
+from jcache.stopwatch import acquire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Helper:
             return True
         self._task = task
         self._go.release()
-        self.hangs = not self._done.acquire(timeout=limit_s)
+        self.hangs = not acquire(self._done, limit_s)
         return not self.hangs
 
     def _run(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from jcache.journal import Journal, JournalError
 from jcache.origin import Info
 from jcache.reader.small import SmallFile
+from jcache.stopwatch import Stopwatch
 from jcache.vectors import Extents
 
 __all__ = ["Recorder", "Recording"]
@@ -106,7 +107,8 @@ class Recorder:
         self._large_since_s: float | None = None
         # Whether the thread waits for a pause in the fetching, so that nobody need wake it.
         self._is_waiting = False
-        # When what is being done must be done, besides the time that the caller allows for a stall.
+        # How many steps were begun, and how long this one may take besides what the caller allows for a stall.
+        self._step = 0
         self._due_s = 0.0
         self._closed = False
         self._abandoned = False
@@ -175,16 +177,16 @@ class Recorder:
             timeout_s: How long to wait.
             stall_s: How long one write may take, besides a time in proportion to its bytes.
         """
-        deadline_s = time.monotonic() + timeout_s
+        watch, stalled = Stopwatch(), Stopwatch()
         with self._changed:
             self._urgent = True
             self._changed.notify_all()
             while not self._abandoned and (self._queue or self._busy):
-                now_s = time.monotonic()
-                left_s = min(deadline_s, (self._due_s if self._busy else now_s) + stall_s) - now_s
-                if left_s <= 0:
+                most_s = stall_s + self._due_s
+                self._changed.wait(min(watch.slice_s(timeout_s), stalled.slice_s(most_s)))
+                stalled_s = stalled.lap((self._step, self._busy))
+                if watch.lap() >= timeout_s or (self._busy and stalled_s >= most_s):
                     break
-                self._changed.wait(left_s)
             return not self._queue and not self._busy
 
     def close(self, timeout_s: float, *, stall_s: float = math.inf) -> bool:
@@ -251,7 +253,8 @@ class Recorder:
                 small: list[SmallFile] = self._small(first) if isinstance(first, SmallFile) else []
                 self._busy = True
                 size_bytes = sum(item.size_bytes for item in batch) + sum(item.size_bytes for item in small)
-                self._due_s = time.monotonic() + size_bytes / SLOWEST_BYTES_PER_S
+                self._step += 1
+                self._due_s = size_bytes / SLOWEST_BYTES_PER_S
             try:
                 if isinstance(first, SmallFile):
                     self._write_small(small)
@@ -276,8 +279,9 @@ class Recorder:
     def _write_small(self, files: Sequence[SmallFile]) -> None:
         for file in files:
             # Each is a call that may take its time.
-            self._due_s = time.monotonic()
-            if self._due_s >= self._paused_until and not self._attempt(functools.partial(self._write_one, file)):
+            self._step += 1
+            self._due_s = 0.0
+            if time.monotonic() >= self._paused_until and not self._attempt(functools.partial(self._write_one, file)):
                 self._paused_until = time.monotonic() + self._rest_s
         self._attempt(functools.partial(self._small_recorded, files))
 

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from jcache.journal import JournalError
+from jcache.stopwatch import Stopwatch
 
 __all__ = ["CacheHungError", "Workers"]
 
@@ -70,36 +71,35 @@ class Workers:
             CacheHungError: The limit was exceeded, now or before.
             Exception: What the task raised.
         """
-        submitted, limit_s = self._submit(task), self._limit(size_bytes)
+        submitted, limit_s, watch = self._submit(task), self._limit(size_bytes), Stopwatch()
         done: asyncio.Future[T] = asyncio.wrap_future(submitted.done)
         try:
             while True:
-                await asyncio.wait({done}, timeout=limit_s)
+                await asyncio.wait({done}, timeout=watch.slice_s(limit_s))
                 if done.done():
                     return done.result()
-                if self._is_hung(submitted, limit_s):
+                if self._is_hung(submitted, limit_s, watch):
                     raise self._give_up(limit_s)
         finally:
             done.cancel()  # what comes too late is for nobody, an exception neither
 
     def call(self, task: Callable[[], T], *, size_bytes: int = 0) -> T:
         """Have a thread run a task, and wait for it; as `run`, for synchronous code."""
-        submitted, limit_s = self._submit(task), self._limit(size_bytes)
+        submitted, limit_s, watch = self._submit(task), self._limit(size_bytes), Stopwatch()
         while True:
-            wait({submitted.done}, limit_s)
+            wait({submitted.done}, watch.slice_s(limit_s))
             if submitted.done.done():
                 result: T = submitted.done.result()
                 return result
-            if self._is_hung(submitted, limit_s):
+            if self._is_hung(submitted, limit_s, watch):
                 raise self._give_up(limit_s)
 
     def _limit(self, size_bytes: int) -> float:
         return self._limit_s + size_bytes / SLOWEST_BYTES_PER_S
 
-    def _is_hung(self, task: "_Task", limit_s: float) -> bool:
+    def _is_hung(self, task: "_Task", limit_s: float, watch: Stopwatch) -> bool:
         """Whether a task that is not done had its time: its own, or where none was free for it that of those before."""
-        began_s = self._began_s if task.began_s is None else task.began_s
-        return self.hung or time.monotonic() - began_s >= limit_s
+        return watch.lap(self._began_s if task.began_s is None else task.began_s) >= limit_s or self.hung
 
     def give_up(self, limit_s: float) -> None:
         """Wait for no task any more: something that was not done by these threads has exceeded that limit."""
