@@ -1,4 +1,4 @@
-"""The servers of the benchmark: XRootD that does not log, XCache in front of it, nginx, and wires of chosen length."""
+"""The servers of the benchmark: XRootD that does not log, XCache in front of it, nginx."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -133,19 +132,6 @@ class Xrootd(Daemon):
         """End the server and remove its files."""
         super().close()
         shutil.rmtree(self.work, ignore_errors=True)
-
-
-class Wire(Daemon):
-    """A process that makes a server look far away; see `link.py`."""
-
-    def __init__(self, port: int, link: Link) -> None:
-        super().__init__()
-        command = [sys.executable, "-I", os.fspath(ROOT / "bench" / "link.py")]
-        self.process = subprocess.Popen(
-            [*command, str(port), str(link.rtt_ms), str(link.gbit_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
 
 
 def has_xcache() -> bool:

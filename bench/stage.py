@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from daemons import ROOT, XCACHE, Link, Wire, Xrootd
+from daemons import ROOT, XCACHE, Link, Xrootd
 from workloads import CACHED, Family, Workload
 
+from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer
 
 sys.path.append(str(ROOT / "tests"))
@@ -102,7 +103,7 @@ class Stage:
         if link is None or counted:
             return server.port
         key = (server.port, link)
-        return self._once(key, lambda: self._stack.enter_context(Wire(server.port, link))).port  # type: ignore[no-any-return]
+        return self._once(key, lambda: self._stack.enter_context(Wire(server.port, link.rtt_ms, link.gbit_s))).port  # type: ignore[no-any-return]
 
     def xcache(self, link: Link | None, *, counted: bool) -> tuple[int, Path]:
         """Port and directory of a proxy cache before the origin."""

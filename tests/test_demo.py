@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,8 @@ import jcache.demo
 from jcache.demo import dataset, job, schema
 from jcache.demo.http_server import HttpServer
 from jcache.demo.runner import Outcome, Run
-from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError
+from jcache.demo.wire import Wire
+from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError, stat_problem
 
 JOB = Path(jcache.demo.__file__).with_name("job.py")
 
@@ -164,8 +167,30 @@ def test_xrootd_that_cannot_be_had_says_why(tmp_path, monkeypatch):
 def test_xrootd_that_cannot_serve_says_why(xrootd_server):
     with pytest.raises(XrootdUnavailableError, match="no such file"):
         XrootdServer(xrootd_server.directory, probe="none.root")
-    with pytest.raises(XrootdUnavailableError, match="ended at start"):
+    with pytest.raises(XrootdUnavailableError, match=f"port {xrootd_server.port}: Address already in use"):
         XrootdServer(xrootd_server.directory, port=xrootd_server.port)
+
+
+@pytest.mark.parametrize("takes_a_socket", [True, False])
+def test_xrootd_serves_this_machine_only(xrootd_server, monkeypatch, takes_a_socket):
+    """Where its build takes no socket (as conda's), it has to listen everywhere, and turns others away."""
+    elsewhere = other_address()
+    if not takes_a_socket:
+        monkeypatch.setattr("jcache.demo.xrootd_server._WITH_SOCKET", 'exec "$@" 3<&0 0</dev/null')
+    with XrootdServer(xrootd_server.directory) as server:
+        assert stat_problem("127.0.0.1", server.port, "/") == ""
+        with pytest.raises(ConnectionRefusedError if takes_a_socket else ConnectionError):
+            stat_problem(elsewhere, server.port, "/")
+
+
+def other_address():
+    """An address of this machine that others reach it by; the kernel names it without a packet being sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has the loopback interface only")
+        return probe.getsockname()[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another account matters only to root")
@@ -175,6 +200,20 @@ def test_xrootd_under_a_closed_directory_says_which(xrootd_server, export_dir):
     closed.chmod(0o700)
     with pytest.raises(XrootdUnavailableError, match=f"{closed} is closed to others"):
         XrootdServer(closed / "below")
+
+
+@pytest.mark.parametrize(("rtt_ms", "gbit_s", "least_s"), [(40, 0, 0.04), (0, 0.1, 0.08), (0, 0, 0)])
+def test_a_wire_delays_and_is_no_wider_than_it_says(server, rtt_ms, gbit_s, least_s):
+    (server.directory / "large.bin").write_bytes(bytes(1_000_000))
+    with Wire(server.port, rtt_ms, gbit_s) as wire:
+        client = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=5)
+        client.connect()
+        started_s = time.monotonic()
+        assert ask(client, path="/large.bin")[::2] == (200, bytes(1_000_000))
+        assert least_s <= time.monotonic() - started_s < least_s + 1
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", wire.port))
 
 
 def test_outcome_names_every_problem():
@@ -224,6 +263,7 @@ def test_demo_succeeds(origin, request, tmp_path):
 def test_demo_shows_table_and_report():
     done = demo("--events", "300", "--files", "1", "--format", "ttree", "--origin", "http")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "from http, over a wire of 20 ms (--rtt)" in done.stdout
     assert "cache combined hit rate" in done.stdout
     assert "100.00 %" in done.stdout
     assert max(len(line) for line in done.stdout.split("The warm run's report")[1].splitlines()) <= 80

@@ -42,9 +42,9 @@ class HttpServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
-    def url(self, name: str) -> str:
-        """URL of a file in the served directory."""
-        return f"http://127.0.0.1:{self.port}/{urllib.parse.quote(name)}"
+    def url(self, name: str, port: int | None = None) -> str:
+        """URL of a file in the served directory; through another port, if something is in front of the server."""
+        return f"http://127.0.0.1:{port or self.port}/{urllib.parse.quote(name)}"
 
     def sent_bytes(self) -> int:
         """Return the bytes of response bodies sent so far."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.demo.http_server import HttpServer
+from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _JOB = Path(__file__).with_name("job.py")
 _JOB_TIMEOUT_S = 60
 # The XRootD client would otherwise try a stopped server for minutes.
 _XROOTD_CLIENT = {"XRD_CONNECTIONWINDOW": "3", "XRD_CONNECTIONRETRY": "1", "XRD_REQUESTTIMEOUT": "20"}
-_NEEDED = ("uproot", "awkward", "aiohttp", "zstandard")
+_NEEDED = ("uproot", "awkward", "aiohttp")
 
 
 class DemoError(RuntimeError):
@@ -40,6 +41,7 @@ class Options:
         files: Number of files.
         formats: How ROOT stores them; ``both`` makes the last one an RNTuple.
         origin: ``auto`` takes XRootD where it can be had.
+        rtt_ms: Round trip to the origin in milliseconds, by a wire in front of it; 0 for the loopback interface's own.
         keep: Directory for data set, cache and reports; None for a temporary one.
     """
 
@@ -47,6 +49,7 @@ class Options:
     files: int = 4
     formats: Literal["ttree", "rntuple", "both"] = "both"
     origin: Literal["auto", "xrootd", "http"] = "auto"
+    rtt_ms: float = 20.0
     keep: Path | None = None
 
 
@@ -166,7 +169,8 @@ def run(options: Options, progress: Callable[[str, int, int], None]) -> Outcome:
         names = _write_dataset(data, options, progress)
         server, note = _start_origin(data, names[0], options.origin)
         stack.callback(server.close)
-        runs = _run_all(work, server, [server.url(name) for name in names], progress)
+        port = stack.enter_context(Wire(server.port, options.rtt_ms)).port if options.rtt_ms else server.port
+        runs = _run_all(work, server, [server.url(name, port) for name in names], progress)
         size = sum((data / name).stat().st_size for name in names)
         return Outcome(server.kind, server.counted, note, size, tuple(runs))
 

@@ -25,10 +25,16 @@ _ACCOUNTS = ("xrootd", "daemon", "nobody")
 _READ_LINE = re.compile(rb"Xrootd_Protocol: .*\b(pgread|readV|read) (\d+)@(\d+)")
 _POLL_S = 0.02
 _PORT_ATTEMPTS = 3
+# The daemon has no setting for the address that it listens on; built with systemd, it takes a socket that is passed.
+_WITH_SOCKET = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 0</dev/null'
 
 
 class XrootdUnavailableError(RuntimeError):
     """No XRootD server can be had here; the message says why."""
+
+
+class PortTakenError(XrootdUnavailableError):
+    """Another process listens there."""
 
 
 class XrootdRead(NamedTuple):
@@ -84,9 +90,9 @@ class XrootdServer:
         """``host:port`` of the server."""
         return f"127.0.0.1:{self.port}"
 
-    def url(self, name: str) -> str:
-        """URL of a file in the exported directory."""
-        return f"root://{self.address}//{name}"
+    def url(self, name: str, port: int | None = None) -> str:
+        """URL of a file in the exported directory; through another port, if something is in front of the server."""
+        return f"root://127.0.0.1:{port or self.port}//{name}"
 
     def reads(self) -> list[XrootdRead]:
         """Return every range read so far, in the order in which the server received them.
@@ -135,17 +141,31 @@ class XrootdServer:
         self.close()
 
     def _start_on_free_port(self, startup_s: float) -> int:
-        # Between the choice of a port and its use by the daemon another process can take it.
+        # Between the choice of a port and its use another process can take it.
         for attempt in range(_PORT_ATTEMPTS):
             try:
                 return self._start(free_port(), startup_s)
-            except XrootdUnavailableError:
-                taken = "already in use" in self.log() or "Unable to bind" in self.log()
-                if not taken or attempt == _PORT_ATTEMPTS - 1:
+            except PortTakenError:
+                if attempt == _PORT_ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
 
     def _start(self, port: int, startup_s: float) -> int:
+        try:
+            listener = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise PortTakenError(f"xrootd cannot have port {port}: {error.strerror}") from error
+        try:
+            with listener:
+                self._launch(port, startup_s, listener)
+        except XrootdUnavailableError as error:
+            if "bind" not in str(error).lower():
+                raise
+            # This build takes no socket. It listens on all interfaces then, and turns away who comes from elsewhere.
+            self._launch(port, startup_s, None)
+        return port
+
+    def _launch(self, port: int, startup_s: float, listener: socket.socket | None) -> None:
         self._work.chmod(0o755)
         admin = self._work / "admin"
         admin.mkdir(exist_ok=True)
@@ -153,13 +173,14 @@ class XrootdServer:
         config.write_text(
             f"xrd.port {port}\n"
             "xrd.network nodnr\n"
+            "xrd.allow host 127.0.0.1\n"
             "all.export / r/o\n"
             f"oss.localroot {self.directory}\n"
             f"all.adminpath {admin}\n"
             f"all.pidpath {admin}\n"
             "xrootd.trace fsio\n"
         )
-        command = [self._program, "-c", os.fspath(config)]
+        command = [self._program, "-I", "v4", "-c", os.fspath(config)]
         if os.geteuid() == 0:
             account = _unprivileged_account()
             closed = [path for path in (self.directory, *self.directory.parents) if not path.stat().st_mode & 0o001]
@@ -169,13 +190,13 @@ class XrootdServer:
                 )
             os.chown(admin, account.pw_uid, account.pw_gid)
             command[1:1] = ["-R", account.pw_name]
+        if listener is not None:
+            command[:0] = ["/bin/sh", "-c", _WITH_SOCKET, "sh"]
         with self._log.open("ab") as log:
             start = log.tell()
-            self._process = subprocess.Popen(
-                command, cwd=admin, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+            stdin = subprocess.DEVNULL if listener is None else listener.fileno()
+            self._process = subprocess.Popen(command, cwd=admin, stdin=stdin, stdout=log, stderr=subprocess.STDOUT)
         self._wait_until_ready(port, startup_s, log_start=start)
-        return port
 
     def _wait_until_ready(self, port: int, startup_s: float, *, log_start: int) -> None:
         # Where the port belongs to somebody else, that server might answer: the daemon's own word comes first.
