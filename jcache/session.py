@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from jcache.cache import Cache, CacheUnusable, Identity
 from jcache.cache.books import Use
+from jcache.cache.identity import is_below
 from jcache.cache.keeper import Keeper
 from jcache.cache.meter import MeteredStorage
 from jcache.config import Config
@@ -21,7 +22,7 @@ from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
-from jcache.reader.small import Shelf, SmallFile, SmallFiles
+from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.rules import Rule, find_rule
@@ -106,16 +107,19 @@ class Session:
             failed=self._failed,
             small_recorded=self.small.recorded,
         )
-        self._files: OrderedDict[tuple[bytes, str], RemoteFile] = OrderedDict()
+        # By cache directory, object, and who asks: what one has validated, another has not.
+        self._files: OrderedDict[Key, RemoteFile] = OrderedDict()
+        # Addresses below which the cache directory is being cleared just now.
+        self._clearing: list[str] = []
         # Those that are about to be closed, and when they were last used as that was decided.
-        self._leaving: dict[tuple[bytes, str], float] = {}
+        self._leaving: dict[Key, float] = {}
         self._caches: dict[bytes, Cache | None] = {}
         self._shelves: dict[bytes, Shelf] = {}
         self._keepers: dict[bytes, Keeper] = {}
         self.patience = Patience(LEASE_LIMIT_S)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         # Those that are being closed for good.
-        self._ending: list[tuple[tuple[bytes, str], RemoteFile]] = []
+        self._ending: list[tuple[Key, RemoteFile]] = []
         self._closed = False
         self.bypassed: str | None = None
 
@@ -192,7 +196,7 @@ class Session:
             directory: The cache directory; JCACHE_DIR by default.
         """
         path = directory or self.config.dir or ""
-        key = (str(path).encode(errors="surrogateescape"), identity.key)
+        key = (str(path).encode(errors="surrogateescape"), identity.key, identity.asker)
         with self._lock:
             remote = self._files.get(key)
             if remote is not None:
@@ -204,6 +208,8 @@ class Session:
             remote = self._files.get(key)
             if remote is None:
                 remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]))
+                if any(is_below(remote.url, address) for address in self._clearing):
+                    remote.invalidate()
                 small = self.small.take(key)
                 if small is not None:
                     small.hand_over(remote.validation)
@@ -245,7 +251,7 @@ class Session:
         with self._lock:
             return [
                 None
-                if identity is None or (shelf.key, identity.key) in self._files
+                if identity is None or (shelf.key, identity.key, identity.asker) in self._files
                 else self.small.begin(shelf, identity, loop)
                 for identity in identities
             ]
@@ -283,7 +289,7 @@ class Session:
             return self._used(key)
 
     def _used(self, key: bytes) -> list[Use]:
-        files = [file for (where, _), file in self._files.items() if where == key]
+        files = [file for (where, *_), file in self._files.items() if where == key]
         return _uses_of([*files, *self.small.of(key)])
 
     def _note(self, key: bytes, file: RemoteFile | SmallFile) -> None:
@@ -295,7 +301,7 @@ class Session:
         """Seal what a cache directory's cleaner might remove, were it not being written here."""
         before_s = time.monotonic() - SEAL_IDLE_S
         with self._lock:
-            files = [file for (where, _), file in (*self._files.items(), *self._ending) if where == key]
+            files = [file for (where, *_), file in (*self._files.items(), *self._ending) if where == key]
         for file in files:
             if not file.active and file.used_s < before_s:
                 with contextlib.suppress(JournalError):  # it stays unsealed, and valid
@@ -310,6 +316,7 @@ class Session:
     def invalidate(self, identity: Identity, *, directory: str | None = None) -> None:
         """Forget what is cached of a path that is being written, and of those below it, here and in later processes.
 
+        Whoever asks for them, and whatever else than the path tells objects apart: whatever lies there is forgotten.
         What is on disk is removed behind the application's back, and before this process ends.
 
         Args:
@@ -317,28 +324,35 @@ class Session:
             directory: The cache directory; JCACHE_DIR by default.
         """
         cache = self.cache(directory)
-        below = identity.url.rstrip("/") + "/"
+        address = identity.address.rstrip("/")
         remote = self.acquire(identity, directory=directory)
         with self._lock:
-            small = [(file.identity, file.directory) for file in self.small.below(below)]
+            small = [(file.identity, file.directory) for file in self.small.below(address)]
         for known in small:
             self.release(self.acquire(known[0], directory=known[1]))
         with self._lock:
-            files = [remote, *(file for file in self._files.values() if file.url.startswith(below))]
+            files = [remote, *(file for file in self._files.values() if is_below(file.url, address))]
+            if cache is not None and cache.writable:
+                self._clearing.append(address)
         for file in files:
             file.invalidate()
         self.release(remote)
 
         def remove() -> None:
             assert cache is not None
-            cache.remove(identity)
+            try:
+                cache.remove(identity)
+            finally:
+                with self._lock:
+                    self._clearing.remove(address)
             for file in files:
                 file.attach_again()
 
-        if cache is not None and cache.writable:
-            self.recorder.call(remove)
+        if cache is not None and cache.writable and not self.recorder.call(remove):
+            with self._lock:
+                self._clearing.remove(address)
 
-    def _idle_files(self) -> list[tuple[bytes, str]]:
+    def _idle_files(self) -> list[Key]:
         staying = len(self._files) - len(self._leaving)
         if staying <= IDLE_FILES or self.workers.hung:
             return []
@@ -351,7 +365,7 @@ class Session:
             self._files.move_to_end(key)
         return chosen
 
-    def _retire(self, key: tuple[bytes, str]) -> None:
+    def _retire(self, key: Key) -> None:
         """Close a file, unless it has been used since it was found idle."""
         with self._lock:
             used_s = self._leaving.pop(key, None)

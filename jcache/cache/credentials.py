@@ -1,16 +1,12 @@
-"""Tells what says *who asks* from what says *which bytes*: names of credentials, signatures, expiry times and tuning.
+"""The one list of what is secret: names of credentials, in URLs, options, headers and command lines.
 
-The danger lies on both sides. A secret that is kept would reach the disk, and every renewed signature would start an
-empty journal; a parameter that is cut although it decides the bytes would make two objects share one journal. So a name
-is cut only where its meaning is certain: from a list, or by its words (`x_auth_token`, but neither `author` nor
-`pageToken`), and names that are common words (`expires`, `policy`, `st`) only beside the signature that they belong
-to. What is not cut enters an identity as a hash alone.
+What has such a name is neither stored nor shown. That says nothing of which bytes are meant: a `session_id` may well be
+the number of a recording session. So what an identity leaves out is decided elsewhere: of URLs what belongs to a
+signature scheme (`signatures.py`), of options what its protocol's rule names (`protocols.py`).
 """
 
 import itertools
 import re
-from collections.abc import Iterable
-from urllib.parse import unquote_plus
 
 
 def names(text: str) -> frozenset[str]:
@@ -22,47 +18,26 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 _SECRET_WORDS = names(
     """
-    auth authn authz authorization authentication bearer cookie cookies credential credentials hmac jwt macaroon oauth
-    passphrase passwd password pwd secret sig signature token tokens apikey accesskey secretkey privatekey
-    sessionid jsessionid x509 proxycert
+    auth authn authz authorization authentication bearer cookie cookies cred creds credential credentials hmac jwt
+    macaroon oauth otp totp pass passcode passphrase passwd password psk pwd sas secret secrets sig signature token
+    tokens sessionid jsessionid x509 proxycert
     """
 )
+# `PGPASSWORD` is one word.
+_SECRET_ENDS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "secretkey", "privatekey")
 _SECRET_PAIRS = frozenset(
     {("api", "key"), ("access", "key"), ("secret", "key"), ("private", "key"), ("account", "key"), ("key", "id"),
-     ("key", "file"), ("subscription", "key"), ("session", "id"), ("client", "cert"), ("shared", "key")}
+     ("key", "file"), ("subscription", "key"), ("session", "id"), ("client", "cert"), ("shared", "key"),
+     ("session", "key"), ("encryption", "key"), ("customer", "key"), ("master", "key")}
 )  # fmt: skip
-# `page_token` and its like say where in a listing to go on, so they decide the bytes.
+# `page_token` and its like say where in a listing to go on.
 _CURSOR_WORDS = names("page next prev previous continuation continue start sync cursor resume count max min")
-
 _SECRET_NAMES = names(
     """
-    access_token accesstoken id_token authz authorization
-    awsaccesskeyid googleaccessid ossaccesskeyid key-pair-id
-    x-amz-algorithm x-amz-credential x-amz-date x-amz-expires x-amz-signedheaders x-amz-signature x-amz-security-token
-    x-amz-content-sha256 x-amz-user-agent x-amz-checksum-mode x-id
-    x-goog-algorithm x-goog-credential x-goog-date x-goog-expires x-goog-signedheaders x-goog-signature
-    x-oss-signature x-oss-signature-version x-oss-credential x-oss-date x-oss-expires x-oss-security-token
-    q-sign-algorithm q-ak q-sign-time q-key-time q-header-list q-url-param-list q-signature
-    hdnea hdnts hdntl __gda__ __token__
-    cap.sym cap.msg scitag.flow
+    awsaccesskeyid googleaccessid ossaccesskeyid key-pair-id x-amz-credential x-goog-credential x-oss-credential q-ak
+    hdnea hdnts hdntl __gda__ cap.sym cap.msg xrd.gsiusrpxy xrd.gsiusrkey
     """
 )
-_SECRET_PREFIXES = ("xrd.", "eos.", "mgm.")
-
-# Cut only beside the parameter on the left: alone they are ordinary words.
-_COMPANIONS = {
-    "sig": names(
-        """
-        sv ss srt sp se st spr sip sr si sdd ses saoid suoid scid skoid sktid skt ske sks skv sduoid skdutid
-        rscc rscd rsce rscl rsct
-        """
-    ),
-    "signature": frozenset({"expires", "policy", "hash-algorithm", "hashalgorithm"}),
-    "token": frozenset({"expires", "expiry", "expire", "exp", "ttl"}),
-    "hmac": frozenset({"expires", "expiry", "exp", "timestamp"}),
-}
-# Azure's overrides of response headers (rscd ...) and their kind leave the bytes alone. Content encoding does not, but
-# ranges of an encoded body are no ranges of the file, and the HTTP client asks for none.
 
 TUNING = names(
     """
@@ -76,63 +51,37 @@ TUNING = names(
 )
 """Options of file systems that change how bytes are fetched, not which."""
 
-_HEADERS = names(
+ASKING_HEADERS = names(
+    """
+    authorization cookie private-token proxy-authorization x-amz-security-token x-api-key x-auth-token x-ms-date
+    """
+)
+"""Request headers that say who asks, in lower case: a server that gives each another file has to say so (`Vary`)."""
+
+IDLE_HEADERS = names(
     """
     accept-encoding cache-control connection dnt from if-match if-modified-since if-none-match if-range
-    if-unmodified-since keep-alive origin pragma priority proxy-authorization referer scitag te traceparent tracestate
+    if-unmodified-since keep-alive origin pragma priority referer scitag te traceparent tracestate
     user-agent via x-request-id x-forwarded-for
     """
 )
+"""Request headers that leave open which bytes are meant, unless the server says that they do not (`Vary`)."""
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether a parameter, option or header of this name says who asks, whatever else it comes with.
+    """Tell whether a parameter, option, header or variable of this name holds a secret.
 
     Args:
         name: As it is spelt in the program or, decoded, in the URL.
     """
     lower = name.lower()
-    if lower in _SECRET_NAMES or lower.startswith(_SECRET_PREFIXES):
+    if lower in _SECRET_NAMES:
         return True
     words = [word.lower() for word in _WORDS.findall(name)]
     if not _CURSOR_WORDS.isdisjoint(words):
         return False
-    return not _SECRET_WORDS.isdisjoint(words) or not _SECRET_PAIRS.isdisjoint(itertools.pairwise(words))
-
-
-def is_idle_header(name: str) -> bool:
-    """Tell whether a request header of this name leaves open which bytes are meant."""
-    return name.lower() in _HEADERS or is_secret(name)
-
-
-def strip_query(query: str) -> list[str]:
-    """Return the parameters of a query that decide which bytes are meant, in an order that does not depend on theirs.
-
-    Args:
-        query: What stands behind the `?`, still encoded.
-
-    Returns:
-        `name=value` items as they were spelt, sorted by name; in their own order where one of them is no `name=value`,
-        since it may be its place that gives it a meaning. They may contain secrets that no rule knows: hash them.
-    """
-    items = [item for item in query.split("&") if item]
-    names = [unquote_plus(item.partition("=")[0], errors="surrogateescape") for item in items]
-    present = {name.lower() for name in names}
-    idle = _companions(present)
-    kept = [
-        (name, item)
-        for name, item in zip(names, items, strict=True)
-        if not is_secret(name) and name.lower() not in idle
-    ]
-    if all("=" in item for _, item in kept):
-        kept.sort(key=lambda pair: pair[0])
-    return [item for _, item in kept]
-
-
-def _companions(present: Iterable[str]) -> set[str]:
-    idle: set[str] = set()
-    for name in present:
-        idle |= _COMPANIONS.get(name, frozenset())
-        if name.startswith("x-") and name.endswith("-signature"):
-            idle |= _COMPANIONS["signature"]
-    return idle
+    return (
+        not _SECRET_WORDS.isdisjoint(words)
+        or not _SECRET_PAIRS.isdisjoint(itertools.pairwise(words))
+        or any(word.endswith(_SECRET_ENDS) for word in words)
+    )

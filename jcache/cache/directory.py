@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jcache.cache import identity as identities
+from jcache.cache import layout
 from jcache.cache.identity import Identity
 from jcache.mounts import find_mount
 from jcache.storage import Storage
@@ -26,7 +28,11 @@ TAG = (
 _PROBE_PREFIX = ".probe-"
 # No component of an object's path begins with it.
 _SEGMENT_PREFIX = "@"
-_OURS = frozenset({"jcache.toml", ".reports", ".usage"})
+KEY_NAME = ".key"
+"""What the hashes of those are made with who have journals of their own."""
+
+_KEY_BYTES = 32
+_OURS = frozenset({"jcache.toml", ".reports", ".usage", KEY_NAME})
 _PRIVATE_DIR = 0o700
 _REASONS = {
     errno.ENOTDIR: "it, or something on the way to it, is a file",
@@ -95,6 +101,9 @@ class Cache:
         self.dir_mode = _PRIVATE_DIR
         self.file_mode = _PRIVATE_DIR & 0o666
         self.storage = Storage() if storage is None else storage
+        self._key = b""
+        # Keyed hashes of who asks, by fingerprint.
+        self._owners: dict[str, str] = {}
         self._flat = flat
         self._basepath = basepath
 
@@ -142,22 +151,83 @@ class Cache:
         """
         return identities.identify(protocol, path, options, basepath=self._basepath, flat=self._flat)
 
+    def stored(self, identity: Identity, *, asker: bool = False) -> Identity:
+        """Return the identity under which an object is stored here.
+
+        Mostly its own. Where who asks decides which object that is, it has a keyed hash of who that is: keyed, since
+        from a bare hash a credential that is short could be guessed.
+
+        Args:
+            identity: The object.
+            asker: Whether the origin has said that it gives each who asks another file.
+        """
+        who = identity.asker if asker else identity.owner
+        return identity.of(self._keyed(who)) if asker or who else identity
+
+    @property
+    def has_owned(self) -> bool:
+        """Whether anything here may be stored for one asker alone."""
+        return bool(self._read_key())
+
+    def _keyed(self, who: str) -> str:
+        if (known := self._owners.get(who)) is None:
+            key = self._read_key() or self._make_key()
+            # Members of a group can read the key of what they share. It takes a while to try a credential against it.
+            known = hashlib.scrypt(who.encode(), salt=key, n=1 << 12, r=8, p=1, dklen=16).hex()
+            self._owners[who] = known
+        return known
+
+    def _read_key(self) -> bytes:
+        if not self._key:
+            with contextlib.suppress(OSError):
+                fd = self.storage.open(os.path.join(self.directory, KEY_NAME), os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    key = self.storage.pread(fd, _KEY_BYTES, 0)
+                finally:
+                    self.storage.close(fd)
+                self._key = key if len(key) == _KEY_BYTES else b""
+        return self._key
+
+    def _make_key(self) -> bytes:
+        """Make the key that all who share the directory use; one for this process alone where that cannot be."""
+        key = os.urandom(_KEY_BYTES)
+        name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
+        try:
+            if self.writable:
+                fd = self.storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
+                try:
+                    self.storage.pwritev(fd, [key], 0)
+                finally:
+                    self.storage.close(fd)
+                # Of two processes that do this at once the last one's key stays: at worst the first one's is forgotten.
+                self.storage.rename(name, os.path.join(self.directory, KEY_NAME))
+                key = self._read_key() or key
+        except OSError:
+            self._remove(name)
+        self._key = key
+        return key
+
     def path(self, identity: Identity) -> str:
         """Return the directory of an object's journal, whether or not it exists."""
-        return os.path.join(self.directory, os.fsdecode(b"/".join(identity.parts)))
+        return self._place(self.stored(identity).parts)
+
+    def _place(self, parts: tuple[bytes, ...]) -> str:
+        return os.path.join(self.directory, os.fsdecode(b"/".join(parts)))
 
     def journal(self, identity: Identity) -> "Journal":
         """Return the journal of an object; nothing is read or made yet."""
         from jcache.journal import Journal
 
+        stored = self.stored(identity)
         return Journal(
-            self.storage, self.path(identity), identity.key, dir_mode=self.dir_mode, file_mode=self.file_mode
+            self.storage, self._place(stored.parts), stored.key, dir_mode=self.dir_mode, file_mode=self.file_mode
         )
 
     def remove(self, identity: Identity) -> None:
-        """Remove what is recorded of an object, and of those below its path; readers that have it open keep it.
+        """Remove what is recorded of an object's path, and of those below it; readers that have it open keep it.
 
-        In the flat layout what lies below a path cannot be told from its name, and stays.
+        Whoever recorded it, and whatever else tells objects of one path apart. In the flat layout what lies below a
+        path cannot be told from its name, and stays, and so do other objects of the same path.
 
         Args:
             identity: The object.
@@ -166,6 +236,17 @@ class Cache:
             OSError: Something could not be removed.
         """
         self._remove_below(self.path(identity))
+        if not identity.below:
+            return
+        directory, name = identity.below[:-1], identity.below[-1]
+        above = self._place(directory) if directory else self.directory
+        try:
+            names = self.storage.listdir(above)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for found in names:
+            if layout.is_variant(os.fsencode(found), name):
+                self._remove_below(os.path.join(above, found))
 
     def _remove_below(self, directory: str) -> None:
         try:

@@ -1,18 +1,22 @@
 """Which remote object a path means: one canonical key for all spellings, without a secret in it.
 
 Two different objects never have the same key: where a canonical form could merge two, the spelling is kept instead,
-which costs at worst a second journal. One object has one key whoever asks: credentials, signatures and expiry times
-are cut.
+which costs at worst a second journal. One object has one key whoever asks. Who that is, is noted beside it, in memory
+only: validation belongs to it, and where the origin gives each another file, so does the journal (see `Cache.stored`).
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from jcache.cache import credentials, layout
+from jcache.cache.asking import UNSTABLE, fingerprint, who_asks
 from jcache.cache.protocols import Address, Unidentifiable, locate
 
-__all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify"]
+__all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify", "is_below", "names_of"]
+
+IgnoredQuery = Callable[[tuple[str, ...]], frozenset[str]]
+"""Tells, given the addresses of an object, which parameters of its query decide nothing."""
 
 _HASH_DIGITS = 32
 _NESTING = 8
@@ -20,6 +24,9 @@ _NESTING = 8
 _TARGETS = frozenset({"fo", "fs", "filesystem", "target_protocol", "target_options", "remote_protocol", "connector"})
 _DEFAULTS = ("s3.amazonaws.com", "storage.googleapis.com", "huggingface.co")
 _STORES = frozenset({"s3", "gs", "abfs", "hf", "oss"})
+# No escape begins with a backslash and one of these.
+_VARIANT, _OWNER = "\\~", "\\^"
+_MARK_DIGITS = 8
 # How many directories keep what their objects' identities have in common.
 _DIRECTORIES = 1024
 
@@ -37,6 +44,29 @@ class Identity:
     parts: tuple[bytes, ...]
     """Components of the journal's directory below the cache's root, each legal on any POSIX file system."""
 
+    below: tuple[bytes, ...] = ()
+    """Components of the directory in which objects below this one's path have theirs; empty in the flat layout."""
+
+    asker: str = field(default="", compare=False)
+    """Fingerprint of who asks, in memory only; empty for nobody in particular."""
+
+    owner: str = field(default="", compare=False)
+    """Fingerprint of that part of it that decides which object this is, in memory only; mostly empty."""
+
+    @property
+    def address(self) -> str:
+        """The URL without a mark of what else tells objects of one path apart."""
+        return self.url[: -_MARK_DIGITS - 2] if _VARIANT in self.key else self.url
+
+    def of(self, owner: str) -> "Identity":
+        """Return the identity under which an object is stored that is one asker's own.
+
+        Args:
+            owner: The keyed hash of who asks; it is written to disk.
+        """
+        parts = (*self.parts[:-1], layout.own(self.parts[-1], owner))
+        return replace(self, key=f"{self.key}{_OWNER}{owner}", parts=parts, owner="")
+
 
 def identify(
     protocol: str | tuple[str, ...] | list[str],
@@ -46,6 +76,8 @@ def identify(
     basepath: str | None = None,
     flat: bool = False,
     environ: Mapping[str, str] | None = None,
+    ignored: IgnoredQuery | None = None,
+    asker: str | None = None,
 ) -> Identity:
     """Return the identity of the object that a file system's path means.
 
@@ -57,6 +89,8 @@ def identify(
             in which many hosts serve one tree under different prefixes.
         flat: One directory for each object instead of a tree.
         environ: Environment variables, some of which name endpoints; `os.environ` by default.
+        ignored: What the user's rules say of parameters.
+        asker: What `who_asks` says of the options, where that is known already.
 
     Returns:
         The identity.
@@ -65,7 +99,12 @@ def identify(
         Unidentifiable: It cannot be told safely which object this is, so it must not be cached.
     """
     names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
-    address = locate(names, path, options, os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    address = locate(names, path, options, environ)
+    if ignored is not None and address.extra and "?" in path:
+        plain = _key("url", [address.scheme, *address.authority, *_directories(address), _name(address)], "")
+        if ignore := ignored(names_of(plain)):
+            address = locate(names, path, options, environ, ignore=ignore)
     variant = _variant(address, options)
     if basepath and (rest := _below(basepath, address.path)) is not None:
         directories, name, mark = rest[:-1], rest[-1], "base"
@@ -75,9 +114,16 @@ def identify(
         url = _display(address)
     key = _key(mark, [*directories, name], variant)
     parts = layout.flat(name, key) if flat else layout.tree(directories, name, variant=variant)
+    below = () if flat else layout.tree(directories, name) if variant else parts
     if variant:
-        url += f" ~{variant[:8]}"
-    return Identity(key, _escape(url), parts)
+        url += f" ~{variant[:_MARK_DIGITS]}"
+    if asker is None:
+        asker = who_asks(options, environ)
+    if address.asking or address.owning:
+        asker = asker[: len(UNSTABLE) if asker.startswith(UNSTABLE) else 0] + fingerprint(
+            (asker, address.asking, address.owning)
+        ).lstrip(UNSTABLE)
+    return Identity(key, _escape(url), parts, below, asker, fingerprint(address.owning))
 
 
 class Identifier:
@@ -88,7 +134,7 @@ class Identifier:
     other with another name in that place. Threads may use one instance; at worst one does what another did.
     """
 
-    __slots__ = ("_basepath", "_directories", "_flat", "_options", "_protocol")
+    __slots__ = ("_asker", "_basepath", "_directories", "_flat", "_ignored", "_options", "_protocol")
 
     def __init__(
         self,
@@ -97,8 +143,11 @@ class Identifier:
         *,
         basepath: str | None = None,
         flat: bool = False,
+        ignored: IgnoredQuery | None = None,
     ) -> None:
         """Take note of a file system; see `identify`."""
+        self._asker = who_asks(options, os.environ)
+        self._ignored = ignored
         self._protocol = protocol
         self._options = options
         self._basepath = basepath
@@ -118,11 +167,21 @@ class Identifier:
             except KeyError:
                 siblings = self._look_at(directory)
             if siblings is not None and len(name) <= siblings.longest:
-                return Identity(siblings.key + name, siblings.url + name, (*siblings.parts, name.encode()))
+                parts = (*siblings.parts, name.encode())
+                below = parts if siblings.is_tree else ()
+                return Identity(siblings.key + name, siblings.url + name, parts, below, siblings.asker, siblings.owner)
         return self._identify(path)
 
     def _identify(self, path: str) -> Identity:
-        return identify(self._protocol, path, self._options, basepath=self._basepath, flat=self._flat)
+        return identify(
+            self._protocol,
+            path,
+            self._options,
+            basepath=self._basepath,
+            flat=self._flat,
+            ignored=self._ignored,
+            asker=self._asker,
+        )
 
     def _look_at(self, directory: str) -> "_Siblings | None":
         siblings = None
@@ -147,6 +206,9 @@ class _Siblings:
     url: str
     parts: tuple[bytes, ...]
     longest: int
+    is_tree: bool
+    asker: str
+    owner: str
 
 
 def _siblings_of(one: Identity, name: str) -> _Siblings | None:
@@ -156,7 +218,8 @@ def _siblings_of(one: Identity, name: str) -> _Siblings | None:
     if not (one.key.endswith(end) and one.url.endswith(end) and parts and one.parts[-1] == name.encode()):
         return None
     longest = min(layout.COMPONENT_BYTES, layout.PATH_BYTES - sum(map(len, parts)) - len(one.parts))
-    return _Siblings(one.key.removesuffix(name), one.url.removesuffix(name), parts, longest)
+    head = one.key.removesuffix(name), one.url.removesuffix(name)
+    return _Siblings(*head, parts, longest, bool(one.below), one.asker, one.owner)
 
 
 def address_of(key: str) -> str:
@@ -165,9 +228,9 @@ def address_of(key: str) -> str:
     Args:
         key: Of an `Identity`.
     """
-    mark, _, rest = key.partition(":")
-    rest, _, variant = rest.partition("\\~")
-    suffix = f" ~{variant[:8]}" if variant else ""
+    mark, _, rest = key.partition(_OWNER)[0].partition(":")
+    rest, _, variant = rest.partition(_VARIANT)
+    suffix = f" ~{variant[:_MARK_DIGITS]}" if variant else ""
     if mark == "base":
         return f"/{rest}{suffix}"
     scheme, slash, tail = rest.partition("/")
@@ -177,6 +240,35 @@ def address_of(key: str) -> str:
     if scheme in _STORES and authority in _DEFAULTS:
         return f"{scheme}://{path}{suffix}"
     return f"{scheme}://{authority}/{'/' if scheme == 'root' else ''}{path}{suffix}"
+
+
+def names_of(key: str) -> tuple[str, ...]:
+    """Return all addresses by which a person may call the object of a key, the one that `jcache ls` shows first.
+
+    Of an object in a store with an endpoint of its own: with the endpoint, as a program has it, which names bucket and
+    path only, and as the endpoint's own URL. Of one that something else than its path tells from others: without that.
+
+    Args:
+        key: Of an `Identity`.
+    """
+    first = address_of(key)
+    plain = key.partition(_OWNER)[0].partition(_VARIANT)[0]
+    found = [first, address_of(plain)]
+    scheme, _, rest = plain.removeprefix("url:").partition("/")
+    if plain.startswith("url:") and scheme in _STORES:
+        where, _, path = rest.partition("/")
+        found += [f"{scheme}://{path}", *(f"{web}://{where}/{path}" for web in ("https", "http"))]
+    return tuple(dict.fromkeys(found))
+
+
+def is_below(url: str, address: str) -> bool:
+    """Whether an object has an address, or lies below it, whatever else tells it from others of its path.
+
+    Args:
+        url: As `Identity.url` has it.
+        address: As `Identity.address` has it, without a slash at its end.
+    """
+    return url.startswith(address) and url[len(address) : len(address) + 1] in {"", "/", " "}
 
 
 def _below(basepath: str, path: str) -> list[str] | None:
@@ -202,8 +294,7 @@ def _name(address: Address) -> str:
 
 def _key(mark: str, names: list[str], variant: str) -> str:
     key = f"{mark}:" + "/".join(_escape(name, "\\/") for name in names)
-    # No escape begins with a backslash and a tilde.
-    return f"{key}\\~{variant}" if variant else key
+    return f"{key}{_VARIANT}{variant}" if variant else key
 
 
 def _display(address: Address) -> str:
@@ -247,7 +338,8 @@ def _deciding(
 
 
 def _deciding_headers(headers: Mapping[object, object]) -> dict[str, object]:
-    return {str(name).lower(): value for name, value in headers.items() if not credentials.is_idle_header(str(name))}
+    idle = credentials.IDLE_HEADERS | credentials.ASKING_HEADERS
+    return {lower: value for name, value in headers.items() if (lower := str(name).lower()) not in idle}
 
 
 def _plain(name: str, value: object, depth: int) -> object:

@@ -34,6 +34,7 @@ RESERVED = frozenset({b"cachedir.tag", b"jcache.toml"})
 
 _PLAIN = re.compile(r"[0-9A-Za-z_+=,:-][0-9A-Za-z_+=,:.-]*")
 _LIKE_A_SUFFIX = re.compile(rb"~(?=(?:[0-9a-f]{16}|[0-9a-f]{32})\Z)")
+_SUFFIXES = re.compile(rb"(?:~[0-9a-f]{16}){1,2}")
 _CUT_ESCAPE = re.compile(rb"%(?:[0-9A-F]?|u[0-9A-F]{0,3}|u\{[0-9A-F]*)\Z")
 
 
@@ -109,6 +110,21 @@ def flat(name: str, key: str) -> tuple[bytes, ...]:
         One component, `name~hash`.
     """
     return (_cut(_spell(name), key, WHOLE_DIGITS),)
+
+
+def own(component: bytes, owner: str) -> bytes:
+    """Return the last component of an object that is one asker's own.
+
+    Args:
+        component: The last one of the object that all share.
+        owner: The keyed hash of who asks.
+    """
+    return _cut(component, f"{component!r}\0{owner}", SUFFIX_DIGITS)
+
+
+def is_variant(component: bytes, of: bytes) -> bool:
+    """Whether a component is that of an object which shares its path with the object of another component."""
+    return component == of or (component.startswith(of + b"~") and _SUFFIXES.fullmatch(component, len(of)) is not None)
 
 
 def _spell(name: str) -> bytes:

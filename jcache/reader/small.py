@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from jcache.cache import Cache, Identity
+from jcache.cache.identity import is_below
 from jcache.journal.whole import Whole, read_whole, write_whole
 from jcache.origin import Info
 from jcache.reader.details import storable
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from jcache.reader.snapshot import Snapshot
     from jcache.reader.validation import Opening, Validation
 
-__all__ = ["Shelf", "SmallFile", "SmallFiles"]
+__all__ = ["Key", "Shelf", "SmallFile", "SmallFiles"]
 
-Key = tuple[bytes, str]
+# Cache directory, object, and who asks.
+Key = tuple[bytes, str, str]
 
 # Of how many small files that were read the version is kept; those of a session's idle files.
 KEPT = 256
@@ -116,7 +118,7 @@ class SmallFile:
     @property
     def key(self) -> Key:
         """The session's name for it."""
-        return self._shelf.key, self.identity.key
+        return self._shelf.key, self.identity.key, self.identity.asker
 
     @property
     def is_taken(self) -> bool:
@@ -210,7 +212,7 @@ class SmallFiles:
 
     def begin(self, shelf: Shelf, identity: Identity, loop: asyncio.AbstractEventLoop) -> SmallFile | None:
         """Begin to read a file; None where it is known already."""
-        key = (shelf.key, identity.key)
+        key = (shelf.key, identity.key, identity.asker)
         if key in self._files:
             return None
         file = self._files[key] = SmallFile(shelf, identity, loop)
@@ -220,13 +222,13 @@ class SmallFiles:
         """Return a file that is to be handed over, which is not one of these from now on."""
         return self._files.pop(key, None)
 
-    def below(self, url: str) -> list[SmallFile]:
-        """Return all files whose address begins like this."""
-        return [file for file in self._files.values() if file.identity.url.startswith(url)]
+    def below(self, address: str) -> list[SmallFile]:
+        """Return all files that have an address, or lie below it."""
+        return [file for file in self._files.values() if is_below(file.identity.url, address)]
 
     def of(self, key: bytes) -> list[SmallFile]:
         """Return the files of one cache directory."""
-        return [file for (where, _), file in self._files.items() if where == key]
+        return [file for (where, *_), file in self._files.items() if where == key]
 
     # -- without ------------------------------------------------------------------------------------------------
 
