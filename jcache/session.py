@@ -20,6 +20,7 @@ from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
+from jcache.reader.clearing import Clearing
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
@@ -109,8 +110,7 @@ class Session:
         )
         # By cache directory, object, and who asks: what one has validated, another has not.
         self._files: OrderedDict[Key, RemoteFile] = OrderedDict()
-        # Addresses below which the cache directory is being cleared just now.
-        self._clearing: list[str] = []
+        self._clearings: dict[bytes, Clearing] = {}
         # Those that are about to be closed, and when they were last used as that was decided.
         self._leaving: dict[Key, float] = {}
         self._caches: dict[bytes, Cache | None] = {}
@@ -204,11 +204,14 @@ class Session:
                 remote.active += 1
                 return remote
         cache = self.cache(directory)
+        if cache is not None and identity.owner:
+            self._know_owner(cache, identity)
         with self._lock:
             remote = self._files.get(key)
             if remote is None:
                 remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]))
-                if any(is_below(remote.url, address) for address in self._clearing):
+                clearing = self._clearings.get(key[0])
+                if clearing is not None and clearing.covers(remote.url):
                     remote.invalidate()
                 small = self.small.take(key)
                 if small is not None:
@@ -248,6 +251,9 @@ class Session:
         self, shelf: Shelf, identities: Sequence[Identity | None], loop: "AbstractEventLoop"
     ) -> list[SmallFile | None]:
         """Begin to read small files on an event loop; None for those that are open already, or being read."""
+        owned = {one.owner: one for one in identities if one is not None and one.owner}
+        for identity in owned.values():
+            self._know_owner(shelf.cache, identity)
         with self._lock:
             return [
                 None
@@ -255,6 +261,11 @@ class Session:
                 else self.small.begin(shelf, identity, loop)
                 for identity in identities
             ]
+
+    def _know_owner(self, cache: Cache, identity: Identity) -> None:
+        """Have a cache directory asked, in time, for what it takes to store an object that is one asker's own."""
+        with contextlib.suppress(CacheHungError):
+            self.workers.call(functools.partial(cache.stored, identity))
 
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
         rule = self.rule(identity)
@@ -332,25 +343,16 @@ class Session:
             self.release(self.acquire(known[0], directory=known[1]))
         with self._lock:
             files = [remote, *(file for file in self._files.values() if is_below(file.url, address))]
+            key = str(directory or self.config.dir).encode(errors="surrogateescape")
+            clearing = None
             if cache is not None and cache.writable:
-                self._clearing.append(address)
+                clearing = self._clearings.get(key) or self._clearings.setdefault(key, Clearing(cache))
+            is_first = clearing is not None and clearing.add(identity, files)
         for file in files:
             file.invalidate()
         self.release(remote)
-
-        def remove() -> None:
-            assert cache is not None
-            try:
-                cache.remove(identity)
-            finally:
-                with self._lock:
-                    self._clearing.remove(address)
-            for file in files:
-                file.attach_again()
-
-        if cache is not None and cache.writable and not self.recorder.call(remove):
-            with self._lock:
-                self._clearing.remove(address)
+        if is_first and clearing is not None and not self.recorder.call(clearing.carry_out):
+            clearing.give_up()
 
     def _idle_files(self) -> list[Key]:
         staying = len(self._files) - len(self._leaving)

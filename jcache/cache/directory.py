@@ -32,6 +32,7 @@ KEY_NAME = ".key"
 """What the hashes of those are made with who have journals of their own."""
 
 _KEY_BYTES = 32
+_ROUNDS = 10_000
 _OURS = frozenset({"jcache.toml", ".reports", ".usage", KEY_NAME})
 _PRIVATE_DIR = 0o700
 _REASONS = {
@@ -173,7 +174,7 @@ class Cache:
         if (known := self._owners.get(who)) is None:
             key = self._read_key() or self._make_key()
             # Members of a group can read the key of what they share. It takes a while to try a credential against it.
-            known = hashlib.scrypt(who.encode(), salt=key, n=1 << 12, r=8, p=1, dklen=16).hex()
+            known = hashlib.pbkdf2_hmac("sha256", who.encode(), key, _ROUNDS, 16).hex()
             self._owners[who] = known
         return known
 
@@ -223,30 +224,35 @@ class Cache:
             self.storage, self._place(stored.parts), stored.key, dir_mode=self.dir_mode, file_mode=self.file_mode
         )
 
-    def remove(self, identity: Identity) -> None:
-        """Remove what is recorded of an object's path, and of those below it; readers that have it open keep it.
+    def remove(self, *identities: Identity) -> None:
+        """Remove what is recorded of paths, and of what is below them; readers that have it open keep it.
 
-        Whoever recorded it, and whatever else tells objects of one path apart. In the flat layout what lies below a
-        path cannot be told from its name, and stays, and so do other objects of the same path.
+        Whoever recorded it, and whatever else than the path tells objects apart: where that does so for what is given,
+        others of its path go, too. In the flat layout what lies below a path cannot be told from its name, and stays.
 
         Args:
-            identity: The object.
+            identities: The objects.
 
         Raises:
             OSError: Something could not be removed.
         """
-        self._remove_below(self.path(identity))
-        if not identity.below:
-            return
-        directory, name = identity.below[:-1], identity.below[-1]
-        above = self._place(directory) if directory else self.directory
+        listed: dict[tuple[bytes, ...], list[bytes]] = {}
+        for identity in identities:
+            stored = self.stored(identity)
+            found = {stored.parts, identity.below or stored.parts}
+            if identity.below and stored.parts != identity.below:
+                above, name = identity.below[:-1], identity.below[-1]
+                if above not in listed:
+                    listed[above] = self._names(self._place(above))
+                found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
+            for parts in found:
+                self._remove_below(self._place(parts))
+
+    def _names(self, directory: str) -> list[bytes]:
         try:
-            names = self.storage.listdir(above)
+            return [os.fsencode(name) for name in self.storage.listdir(directory)]
         except (FileNotFoundError, NotADirectoryError):
-            return
-        for found in names:
-            if layout.is_variant(os.fsencode(found), name):
-                self._remove_below(os.path.join(above, found))
+            return []
 
     def _remove_below(self, directory: str) -> None:
         try:
