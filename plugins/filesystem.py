@@ -16,7 +16,8 @@ from jcache_plugins.fsspec.downloads import download
 from jcache_plugins.fsspec.files import OPEN_OPTIONS, AsyncCachedFile, CachedFile
 from jcache_plugins.fsspec.metadata import stored_info
 from jcache_plugins.fsspec.reads import UNSET, cat_many, spread
-from jcache_plugins.fsspec.writes import invalidate, opened_for_writing, prepared
+from jcache_plugins.fsspec.writes import invalidate, prepared
+from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import UnsizedError, in_thread, reaching
 
 __all__ = ["JCacheFileSystem"]

@@ -372,8 +372,10 @@ class Snapshot:
             for _, _, held in self._held.singles(start, stop):
                 if held.ahead:
                     self._cut(held, held.taken, held.taken, extents)
-                    self._held.remove(held.taken)
-                    unused += held.start + len(held.data) - held.taken
+                    left = held.start + len(held.data) - held.taken
+                    if left:  # else the next piece begins there
+                        self._held.remove(held.taken)
+                        unused += left
         return unused, extents
 
     # -- taking what was read ahead in small steps ------------------------------------------------------------

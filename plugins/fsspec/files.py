@@ -15,7 +15,7 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import Access, access, loop_of, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.ahead import ReadAhead, Window
 from jcache_plugins.fsspec.reads import find, find_soon, measured
-from jcache_plugins.fsspec.writes import opened_for_writing
+from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import UnsizedError, reaching, within_origin
 
 if TYPE_CHECKING:

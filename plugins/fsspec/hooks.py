@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem, _Cached
 
 from jcache.session import current
-from jcache_plugins.fsspec import downloads, files, metadata, reads, writes
+from jcache_plugins.fsspec import downloads, files, metadata, reads, writes, written
 
 __all__ = ["install", "is_remote", "uninstall"]
 
@@ -71,6 +71,7 @@ def uninstall() -> None:
     """Put every method back."""
     while _undo:
         _undo.pop()()
+    written.forget_classes()
     for instance in list(_instances.values()):
         _mirror_again(instance)
     _instances.clear()

@@ -1,6 +1,5 @@
 """What a hooked file system's write methods do besides: what is cached of the paths is dropped, before and behind."""
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import access
 from jcache_plugins.origins.base import within_origin
 
-__all__ = ["ASYNC", "SYNC", "invalidate", "opened_for_writing"]
+__all__ = ["ASYNC", "SYNC", "invalidate"]
 
 Method = Callable[..., Any]
 
@@ -87,40 +86,6 @@ def synchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
         return write
 
     return make
-
-
-def opened_for_writing(fs: Any, path: Any, file: Any, *, directory: str | None = None) -> Any:
-    """Invalidate now, and once more when the file object that writes is closed, and when a transaction commits it."""
-    invalidate(fs, path, directory=directory)
-    if hasattr(file, "__dict__"):
-        for name in ("close", "commit"):
-            method = getattr(file, name, None)
-            if method is not None:
-                setattr(file, name, invalidating(method, lambda: invalidate(fs, path, directory=directory)))
-    return file
-
-
-def invalidating(method: Method, then: Callable[[], None]) -> Method:
-    """Return a file object's method, asynchronous or not, with something to do behind it."""
-    if inspect.iscoroutinefunction(method):
-
-        @functools.wraps(method)
-        async def wait_and_invalidate(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await method(*args, **kwargs)
-            finally:
-                then()
-
-        return wait_and_invalidate
-
-    @functools.wraps(method)
-    def call_and_invalidate(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        finally:
-            then()
-
-    return call_and_invalidate
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {

@@ -1,0 +1,108 @@
+"""Files that are open for writing: the file system's own objects, untouched; their class tells when one ends."""
+
+import contextlib
+import functools
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jcache_plugins.fsspec.writes import invalidate
+
+__all__ = ["forget_classes", "opened_for_writing"]
+
+Method = Callable[..., Any]
+
+# What makes visible what was written, and what ends the writing of a file.
+STEPS = ("_upload_chunk", "close", "commit", "discard")
+
+
+class Written(NamedTuple):
+    """A file that is, or was, open for writing, and the path that is written."""
+
+    file: "weakref.ref[Any]"
+    fs: Any
+    path: Any
+    directory: str | None
+
+
+# By address: many file objects hash by their content, or not at all.
+_written: dict[int, Written] = {}
+_undo: dict[type, list[Callable[[], None]]] = {}
+
+
+def opened_for_writing(fs: Any, path: Any, file: Any, *, directory: str | None = None) -> Any:
+    """Invalidate a path now, and once more each time that the file object which writes it is closed or committed.
+
+    The object gets nothing that refers to itself: it uploads and goes when the application's last reference goes.
+    Where the garbage collector finds it in a cycle, no reference is left when its finalizer closes it.
+    """
+    invalidate(fs, path, directory=directory)
+    for key in [key for key, known in list(_written.items()) if known.file() is None]:
+        _written.pop(key, None)
+    _watch(type(file))
+    with contextlib.suppress(TypeError):  # an object of the interpreter's own that has no weak references
+        reference = weakref.ref(file, lambda _: invalidate(fs, path, directory=directory))
+        _written[id(file)] = Written(reference, fs, path, directory)
+    return file
+
+
+def _watch(cls: Any) -> None:
+    """Have a class of file objects tell when one of them ends."""
+    if cls in _undo:
+        return
+    _undo[cls] = []
+    for name in STEPS:
+        original = getattr(cls, name, None)
+        if inspect.isfunction(original):
+            put_back: Callable[[], None] = functools.partial(delattr, cls, name)
+            if name in vars(cls):
+                put_back = functools.partial(setattr, cls, name, original)
+            with contextlib.suppress(TypeError):  # a class of the interpreter's own
+                setattr(cls, name, _telling(name, original))
+                _undo[cls].append(put_back)
+
+
+def _telling(name: str, original: Method) -> Method:
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def end_and_wait(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await original(self, *args, **kwargs)
+            finally:
+                _ended(self, name)
+
+        return end_and_wait
+
+    @functools.wraps(original)
+    def end(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            _ended(self, name)
+
+    return end
+
+
+def _ended(file: Any, step: str) -> None:
+    known = _written.get(id(file))
+    if known is None:
+        return
+    referent = known.file()
+    if referent is not None and referent is not file:
+        return  # this one had the address of another one, which is no more
+    if step in {"commit", "discard"} or (
+        step == "close" and getattr(file, "closed", True) and getattr(file, "autocommit", True)
+    ):
+        del _written[id(file)]
+    invalidate(known.fs, known.path, directory=known.directory)
+
+
+def forget_classes() -> None:
+    """Put the methods of all classes back."""
+    for undo in _undo.values():
+        for put_back in undo:
+            put_back()
+    _undo.clear()
+    _written.clear()
