@@ -12,7 +12,7 @@ from fsspec.implementations.chained import ChainedFileSystem
 
 from jcache.activate import ensure
 from jcache_plugins.fsspec.access import Access, access, run, unwrapped
-from jcache_plugins.fsspec.downloads import download
+from jcache_plugins.fsspec.downloads import download, is_one_version
 from jcache_plugins.fsspec.files import OPEN_OPTIONS, AsyncCachedFile, CachedFile
 from jcache_plugins.fsspec.metadata import stored_info
 from jcache_plugins.fsspec.reads import UNSET, cat_many, spread
@@ -161,7 +161,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
         found = await self._way_soon(rpath)
-        if found is None or await self._isdir(rpath):
+        if found is None or not await is_one_version(found):
             await self._ask("get_file", rpath, lpath, **kwargs)
         else:
             await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK))

@@ -208,6 +208,23 @@ def test_what_is_taken_in_small_steps_is_recorded_once_and_nothing_else() -> Non
     assert not held(snapshot)
 
 
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_dropping_a_piece_that_was_taken_to_its_end_leaves_its_neighbour(is_ahead: bool) -> None:
+    snapshot = pinned()
+    flight = snapshot.claim_ahead(0, 100)
+    assert flight is not None
+    snapshot.land(flight, fetched(flight), record=True)
+    behind = snapshot.claim_ahead(100, 200) if is_ahead else snapshot.plan([(100, 200)]).own
+    assert behind is not None
+    snapshot.land(behind, fetched(behind), record=True)
+    lent = snapshot.lend(0)
+    assert lent is not None
+    assert snapshot.take(lent, 0, 100)
+    unused, extents = snapshot.drop_ahead(0, 50)
+    assert (unused, [(start, len(data)) for start, data in extents]) == (0, [(0, 100)])
+    assert (100, 200, is_ahead) in held(snapshot)
+
+
 def test_nothing_is_taken_of_a_version_that_was_given_up() -> None:
     snapshot = pinned()
     flight = snapshot.claim_ahead(100, 200)

@@ -3,13 +3,18 @@
 The oracle is plain fsspec in a fresh process: each job runs with JCACHE_DIR and without, and prints the same.
 """
 
+from __future__ import annotations
+
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import RunPython
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import RunPython
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -146,9 +151,7 @@ print(read())
     assert run_python(job, system[1], name, "read", env=never).stdout == "b'second of all'\n"
 
 
-def test_writes_that_are_committed_or_discarded(
-    s3_endpoint: str, run_python: RunPython, cache_dir: Path
-) -> None:
+def test_writes_that_are_committed_or_discarded(s3_endpoint: str, run_python: RunPython, cache_dir: Path) -> None:
     job = """
 fs.pipe_file(path, b"old")
 print(read())

@@ -1,85 +1,127 @@
-"""What a hooked file system's `get_file` does instead: whole files, copied through the journal."""
+"""What a hooked file system's `get_file` does instead: whole files, copied through the journal, each of one version."""
 
+import contextlib
 import functools
+import inspect
 import os
+import stat
 from collections.abc import Callable
 from typing import Any
 
-import aiofiles
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike
 
+from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.origin import Info
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.reads import find, find_soon
-from jcache_plugins.origins.base import UnsizedError, in_thread
+from jcache_plugins.origins.base import in_thread
 
-__all__ = ["ASYNC", "SYNC", "download"]
+__all__ = ["ASYNC", "SYNC", "download", "is_one_version"]
 
 Method = Callable[..., Any]
 
 # One piece of a file.
 DOWNLOAD_BYTES = 16 << 20
+# How often a copy may find that the file was replaced, and start over.
+RESTARTS = 4
 
 
 async def download(found: Access, target: Any, callback: Any) -> None:
-    """Copy a whole file through the journal to a local path or file object, piece by piece."""
-    size = (await found.open()).version.size_bytes
-    callback.set_size(size)
-    file = None
-    if not isfilelike(target):
-        try:
-            file = await aiofiles.open(target, "wb")
-        except RuntimeError:  # the main thread has ended, and there is no executor any more
-            target = await in_thread(functools.partial(open, target, "wb"))
-            with target:
-                return await download(found, target, callback)
+    """Copy a whole file through the journal to a local path or file object, piece by piece.
+
+    All pieces are of one version. Where the file is replaced meanwhile, a copy to a path starts over. What a copy that
+    fails has written to a path is removed.
+    """
+    info = await found.open()
+    if isfilelike(target):
+        return await _copy(found, info, target.write, callback)
+    file = await in_thread(functools.partial(open, target, "wb"))
+
+    async def write(data: bytes) -> None:
+        await in_thread(functools.partial(file.write, data))
+
     try:
-        for start in range(0, size, DOWNLOAD_BYTES):
-            rows = await found.read([(start, min(start + DOWNLOAD_BYTES, size))], vector=False)
-            data = unwrapped(rows[0])
-            if file is not None:
-                await file.write(data)
-            else:
-                target.write(data)
-            callback.relative_update(len(data))
+        for restart in range(RESTARTS):
+            try:
+                return await _copy(found, info, write, callback)
+            except OriginChangedError:
+                if restart == RESTARTS - 1 or not _is_regular(file):
+                    raise
+            await in_thread(functools.partial(file.seek, 0))
+            await in_thread(file.truncate)
+            callback.absolute_update(0)
+            info = await found.stat()
+    except BaseException:
+        _remove(file, target)
+        raise
     finally:
-        if file is not None:
-            await file.close()
+        await in_thread(file.close)
+
+
+async def _copy(found: Access, info: Info, write: Callable[[bytes], Any], callback: Any) -> None:
+    """Copy one version of a file to where `write` writes."""
+    size = info.version.size_bytes
+    callback.set_size(size)
+    for start in range(0, size, DOWNLOAD_BYTES):
+        span = (start, min(start + DOWNLOAD_BYTES, size))
+        data = unwrapped((await found.read([span], vector=False, version=info.version))[0])
+        written = write(data)
+        if inspect.isawaitable(written):
+            await written
+        callback.relative_update(len(data))
+
+
+def _is_regular(file: Any) -> bool:
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+
+
+def _remove(file: Any, target: Any) -> None:
+    """Remove what a copy that failed has written, also where the path is a symbolic link to it."""
+    with contextlib.suppress(OSError, ValueError):
+        if _is_regular(file):
+            os.unlink(os.path.realpath(target))
+
+
+async def is_one_version(found: Access) -> bool:
+    """Whether pieces of a file can be proved to be of one version; else, and where it fails, it is read as ever."""
+    try:
+        return (await found.stat()).version.is_provable
+    except (OfflineMissError, OriginChangedError):
+        raise
+    except Exception:  # noqa: BLE001 - the file system itself meets it, and says it in its own words
+        return False
 
 
 def async_get_file(original: Method) -> Method:
     """Make `_get_file`."""
 
     async def _get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
-        callback = kwargs.get("callback", DEFAULT_CALLBACK)
         found = None if args else await find_soon(self, rpath, kwargs.keys() - {"callback", "chunk_size"})
-        if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):  # noqa: ASYNC240 - as fsspec does it
+        if found is None or _is_directory(lpath) or not await is_one_version(found):
             return await original(self, rpath, lpath, *args, **kwargs)
-        try:
-            await found.stat()
-        except (UnsizedError, IsADirectoryError):
-            return await original(self, rpath, lpath, **kwargs)
-        return await download(found, lpath, callback)
+        return await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK))
 
     return _get_file
 
 
 def sync_get_file(original: Method) -> Method:
-    """Make `get_file` of a synchronous file system that has its own; fsspec's opens the file, which is hooked."""
-    if original.__module__ == "fsspec.spec":
-        return original
+    """Make `get_file` of a synchronous file system."""
+    makes_directories = original.__module__ == "fsspec.spec"
 
-    def get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
-        found = None if args or on_loop_of(self) else find(self, rpath, kwargs.keys() - {"callback"})
-        if found is None or (isinstance(lpath, str) and os.path.isdir(lpath)):
+    def get_file(self: Any, rpath: Any, lpath: Any = None, *args: Any, **kwargs: Any) -> Any:
+        found = None if args or lpath is None or on_loop_of(self) else find(self, rpath, kwargs.keys() - {"callback"})
+        if found is None or _is_directory(lpath) or not run(self, is_one_version(found)):
             return original(self, rpath, lpath, *args, **kwargs)
-        try:
-            run(self, found.stat())
-        except (UnsizedError, IsADirectoryError):
-            return original(self, rpath, lpath, **kwargs)
+        if makes_directories and not isfilelike(lpath):
+            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
         return run(self, download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)))
 
     return get_file
+
+
+def _is_directory(target: Any) -> bool:
+    return not isfilelike(target) and os.path.isdir(target)
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {"_get_file": async_get_file}

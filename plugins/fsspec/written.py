@@ -92,9 +92,8 @@ def _ended(file: Any, step: str) -> None:
     referent = known.file()
     if referent is not None and referent is not file:
         return  # this one had the address of another one, which is no more
-    if step in {"commit", "discard"} or (
-        step == "close" and getattr(file, "closed", True) and getattr(file, "autocommit", True)
-    ):
+    is_final = getattr(file, "autocommit", not hasattr(file, "commit")) and getattr(file, "closed", True)
+    if step in {"commit", "discard"} or (step == "close" and is_final):
         del _written[id(file)]
     invalidate(known.fs, known.path, directory=known.directory)
 
