@@ -1,8 +1,31 @@
-"""Whether other processes of this machine live."""
+"""Whether other processes of this machine live, and which those are whose numbers mean what they mean here."""
 
+import functools
 import os
+import zlib
 
-__all__ = ["is_alive"]
+__all__ = ["here", "is_alive"]
+
+
+def here() -> str:
+    """Return a name of where process numbers mean what they mean here: the host, `__`, a hash of boot and namespace.
+
+    Containers with PID namespaces of their own may share a host's name, and so may two machines. A number of one is
+    another process in the other. Where the system tells neither boot nor namespace it is the host's name alone.
+    """
+    return _here(os.getpid())  # a forked child may be in another namespace
+
+
+@functools.lru_cache(1)
+def _here(_pid: int) -> str:
+    host = os.uname().nodename
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            boot = file.read()
+        space = os.readlink(b"/proc/self/ns/pid")
+    except OSError:
+        return host
+    return f"{host[:50]}__{zlib.crc32(boot + space):08x}"
 
 
 def is_alive(pid: int, *, before_s: float | None = None) -> bool:

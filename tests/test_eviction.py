@@ -194,7 +194,7 @@ def test_superseded_versions_and_orphans_go_first(cache: Cache, tmp_path: Path) 
     record(cache, "renewed", etag="2")
     orphaned = Path(cache.directory, record(cache, "orphaned"))
     (whole,) = orphaned.glob("@*.seg")
-    killed = orphaned / f"@{os.uname().nodename.replace('.', '-')}.{2**22 + 5}.{whole.name[-20:]}"
+    killed = orphaned / whole.name.replace(f".{os.getpid()}.", f".{2**22 + 5}.")
     killed.write_bytes(whole.read_bytes()[:-48])  # never sealed, and no such process
     whole.unlink()
     done = Cleaner(Storage(), cache.directory, keep_names=True).run(Wish(to_bytes=25_000))

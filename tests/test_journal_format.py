@@ -49,6 +49,7 @@ def fixed_writer(monkeypatch):
     """A writer whose salt, host, process and clock are those of the document's example."""
     monkeypatch.setattr(jcache.journal.writer, "new_salt", lambda: SALT)
     monkeypatch.setattr(jcache.journal.writer.os, "uname", lambda: SimpleNamespace(nodename="node17"))
+    monkeypatch.setattr(jcache.journal.writer, "here", lambda: "node17")
     monkeypatch.setattr(jcache.journal.writer.os, "getpid", lambda: 4711)
     monkeypatch.setattr(jcache.journal.writer.time, "time_ns", lambda: 1767225600000000000)
 

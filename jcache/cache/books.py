@@ -27,6 +27,7 @@ from jcache.journal.format import parse_segment_name, segment_name
 from jcache.journal.liveness import may_live
 from jcache.journal.segment import read_all
 from jcache.locks import hold
+from jcache.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,7 +182,7 @@ class Book:
     def _open(self) -> int:
         if self._fd is None:
             salt = int.from_bytes(os.urandom(8), "little")
-            name = segment_name(os.uname().nodename, os.getpid(), salt).removesuffix(".seg") + _SUFFIX
+            name = segment_name(here(), os.getpid(), salt).removesuffix(".seg") + _SUFFIX
             path = os.path.join(self._directory, name)
             dir_mode, file_mode = self._modes
             try:
@@ -268,7 +269,7 @@ def writer_of(name: str) -> tuple[str, int]:
     """Return host and process of a book, by its name."""
     parsed = parse_segment_name(_as_segment(name))
     assert parsed is not None, "is_book was asked before"
-    return parsed[:2]
+    return parsed[0].partition("__")[0], parsed[1]
 
 
 def _as_segment(name: str) -> str:

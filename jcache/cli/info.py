@@ -81,7 +81,7 @@ def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
             "file": os.path.basename(part.path),
             "state": part.state.value,
             "bytes": part.size_bytes,
-            "host": parsed[0],
+            "host": parsed[0].partition("__")[0],
             "pid": parsed[1],
             "version": None if part.metadata is None else part.metadata.version.to_json(),
         }

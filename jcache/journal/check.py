@@ -30,6 +30,7 @@ from jcache.journal.format import (
 )
 from jcache.journal.liveness import QUIET_S, may_live
 from jcache.journal.segment import read_all
+from jcache.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ def open_walk(
         if not walk.find_end():
             if may_live(storage, fd, found.name, found.mtime_ns, quiet_s=quiet_s):
                 found.state = State.LIVE
-                walk.is_local = parsed[0] == host_label(os.uname().nodename)
+                walk.is_local = parsed[0] == host_label(here())
             else:
                 # Its writer may have sealed it and left between the look at its end and the look at its lock.
                 mode = found.mode

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jcache import locks
 from jcache.journal.format import host_label, parse_segment_name
-from jcache.processes import is_alive
+from jcache.processes import here, is_alive
 
 if TYPE_CHECKING:
     from jcache.journal.segment import Segment
@@ -71,8 +70,8 @@ class Presence:
 
 
 def writer_exists(name: str) -> bool | None:
-    """Tell from a segment's name whether its process exists; None of another machine's, of which nothing is known."""
+    """Tell from a segment's name whether its process exists; None of another place's, of which nothing is known."""
     parsed = parse_segment_name(name)
-    if parsed is None or parsed[0] != host_label(os.uname().nodename):
+    if parsed is None or parsed[0] != host_label(here()):
         return None
     return is_alive(parsed[1])

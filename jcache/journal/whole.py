@@ -33,6 +33,7 @@ from jcache.journal.format import (
 )
 from jcache.journal.segment import read_all
 from jcache.journal.writer import describe, new_salt
+from jcache.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +99,7 @@ def write_whole(
     position = len(header) + len(frame)
     seal = pack_seal(salt, position + len(data), Columns(starts, lengths, sums, array("Q", [position])), packed)
     segment = b"".join((header, frame, data, seal))
-    path = f"{directory}/{segment_name(metadata.host, metadata.pid, salt)}"
+    path = f"{directory}/{segment_name(here(), metadata.pid, salt)}"
     try:
         # It is most likely missing, or this file would not have been fetched.
         place = Directory(storage, directory, dir_mode=dir_mode, file_mode=file_mode)

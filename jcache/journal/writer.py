@@ -25,6 +25,7 @@ from jcache.journal.format import (
 )
 from jcache.journal.segment import Segment
 from jcache.journal.table import Source
+from jcache.processes import here
 from jcache.storage import IOV_MAX
 from jcache.vectors import Extents
 
@@ -72,7 +73,7 @@ class SegmentWriter:
             OSError: The file system failed.
         """
         salt = new_salt()
-        name = segment_name(os.uname().nodename, os.getpid(), salt)
+        name = segment_name(here(), os.getpid(), salt)
         path = os.path.join(directory, name + suffix)
         fd = create_file(storage, path, file_mode)
         source = Source(storage, path, salt)
