@@ -144,10 +144,6 @@ class FaultyStorage(Storage):
         self._step("lstat")
         return super().lstat(path)
 
-    def chmod(self, path, mode):
-        self._step("chmod")
-        super().chmod(path, mode)
-
     def fchmod(self, fd, mode):
         self._step("fchmod")
         super().fchmod(fd, mode)

@@ -98,13 +98,12 @@ class Job:
             OSError: The mark cannot be written; the root's text report will be without this process.
         """
         from jcache.processes import is_alive
-        from jcache.report.places import make_inside
-        from jcache.storage import Storage
+        from jcache.report.places import make_inside, storage_of
 
         if self.root_pid and not is_alive(self.root_pid):
             return
-        storage = Storage()
-        directory, name = os.path.split(report)
+        directory, name = os.path.split(os.path.abspath(report))
+        storage = storage_of(directory)
         marks = self._marks(directory)
         for path in (os.path.dirname(marks), marks):
             make_inside(storage, path)
@@ -123,10 +122,11 @@ class Job:
         Raises:
             OSError: The directory cannot be read; not raised where it does not exist.
         """
-        from jcache.storage import Storage
+        from jcache.report.places import storage_of
 
+        directory = os.path.abspath(directory)
         try:
-            names = Storage().listdir(self._marks(directory))
+            names = storage_of(directory).listdir(self._marks(directory))
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [os.path.join(directory, name) for name in sorted(names)]
@@ -136,9 +136,10 @@ class Job:
 
         Never raises: marks are small, and harmless.
         """
-        from jcache.storage import Storage
+        from jcache.report.places import storage_of
 
-        storage = Storage()
+        directory = os.path.abspath(directory)
+        storage = storage_of(directory)
         runs = os.path.dirname(self._marks(directory))
         _remove_marks(storage, self._marks(directory))
         try:

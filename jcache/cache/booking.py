@@ -30,7 +30,7 @@ def booked(cache: Cache, metered: MeteredStorage) -> Iterator[Callable[[], None]
         What to call between the steps of a long work, for those who wait for room.
     """
     book = Book(
-        Storage(),
+        Storage(cache.directory),
         usage.directory_of(cache.directory),
         dir_mode=cache.dir_mode,
         file_mode=cache.file_mode,

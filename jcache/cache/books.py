@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jcache.journal.directory import create_file
+from jcache.cache.layout import is_journal
+from jcache.journal.directory import create_file, make_directory
 from jcache.journal.format import parse_segment_name, segment_name
 from jcache.journal.liveness import may_live
 from jcache.journal.segment import read_all
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
     from jcache.storage import Storage
 
-__all__ = ["USAGE_NAME", "Book", "Head", "Use", "is_book", "is_over", "read_head", "read_uses"]
+__all__ = ["USAGE_NAME", "Book", "Head", "Use", "count", "is_book", "is_over", "read_head", "read_uses"]
 
 USAGE_NAME = ".usage"
 """The directory, below the cache's root, of all that is noted of its use."""
 
 HEAD_BYTES = 96
 _SUFFIX = ".use"
+_MOST_BYTES = 64 << 20  # a keeper begins another book long before
 _MAGIC = b"jcache-use"
 _FORMAT = 2
 
@@ -188,23 +189,13 @@ class Book:
             try:
                 fd = create_file(self._storage, path, file_mode)
             except FileNotFoundError:
-                make_directory(self._storage, self._directory, dir_mode)
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    make_directory(self._storage, self._directory, dir_mode)
                 fd = create_file(self._storage, path, file_mode)
             hold(fd, storage=self._storage)
             self._fd, self._end = fd, HEAD_BYTES
             self._storage.pwritev(fd, [_pack_head(self.head)], 0)
         return self._fd
-
-
-def make_directory(storage: Storage, path: str, mode: int) -> None:
-    """Create one directory with these permissions, whatever the umask, if it is missing; the group is inherited."""
-    with contextlib.suppress(FileExistsError):  # another process was faster
-        storage.mkdir(path, mode)
-        if mode & 0o077:
-            with contextlib.suppress(OSError):  # a file system with an idea of its own
-                # Without the bit, what each user makes in it would be of that user's own group, and closed to others.
-                inherited = storage.stat(path).st_mode & stat.S_ISGID
-                storage.chmod(path, mode | inherited)
 
 
 def is_book(name: str) -> bool:
@@ -256,7 +247,7 @@ def read_uses(storage: Storage, path: str) -> list[Use]:
     except OSError:
         return []
     try:
-        size = storage.fstat(fd).st_size
+        size = min(storage.fstat(fd).st_size, _MOST_BYTES)
         data = read_all(storage, fd, max(size - HEAD_BYTES, 0), HEAD_BYTES)
     except OSError:
         return []
@@ -287,7 +278,7 @@ def _parse_head(data: bytes) -> Head | None:
     if len(data) != HEAD_BYTES or len(fields) != 6 or fields[:2] != [_MAGIC, b"%d" % _FORMAT]:
         return None
     try:
-        added, removed, ahead = map(int, fields[2:5])
+        added, removed, ahead = map(count, fields[2:5])
         return Head(added, removed, ahead, is_closed=fields[5] == b"c")
     except ValueError:
         return None
@@ -307,8 +298,20 @@ def _parse_use(line: bytes) -> Use | None:
     kind, used, hits, hit_bytes, path = fields
     try:
         used_s = float(used)
-        if not 0 < used_s < time.time() + 86400 or not path or kind not in {"u", "w"}:
+        if not 0 < used_s < time.time() + 86400 or not is_journal(path) or kind not in {"u", "w"}:
             return None
-        return Use(path, used_s, int(hits), int(hit_bytes), "u" if kind == "u" else "w")
-    except (ValueError, OverflowError):
+        return Use(path, used_s, count(hits), count(hit_bytes), "u" if kind == "u" else "w")
+    except ValueError:
         return None
+
+
+def count(text: str | bytes) -> int:
+    """Return a number of bytes, or of anything else, that somebody has written down.
+
+    Raises:
+        ValueError: It is none, or one that nothing in a cache can have.
+    """
+    number = int(text)
+    if abs(number) >= 1 << 62:
+        raise ValueError("larger than any cache")
+    return number

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jcache.cache import usage
+from jcache.cache.books import count
 from jcache.cache.identity import address_of
 from jcache.cache.tree import Found, walk
-from jcache.journal import Journal
+from jcache.journal import Journal, Version
 from jcache.journal.directory import create_file
 from jcache.journal.format import HEADER, MAX_METADATA_BYTES, parse_header, parse_segment_name
 from jcache.journal.segment import read_all
@@ -30,6 +31,8 @@ __all__ = ["Entry", "Stored", "entry_of", "journals"]
 
 FACTS_NAME = "facts"
 _WORTH_KEEPING = 64
+_MOST_BYTES = 256 << 20
+_LATEST_S = 1e11  # no calendar goes much further
 _Stamp = tuple[int, int, int]
 
 
@@ -208,7 +211,7 @@ def _read_facts(storage: Storage, root: str) -> dict[str, tuple[_Stamp, _Fact]]:
     except OSError:
         return {}  # not kept yet
     try:
-        data = read_all(storage, fd, storage.fstat(fd).st_size, 0)
+        data = read_all(storage, fd, min(storage.fstat(fd).st_size, _MOST_BYTES), 0)
     except OSError:
         return {}
     finally:
@@ -217,9 +220,13 @@ def _read_facts(storage: Storage, root: str) -> dict[str, tuple[_Stamp, _Fact]]:
     for line in data.splitlines():
         try:
             path, files, size, time_ns, name, versions = json.loads(line)
-            stored = tuple(Stored(int(v[0]), int(v[1]), float(v[2]), dict(v[3])) for v in versions)
-            found[str(path)] = (int(files), int(size), int(time_ns)), _Fact(str(name), stored)
-        except (ValueError, TypeError, IndexError):
+            stored = tuple(
+                Stored(count(v[0]), count(v[1]), min(float(v[2]), _LATEST_S), Version.from_json(v[3]).to_json())
+                for v in versions
+            )
+            if isinstance(path, str) and isinstance(name, str):
+                found[path] = (int(files), int(size), int(time_ns)), _Fact(name, stored)
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
     return found
 

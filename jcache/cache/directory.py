@@ -49,6 +49,9 @@ _REASONS = {
     errno.EIO: "its file system fails",
 }
 
+# What another member of a group may have left in the tag's place: a file of his own, a link, a FIFO, a directory.
+_NO_TAG = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESPIPE, errno.EISDIR, errno.ENXIO}
+
 
 class CacheUnusable(Exception):  # noqa: N818 (a verdict: the job runs without a cache; no failure of what was asked)
     """The directory is of no use as a cache; the message is one sentence that says why."""
@@ -102,6 +105,7 @@ class Cache:
         self.dir_mode = _PRIVATE_DIR
         self.file_mode = _PRIVATE_DIR & 0o666
         self.storage = Storage() if storage is None else storage
+        self.storage.keep_inside(self.directory)
         self._key = b""
         # Keyed hashes of who asks, by fingerprint.
         self._owners: dict[str, str] = {}
@@ -195,11 +199,7 @@ class Cache:
         name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
         try:
             if self.writable:
-                fd = self.storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
-                try:
-                    self.storage.pwritev(fd, [key], 0)
-                finally:
-                    self.storage.close(fd)
+                self._write(name, key)
                 # Of two processes that do this at once the last one's key stays: at worst the first one's is forgotten.
                 self.storage.rename(name, os.path.join(self.directory, KEY_NAME))
                 key = self._read_key() or key
@@ -255,17 +255,24 @@ class Cache:
             return []
 
     def _remove_below(self, directory: str) -> None:
-        try:
-            names = self.storage.listdir(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for name in names:
-            path = os.path.join(directory, name)
-            if name.startswith(_SEGMENT_PREFIX):
-                with contextlib.suppress(FileNotFoundError):  # another process was faster
-                    self.storage.unlink(path)
-            else:
-                self._remove_below(path)
+        left = [directory]
+        while left:
+            directory = left.pop()
+            try:
+                found = self.storage.entries(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.ENAMETOOLONG}:
+                    continue  # a symbolic link, or deeper than JCache goes: nothing of ours is there
+                raise
+            for name, is_directory in found:
+                path = os.path.join(directory, name)
+                if is_directory and not name.startswith(_SEGMENT_PREFIX):
+                    left.append(path)
+                elif name.startswith(_SEGMENT_PREFIX) and not is_directory:
+                    with contextlib.suppress(FileNotFoundError):  # another process was faster
+                        self.storage.unlink(path)
 
     def _make(self, path: str) -> bool:
         """Make a directory and those above it, private ones; False if it, or anything else, is there already."""
@@ -297,15 +304,21 @@ class Cache:
             return False
 
     def _has_tag(self) -> bool:
+        path = os.path.join(self.directory, TAG_NAME)
         try:
-            fd = self.storage.open(os.path.join(self.directory, TAG_NAME), os.O_RDONLY)
+            fd = self.storage.open(path, os.O_RDONLY)
+            try:
+                signature = TAG.partition(b"\n")[0]
+                return self.storage.pread(fd, len(signature), 0) == signature
+            finally:
+                self.storage.close(fd)
         except FileNotFoundError:
             return False
-        try:
-            signature = TAG.partition(b"\n")[0]
-            return self.storage.pread(fd, len(signature), 0) == signature
-        finally:
-            self.storage.close(fd)
+        except OSError as error:
+            if error.errno not in _NO_TAG:
+                raise
+            self.storage.lstat(path)  # fails where the directory is closed to us, and not only what has the tag's name
+            return False
 
     def _is_ours(self) -> bool:
         """Tell whether the root holds nothing but what a cache that is not marked yet may hold."""
@@ -315,7 +328,7 @@ class Cache:
             OSError
         ):  # a directory that can be entered but not listed serves as a cache; that it is ours, nobody knows
             return False
-        return all(name in _OURS or name.startswith(_PROBE_PREFIX) for name in names)
+        return all(name in _OURS or name.startswith((_PROBE_PREFIX, _SEGMENT_PREFIX)) for name in names)
 
     def _probe(self, *, mark: bool) -> None:
         """Write a file as every journal has to, and leave it as the tag if asked, or remove it.
@@ -323,13 +336,8 @@ class Cache:
         Permission bits do not tell: not on NFS with squashed users, nor on a full disk.
         """
         name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
-        fd = self.storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
         try:
-            try:
-                if self.storage.pwritev(fd, [TAG], 0) != len(TAG):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-            finally:
-                self.storage.close(fd)
+            self._write(name, TAG)
             if mark:
                 # The tag appears whole; two processes that do this at once write the same.
                 self.storage.rename(name, os.path.join(self.directory, TAG_NAME))
@@ -338,6 +346,18 @@ class Cache:
             self._remove(name)
             raise
         self._remove(name)
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a new file, which is for all who share the cache, whatever the umask."""
+        fd = self.storage.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
+        try:
+            if self.file_mode & 0o077:
+                with contextlib.suppress(OSError):  # a file system with an idea of its own
+                    self.storage.fchmod(fd, self.file_mode)
+            if self.storage.pwritev(fd, [data], 0) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        finally:
+            self.storage.close(fd)
 
     def _remove(self, name: str) -> None:
         try:

@@ -145,6 +145,7 @@ class Cleaner:
             pace: Called again and again, to leave the processor to others.
             freed: Called soon after something was removed, to let others know.
         """
+        storage.keep_inside(root)
         self._storage = storage
         self._root = root
         self._dir_mode, self._file_mode = dir_mode, file_mode

@@ -90,7 +90,7 @@ class Keeper:
         """
         self._root = cache.directory
         self._metered = storage
-        self._own = Storage()  # what is noted and what is removed is counted apart
+        self._own = Storage(cache.directory)  # what is noted and what is removed is counted apart
         self._limit_bytes = limit_bytes
         self._credit = credit_bytes(limit_bytes or 0)
         self._collect = collect

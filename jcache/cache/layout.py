@@ -67,6 +67,13 @@ def is_plain(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
+def is_journal(path: str) -> bool:
+    """Whether a path relative to a cache's root, of whatever origin, may be a journal's: it leads nowhere else."""
+    return (
+        len(path) <= PATH_BYTES and path.isprintable() and all(part and part[0] not in ".@" for part in path.split("/"))
+    )
+
+
 def component(name: str) -> bytes:
     """Return a name as one path component; different names give different components.
 

@@ -24,7 +24,9 @@ class MeteredStorage(Storage):
 
     __slots__ = ("_lock", "_others", "added_bytes", "removed_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, *roots: str) -> None:
+        """Make a storage; `roots` as for `Storage`."""
+        super().__init__(*roots)
         self._lock = threading.Lock()
         self._others: set[int] = set()  # descriptors of files that do not count
         self.added_bytes = 0

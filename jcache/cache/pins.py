@@ -5,15 +5,15 @@ Each pin is a file of its own, named by the hash of what it says, so that pinnin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from fnmatch import translate
 from typing import TYPE_CHECKING
 
-from jcache.cache.books import make_directory
 from jcache.cache.layout import digest
 from jcache.cache.usage import directory_of
-from jcache.journal.directory import create_file
+from jcache.journal.directory import create_file, make_directory
 from jcache.journal.segment import read_all
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def add_pin(storage: Storage, root: str, pattern: str, *, dir_mode: int, file_mo
     """
     path = _path(root, pattern)
     for directory in (directory_of(root), os.path.dirname(path)):
-        make_directory(storage, directory, dir_mode)
+        with contextlib.suppress(FileExistsError):
+            make_directory(storage, directory, dir_mode)
     try:
         fd = create_file(storage, path, file_mode)
     except FileExistsError:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jcache.cache.directory import TAG_NAME
-from jcache.journal.compaction import LOCK_FILE, TEMPORARY
+from jcache.journal.compaction import LOCK_FILE
+from jcache.journal.directory import TEMPORARY
 from jcache.journal.format import (
     HEADER,
     HEADER_MAGIC,

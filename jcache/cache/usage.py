@@ -24,8 +24,9 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jcache.cache.books import USAGE_NAME, Head, Use, is_book, is_over, make_directory, read_head, read_uses
-from jcache.journal.directory import create_file
+from jcache.cache.books import USAGE_NAME, Head, Use, count, is_book, is_over, read_head, read_uses
+from jcache.cache.layout import is_journal
+from jcache.journal.directory import create_file, make_directory
 from jcache.journal.segment import read_all
 from jcache.locks import FileLock, Outcome
 
@@ -44,6 +45,7 @@ MANY_BOOKS = 32
 
 _FORMAT = 2
 _HEAD_BYTES = 64 * 1024
+_MOST_BYTES = 256 << 20
 _LINES_A_STEP = 500
 _CLOCKS_S = 10.0  # by how much hosts may differ in what they call now
 _REMEMBER_S = 3600.0
@@ -273,6 +275,8 @@ def save(storage: Storage, root: str, index: Index, *, file_mode: int, pace: Cal
     }
     lines = [json.dumps(head)]
     for number, (path, entry) in enumerate(index.entries.items()):
+        if not is_journal(path):
+            continue  # not made by JCache: its name could end a line
         lines.append(
             f"{entry.used_s:.3f} {entry.hits} {entry.hit_bytes} {entry.check:d} {entry.size_bytes}"
             f" {entry.looked_s:.0f} {path}"
@@ -308,7 +312,8 @@ def cleaner_lock(
         OSError: The lock's file cannot be made.
     """
     directory = directory_of(root)
-    make_directory(storage, directory, dir_mode)
+    with contextlib.suppress(FileExistsError):
+        make_directory(storage, directory, dir_mode)
     fd = create_file(storage, os.path.join(directory, LOCK_NAME), file_mode, exclusive=False)
     try:
         lock = FileLock(fd, storage=storage)
@@ -332,7 +337,7 @@ def _load(storage: Storage, root: str, *, with_entries: bool, pace: Callable[[],
     except FileNotFoundError:
         return Index()
     try:
-        size = storage.fstat(fd).st_size
+        size = min(storage.fstat(fd).st_size, _MOST_BYTES)
         data = read_all(storage, fd, size if with_entries else min(size, _HEAD_BYTES), 0)
         if not with_entries and b"\n" not in data:
             data = read_all(storage, fd, size, 0)
@@ -357,13 +362,13 @@ def _parse_head(line: bytes) -> Index:
             return Index()
         offset, walk = head["offset"], head["walk"]
         return Index(
-            offset_bytes=None if offset is None else int(offset),
-            folded=Head(int(head["folded"][0]), int(head["folded"][1]), int(head["folded"][2])),
+            offset_bytes=None if offset is None else count(offset),
+            folded=Head(count(head["folded"][0]), count(head["folded"][1]), count(head["folded"][2])),
             walked_s=float(head["walked"]),
-            walk=None if walk is None else Walk(str(walk[0]), *map(int, walk[1:])),
-            dropped=[str(name) for name in head["dropped"]],
+            walk=None if walk is None else Walk(str(walk[0]), *map(count, walk[1:])),
+            dropped=[name for name in head["dropped"] if is_book(name)],
         )
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
         return Index()
 
 
@@ -373,10 +378,10 @@ def _parse_entry(line: str, index: Index, now_s: float) -> None:
         return
     used, hits, hit_bytes, check, size, looked, path = fields
     try:
-        entry = Entry(float(used), int(hits), int(hit_bytes), check == "1", int(size), float(looked))
+        entry = Entry(float(used), count(hits), count(hit_bytes), check == "1", count(size), float(looked))
     except ValueError:
         return
-    if entry.looked_s > now_s + _CLOCKS_S:
+    if not 0 <= entry.looked_s <= now_s + _CLOCKS_S:
         entry.looked_s = 0.0  # the clock was set back: nothing can be told from it
-    if 0 < entry.used_s < now_s + 86400:
+    if 0 < entry.used_s < now_s + 86400 and is_journal(path):
         index.entries[path] = entry

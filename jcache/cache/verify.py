@@ -198,6 +198,7 @@ class _Work:
         progress: Progress,
     ) -> None:
         self._storage, self._top, self._identity = storage, os.path.abspath(directory), identity
+        storage.keep_inside(self._top)
         self._repair, self._quiet_s, self._progress = repair, quiet_s, progress
         self._failures: list[Finding] = []
         self._is_marked = self._has_tag()

@@ -19,11 +19,11 @@ from jcache.cache.identity import Unidentifiable
 from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
 from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
+from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jcache.storage import Storage
 
 __all__ = [
     "cache_config", "directory_option", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache",
@@ -177,10 +177,12 @@ def _may_become_cache(directory: str) -> bool:
 
 
 def _is_cache(directory: str) -> bool:
-    try:
-        with open(os.path.join(directory, TAG_NAME), "rb") as file:
-            if file.read(len(TAG)) == TAG:
+    storage = Storage()
+    with contextlib.suppress(OSError):  # most likely there is none
+        fd = storage.open(os.path.join(directory, TAG_NAME), os.O_RDONLY)
+        try:
+            if storage.pread(fd, len(TAG), 0) == TAG:
                 return True
-    except OSError:
-        pass  # most likely there is none
+        finally:
+            storage.close(fd)
     return any(os.path.isdir(os.path.join(directory, name)) for name in (USAGE_NAME, REPORTS_NAME))

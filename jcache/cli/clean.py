@@ -107,7 +107,7 @@ def clean(
 
 
 def _clean(root: str, config: Config, wish: Wish, *, dry_run: bool) -> Cleaned:
-    cache, storage = prepared(root, config), MeteredStorage()
+    cache, storage = prepared(root, config), MeteredStorage(root)
     with booked(cache, storage) as tell:
         cleaner = Cleaner(
             storage,

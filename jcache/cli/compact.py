@@ -44,7 +44,7 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
     if (url is None) is not everything:
         raise WrongInputError("which journals? Give either a URL or --all")
     root, config = existing_cache(directory)
-    cache, storage = prepared(root, config), MeteredStorage()
+    cache, storage = prepared(root, config), MeteredStorage(root)
     chosen: Iterable[Entry]
     if url is None:
         chosen = (entry for entry in journals(root, storage=storage) if entry.segments > 1 or len(entry.versions) > 1)

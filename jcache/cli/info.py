@@ -51,7 +51,7 @@ def info(url: str, directory: Path | None, *, as_json: bool) -> None:
       2  the URL or the cache directory is wrong
     """
     root, config = readable_cache(directory)
-    storage = Storage()
+    storage = Storage(root)
     entry = find_journal(url, root, config, storage=storage)
     if entry is None:
         if "://" not in url and ":" not in url and not url.startswith("/"):

@@ -52,7 +52,7 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
     if gc.isenabled():
         gc.disable()
         click.get_current_context().call_on_close(gc.enable)
-    chosen: Iterable[Entry] = journals(root, storage=Storage())
+    chosen: Iterable[Entry] = journals(root, storage=Storage(root))
     if pattern is not None:
         wanted = matcher(pattern)
         chosen = (entry for entry in chosen if wanted.match(entry.url) or wanted.match(entry.name))

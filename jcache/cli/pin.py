@@ -47,7 +47,7 @@ def pin(
       2  the cache directory or a value is wrong
     """
     root, config = existing_cache(directory)
-    storage = Storage()
+    storage = Storage(root)
     if not patterns and not show:
         raise WrongInputError("what is to stay? Give URLs or patterns, or --list; see --help")
     for pattern in patterns:

@@ -18,6 +18,7 @@ from jcache.journal.format import (
     HEAD_PATTERN,
     HEADER,
     MAX_METADATA_BYTES,
+    MOST_EXTENTS,
     TRAILER,
     checksum,
     host_label,
@@ -155,6 +156,8 @@ def check(
         found.state, found.reason = State.FOREIGN, "removed while it was being looked at"
     except OSError as error:
         found.flaws.append(Flaw(FlawKind.UNREADABLE, 0, found.size_bytes, f"cannot be read: {error.strerror or error}"))
+    except MemoryError:
+        found.flaws.append(Flaw(FlawKind.UNREADABLE, 0, found.size_bytes, "cannot be read: too large"))
     return found
 
 
@@ -300,7 +303,7 @@ class Walk:
                 position = following
                 continue
             following = data_position + head.data_bytes
-            columns = self._table(position, head, data_position)
+            columns = self._table(position, head, data_position) if head.count <= MOST_EXTENTS else None
             is_last = following >= self._end
             if columns is None and is_last and self._found.state is State.LIVE:
                 break
@@ -356,7 +359,7 @@ class Walk:
             for start, length, expected, position in zip(starts, lengths, checksums, positions, strict=True):
                 count += 1
                 try:
-                    data = read(position, length)
+                    data = read(position, length) if length <= _BLOCK_BYTES else memoryview(b"")
                 except OSError:
                     self._bad_extent(FlawKind.UNREADABLE, position, length)
                     continue

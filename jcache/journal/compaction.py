@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jcache.journal.copying import Copy, TimeUp
-from jcache.journal.directory import create_file
+from jcache.journal.directory import TEMPORARY, create_file
 from jcache.journal.errors import JournalError, UnusableSegment
 from jcache.journal.format import parse_segment_name
 from jcache.journal.liveness import may_live
@@ -36,16 +36,13 @@ if TYPE_CHECKING:
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
-__all__ = ["COMPACT_AT", "LOCK_FILE", "TEMPORARY", "Compacted", "compact", "needs_compaction"]
+__all__ = ["COMPACT_AT", "LOCK_FILE", "Compacted", "compact", "needs_compaction"]
 
 COMPACT_AT = 8
 """So many segments of one version are worth compacting."""
 
 LOCK_FILE = "@compact"
 """Whose `flock` keeps others from compacting the same journal; it stays, empty."""
-
-TEMPORARY = ".tmp"
-"""Follows a segment's name while it is being written by a compaction."""
 
 SUPERSEDED_NS = 600 * 10**9
 """So much younger another version must be before a segment is called superseded, and so old the segment itself."""

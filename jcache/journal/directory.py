@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Directory", "create_file"]
+__all__ = ["TEMPORARY", "Directory", "create_file", "make_directory"]
+
+TEMPORARY = ".tmp"
+"""How the names of files and directories end that are not what they will be yet."""
 
 # No file system that is mounted today stamps directories more coarsely; one whose stamps have fractions of a second
 # has at least ten of them.
 _SETTLED_S, _FINELY_SETTLED_S = 1.0, 0.1
 _SHARED = 0o077
 _MOST_ATTEMPTS = 10
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class Directory:
@@ -111,7 +116,7 @@ class Directory:
 
     def _make(self, path: str) -> None:
         try:
-            self._storage.mkdir(path, self._dir_mode)
+            make_directory(self._storage, path, self._dir_mode)
         except FileExistsError:
             return
         except FileNotFoundError:
@@ -119,26 +124,55 @@ class Directory:
             if parent == path:
                 raise
             self._make(parent)
-            try:
-                self._storage.mkdir(path, self._dir_mode)
-            except FileExistsError:  # another process was faster
-                return
-        if self._dir_mode & _SHARED:
-            # The umask is meant for what nobody was asked about. Not for good where it fails: the file system has no
-            # permissions, or another idea of them.
-            with contextlib.suppress(OSError):
-                inherited = self._storage.stat(path).st_mode & stat.S_ISGID
-                self._storage.chmod(path, self._dir_mode & 0o7777 | inherited)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                make_directory(self._storage, path, self._dir_mode)
 
 
-def create_file(storage: Storage, path: str, mode: int, *, exclusive: bool = True) -> int:
-    """Create a file for reading and writing; where others are to share it, the umask does not narrow its permissions.
+def make_directory(storage: Storage, path: str, mode: int) -> None:
+    """Create one directory; where others are to share it, it has its permissions before it has its name.
+
+    The umask is meant for what nobody was asked about, so it narrows only what is its owner's alone. The group is
+    inherited: without set-group-id, what each user makes in it would be of that user's own group, closed to others.
 
     Args:
         storage: The cache's file system.
-        path: The file.
-        mode: Its permissions. A private file costs no extra call.
-        exclusive: Whether it must not exist.
+        path: The directory.
+        mode: Its permissions. A private one costs no extra call.
+
+    Raises:
+        FileExistsError: It is there, or something else is.
+        OSError: The file system failed.
+    """
+    if not mode & _SHARED:
+        storage.mkdir(path, mode)
+        return
+    temporary = os.path.join(os.path.dirname(path), f"@{os.urandom(8).hex()}{TEMPORARY}")
+    storage.mkdir(temporary)
+    try:
+        fd = storage.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            with contextlib.suppress(OSError):  # a file system without permissions, or with another idea of them
+                storage.fchmod(fd, mode | (storage.fstat(fd).st_mode & stat.S_ISGID))
+        finally:
+            storage.close(fd)
+        # Takes the place of an empty directory, which whoever made it does not notice, and of nothing else.
+        storage.rename(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            storage.rmdir(temporary)
+        if error.errno != errno.ENOENT and storage.is_there(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+        raise
+
+
+def create_file(storage: Storage, path: str, mode: int, *, exclusive: bool = True) -> int:
+    """Create a file for reading and writing; where others are to share it, it has its permissions before its name.
+
+    Args:
+        storage: The cache's file system.
+        path: The file. One whose name says that it is unfinished has its name at once: nobody else opens it.
+        mode: Its permissions; the umask narrows only those of private files, which cost no extra call.
+        exclusive: Whether it must not exist. Nothing is to be written to a file that may.
 
     Returns:
         The descriptor.
@@ -147,8 +181,38 @@ def create_file(storage: Storage, path: str, mode: int, *, exclusive: bool = Tru
         OSError: The file system failed.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    fd = storage.open(path, flags | os.O_EXCL if exclusive else flags, mode)
-    if mode & _SHARED:
-        with contextlib.suppress(OSError):  # as above; or it is another user's
+    if not exclusive:
+        if not mode & _SHARED:
+            return storage.open(path, flags, mode)
+        for _ in range(_MOST_ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):
+                return storage.open(path, flags & ~os.O_CREAT)
+            with contextlib.suppress(FileExistsError):
+                return create_file(storage, path, mode)
+    if not mode & _SHARED:
+        return storage.open(path, flags | os.O_EXCL, mode)
+    temporary = path if path.endswith(TEMPORARY) else path + TEMPORARY
+    fd = storage.open(temporary, flags | os.O_EXCL, mode)
+    try:
+        with contextlib.suppress(OSError):  # as above
             storage.fchmod(fd, mode)
+        if temporary != path:
+            _publish(storage, temporary, path)
+    except OSError:
+        storage.close(fd)
+        with contextlib.suppress(OSError):
+            storage.unlink(temporary)
+        raise
     return fd
+
+
+def _publish(storage: Storage, temporary: str, path: str) -> None:
+    """Give a file its name, unless another one has it."""
+    try:
+        storage.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        storage.rename(temporary, path)
+    else:
+        storage.unlink(temporary)

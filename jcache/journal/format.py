@@ -30,6 +30,8 @@ __all__ = [
     "HEAD_PATTERN",
     "INDEX_MAGIC",
     "MAX_METADATA_BYTES",
+    "MOST_BYTES",
+    "MOST_EXTENTS",
     "PIECE_BYTES",
     "TRAILER",
     "Columns",
@@ -68,6 +70,12 @@ TRAILER = Struct("<8sHHIQQQQ")  # magic, format version, reserved, metadata byte
 assert (HEADER.size, FRAME.size, ENTRY.size, TRAILER.size) == (32, 32, 24, 48)
 
 _ONLY = Struct("<QQQI")  # an index of one extent: start, position, checksum, length
+
+MOST_BYTES = 1 << 62
+"""Sizes, offsets and times from here on are nobody's."""
+
+MOST_EXTENTS = 1 << 24
+"""What a segment has more of is read as if it had none: a file that is one hole could else fill the memory."""
 
 COLUMN_BYTES = 28  # an extent's share of the index: start, position, checksum, length
 
@@ -187,7 +195,10 @@ def parse_metadata(packed: bytes | memoryview) -> Metadata | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return metadata if isinstance(metadata.identity, str) and isinstance(metadata.info, dict) else None
+    texts, numbers = (metadata.identity, metadata.host), (metadata.pid, metadata.created_ns)
+    if not all(type(text) is str for text in texts) or not isinstance(metadata.info, dict):
+        return None
+    return metadata if all(type(number) is int and 0 <= number < MOST_BYTES * 2 for number in numbers) else None
 
 
 def pack_header(salt: int, metadata: bytes) -> bytes:
@@ -329,6 +340,9 @@ def parse_trailer(tail: bytes, size_bytes: int, salt: int) -> Trailer | None:
     magic, version, _reserved, length, found, position, count, expected = TRAILER.unpack_from(tail, len(tail) - 48)
     end = TRAILER.size + length
     if magic != TRAILER_MAGIC or version != FORMAT_VERSION or found != salt or end > len(tail):
+        return None
+    # Each extent has a byte, and an entry in a frame, in front of the index.
+    if count > MOST_EXTENTS or (ENTRY.size + 1) * count > position:
         return None
     if position + FRAME.size + COLUMN_BYTES * count + end != size_bytes:
         return None

@@ -13,6 +13,8 @@ from jcache.journal.format import (
     HEAD_PATTERN,
     HEADER,
     MAX_METADATA_BYTES,
+    MOST_BYTES,
+    MOST_EXTENTS,
     Columns,
     parse_frame_head,
     parse_header,
@@ -33,6 +35,7 @@ TAIL_BYTES = 64 * 1024
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 4 * 1024, 1024 * 1024
 _WORTH_SKIPPING_BYTES = 32 * 1024
 _SEARCH_BYTES = 1024 * 1024
+_MOST_SEARCHED_BYTES = 256 * 1024 * 1024  # the largest frame; a file that is one hole would else be searched for hours
 
 
 class Segment:
@@ -181,6 +184,8 @@ class Segment:
         data_position = position + FRAME.size + table_bytes
         if data_position + head.data_bytes > size:
             return None
+        if len(found.starts) + head.count > MOST_EXTENTS:
+            raise UnusableSegment("more extents than any segment has")
         table = reader.read(position + FRAME.size, table_bytes)
         columns = parse_table(table, head, seed, data_position) if len(table) == table_bytes else None
         if columns is None:
@@ -198,7 +203,8 @@ class Segment:
     def _search(self, storage: Storage) -> int | None:
         """Find the next valid header of a frame or index behind `_end`."""
         source, position = self.source, self._end + 1
-        while position + FRAME.size <= source.size_bytes:
+        end = min(source.size_bytes, position + _MOST_SEARCHED_BYTES)
+        while position + FRAME.size <= end:
             block = memoryview(read_all(storage, source.fd, min(_SEARCH_BYTES, source.size_bytes - position), position))
             for match in HEAD_PATTERN.finditer(block):
                 head = block[match.start() : match.start() + FRAME.size]
@@ -245,11 +251,13 @@ class _Window:
 
 
 def read_all(storage: Storage, fd: int, size: int, position: int) -> bytes:
-    """Read a piece of a file, fewer bytes only at its end.
+    """Read a piece of a file, fewer bytes only at its end; nothing from beyond where any file could end.
 
     Raises:
         OSError: The file system failed.
     """
+    if size <= 0 or position >= MOST_BYTES:
+        return b""
     data = storage.pread(fd, size, position)
     if len(data) == size or not data:
         return data

@@ -177,6 +177,9 @@ class Segments:
         except UnusableSegment as error:
             self._ignore(name, str(error))
             return False
+        except MemoryError:
+            self._ignore(name, "too large")
+            return False
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -191,9 +194,9 @@ class Segments:
         try:
             changed = segment.refresh(self._storage)
             self._check_identity(segment)
-        except UnusableSegment as error:
+        except (UnusableSegment, MemoryError) as error:
             del self.known[segment.name]
-            self._ignore(segment.name, str(error))
+            self._ignore(segment.name, str(error) or "too large")
             return True
         except OSError as error:
             self._report(self._directory.join(segment.name), f"cannot be followed: {error.strerror}")

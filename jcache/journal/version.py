@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredVersion", "Version"]
 
+_MOST = 1 << 63  # beyond that no file system has sizes, and no calendar nanoseconds
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -83,9 +85,9 @@ class Version:
         size, mtime = fields.get("size_bytes"), fields.get("mtime_ns")
         etag, checksum = fields.get("etag"), fields.get("checksum")
         # bool is an int to isinstance, and never what was written.
-        if type(size) is not int or size < 0:
+        if type(size) is not int or not 0 <= size < _MOST:
             raise ValueError(f"version without a size: {fields!r}")
-        if mtime is not None and type(mtime) is not int:
+        if mtime is not None and (type(mtime) is not int or abs(mtime) >= _MOST):
             raise ValueError(f"mtime_ns is no integer: {mtime!r}")
         if not isinstance(etag, str | None) or not isinstance(checksum, str | None):
             raise ValueError(f"etag and checksum are strings: {fields!r}")

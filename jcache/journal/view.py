@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "View"]
 
+# No writer makes an extent longer than a quarter of this: for a few bytes no more is read at either end.
+_MOST_EXTENT = 1 << 20
+_SLACK_BYTES = 2 * _MOST_EXTENT
+
 Part = tuple[int, int, "Run | None", int, int]
 """Start and stop in the remote file; the run that holds these bytes (None: a gap); first and last row there.
 
@@ -69,8 +73,9 @@ class View:
         for run in self.runs:
             starts = run.starts
             row = bisect_right(starts, start) - 1
-            if row >= 0:
-                end = starts[row] + run.lengths[row]
+            # The table of a forged segment need not be in order.
+            if row >= 0 and (first := starts[row]) <= start:
+                end = first + run.lengths[row]
                 if stop <= end and start < stop:
                     return [(start, stop, run, row, row)]
                 is_gap = is_gap and end <= start
@@ -96,9 +101,9 @@ class View:
             best_row, reach, gap_stop = 0, start, stop
             for run in runs:
                 row = bisect_right(run.starts, start) - 1
-                if row >= 0 and (end := run.starts[row] + run.lengths[row]) > reach:
+                if row >= 0 and run.starts[row] <= start and (end := run.starts[row] + run.lengths[row]) > reach:
                     best, best_row, reach = run, row, end
-                if best is None and row + 1 < len(run.starts):
+                if best is None and row + 1 < len(run.starts) and run.starts[row + 1] > start:
                     gap_stop = min(gap_stop, run.starts[row + 1])
             if best is None:
                 gap_start = start
@@ -145,8 +150,11 @@ class View:
         try:
             file = source.file or source.fd
             source.used = True
-            # The bound keeps a damaged or replaced file from making this allocate what it does not hold.
-            data = self._pread(file, size, position) if 0 < size <= source.size_bytes else b""
+            # The bounds keep a damaged, replaced or forged segment from making this allocate what it does not hold.
+            if 0 < size <= stop - start + _SLACK_BYTES and position + size <= source.size_bytes:
+                data = self._pread(file, size, position)
+            else:
+                data = b""
         except OSError as error:
             self._fail(run, range(first, last + 1), error)
         if first == last:
@@ -156,6 +164,9 @@ class View:
             data = self._read_again(run, first, last)
         lead = start - run.starts[first]
         if lead or stop - start != len(data):
+            if not 0 <= lead <= len(data) - (stop - start):  # only where rows are not in order
+                self._forget(run, range(first, last + 1), "not where the table says")
+                raise DamagedExtent(f"{last - first + 1} extents from {run.starts[first]} on are not in order")
             return data[lead : lead + stop - start]
         return data
 
@@ -164,8 +175,9 @@ class View:
         source, rows = run.source, range(first, last + 1)
         position = run.positions[first]
         size = run.positions[last] + run.lengths[last] - position
+        fits = 0 < size <= (last - first + 1) * _MOST_EXTENT and position + size <= source.size_bytes
         try:
-            data = read_all(self._storage, source.fd, size, position) if 0 < size <= source.size_bytes else b""
+            data = read_all(self._storage, source.fd, size, position) if fits else b""
         except OSError as error:
             self._fail(run, rows, error)
         damaged, forgotten = [], 0

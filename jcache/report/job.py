@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from jcache.report.places import create_inside, make_inside
+from jcache.report.places import create_inside, make_inside, read_file, storage_of
 from jcache.report.schema import ReportError, build
 
 if TYPE_CHECKING:
@@ -37,13 +37,12 @@ class JobTitle:
         Raises:
             OSError: It cannot be written.
         """
-        from jcache.storage import Storage
-
-        storage = Storage()
+        directory = os.path.abspath(directory)
+        storage = storage_of(directory)
         jobs = os.path.join(directory, JOBS)
         make_inside(storage, jobs)
-        temporary = os.path.join(jobs, f".{self.run}.{self.pid}.tmp")
-        fd = create_inside(storage, temporary, os.O_WRONLY | os.O_TRUNC)
+        temporary = os.path.join(jobs, f".{self.run}.{os.urandom(4).hex()}.tmp")
+        fd = create_inside(storage, temporary, os.O_WRONLY | os.O_EXCL)
         try:
             storage.pwritev(fd, [json.dumps(asdict(self)).encode()], 0)
         finally:
@@ -57,7 +56,6 @@ def title_of(directory: str, run: str) -> JobTitle | None:
         return None
     path = os.path.join(directory, JOBS, f"{run}.json")
     try:
-        with open(path, "rb") as file:
-            return build(JobTitle, json.loads(file.read()), optional={}, source=path)
-    except (OSError, ValueError, ReportError):
+        return build(JobTitle, json.loads(read_file(path)[0]), optional={}, source=path)
+    except (OSError, ValueError, RecursionError, ReportError):
         return None

@@ -15,7 +15,7 @@ import secrets
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
-from jcache.report.places import create_inside, make_place
+from jcache.report.places import create_inside, make_place, read_file, storage_of
 from jcache.report.redact import redact
 from jcache.report.schema import ReportError, build
 
@@ -31,6 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA = 1
+_LEAST_BIN_S = 1e-6
 
 # Keys beyond the schema's first publication: other writers may leave them out.
 _OPTIONAL = {
@@ -282,7 +283,7 @@ class Report:
             parts = part.hit_bytes + part.miss_bytes + part.bypass_bytes
             if part.bytes != parts:
                 raise ReportError(source, f"{name}.bytes", f"{part.bytes} is not hit + miss + bypass, {parts}")
-        if report.profile.bin_s <= 0:
+        if report.profile.bin_s < _LEAST_BIN_S:
             raise ReportError(source, "profile.bin_s", "not above 0")
         if len(report.profile.hit_bytes) != len(report.profile.miss_bytes):
             raise ReportError(source, "profile", "hit_bytes and miss_bytes are not of one length")
@@ -301,8 +302,7 @@ class Report:
     def load(cls, path: str | os.PathLike[str]) -> Report:
         """Return the report in a file; raises `ReportError` where it cannot be read."""
         try:
-            with open(path, "rb") as file:
-                text = file.read()
+            text, _ = read_file(path)
         except OSError as error:
             raise ReportError(os.fspath(path), "", error.strerror or str(error)) from error
         return cls.loads(text, source=os.fspath(path))
@@ -319,10 +319,8 @@ class Report:
         Raises:
             OSError: It cannot be written; nothing is left behind.
         """
-        from jcache.storage import Storage
-
-        storage = storage or Storage()
-        directory = os.fspath(directory)
+        directory = os.path.abspath(os.fspath(directory))
+        storage = storage or storage_of(directory)
         make_place(storage, directory)
         path = os.path.join(directory, self.filename)
         temporary = os.path.join(directory, f".{self.filename}.{secrets.token_hex(4)}.tmp")

@@ -6,18 +6,51 @@ The umask does not narrow that: it is meant for what nobody was asked about.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from jcache.config import REPORTS_NAME
+from jcache.journal.directory import make_directory
 
 if TYPE_CHECKING:
     from jcache.storage import Storage
 
-__all__ = ["create_inside", "make_inside", "make_place"]
+__all__ = ["create_inside", "make_inside", "make_place", "read_file", "storage_of"]
 
 _OTHERS = 0o077
 _STICKY = 0o1000
+_MOST_BYTES = 256 << 20
+
+
+def storage_of(directory: str) -> Storage:
+    """Return the file system of a directory of reports; the one in a cache, and what is in it, may be no link."""
+    from jcache.storage import Storage
+
+    directory = os.path.abspath(directory)
+    return Storage(os.path.dirname(directory) if os.path.basename(directory) == REPORTS_NAME else directory)
+
+
+def read_file(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> tuple[bytes, os.stat_result]:
+    """Return what a file has, or its first bytes, and its attributes.
+
+    Whoever shares a cache may have left a FIFO, a link or a hole of a terabyte among its reports.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger than any report.
+    """
+    path = os.path.abspath(os.fspath(path))
+    above = os.path.dirname(path)
+    is_shared = REPORTS_NAME in (os.path.basename(above), os.path.basename(os.path.dirname(above)))
+    flags = os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if is_shared else 0)
+    with open(os.open(path, os.O_RDONLY | flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if most_bytes is None and status.st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "larger than any report", path)
+        return file.read(most_bytes), status
 
 
 def make_place(storage: Storage, directory: str) -> None:
@@ -42,14 +75,10 @@ def make_inside(storage: Storage, path: str) -> None:
     Raises:
         OSError: It cannot be made.
     """
-    try:
-        storage.mkdir(path, 0o700)
-    except FileExistsError:
-        return  # the usual case; or another process was faster
-    mode = storage.stat(os.path.dirname(path)).st_mode & (_OTHERS | _STICKY)
-    if mode & _OTHERS:
-        with contextlib.suppress(OSError):  # a file system with an idea of its own
-            storage.chmod(path, storage.stat(path).st_mode & 0o7777 | mode)
+    if not storage.is_there(path):
+        mode = storage.stat(os.path.dirname(path)).st_mode & (_OTHERS | _STICKY)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            make_directory(storage, path, 0o700 | mode)
 
 
 def create_inside(storage: Storage, path: str, flags: int, *, others_write: bool = False) -> int:
@@ -65,7 +94,7 @@ def create_inside(storage: Storage, path: str, flags: int, *, others_write: bool
         OSError: It cannot be made.
     """
     mode = storage.stat(os.path.dirname(path)).st_mode & (0o066 if others_write else 0o044)
-    fd = storage.open(path, flags | os.O_CREAT, 0o600)
+    fd = storage.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     if mode:
         with contextlib.suppress(OSError):  # as above, or the file was there and is another user's
             storage.fchmod(fd, 0o600 | mode)

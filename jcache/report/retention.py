@@ -8,10 +8,13 @@ import re
 import stat
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jcache.report.job import JOBS
-from jcache.report.places import create_inside
-from jcache.storage import Storage
+from jcache.report.places import create_inside, storage_of
+
+if TYPE_CHECKING:
+    from jcache.storage import Storage
 
 KEEP_S = 30 * 86400.0
 """Reports older than this are removed where nothing else is said."""
@@ -23,7 +26,7 @@ _STAMP = ".cleaned"
 # Names as `Report.filename` and the files beside it make them. Whatever is called otherwise is not ours.
 _REPORT = re.compile(r"jcache\.[\w.-]+\.[\w.-]+\.\d+\.\d+\.\d{3}\.json", re.ASCII)
 _UNFINISHED = re.compile(r"\.jcache\.[\w.-]+\.json\.[0-9a-f]{8}\.tmp", re.ASCII)
-_TITLE = re.compile(r"[0-9a-f]{16}\.json|\.[0-9a-f]{16}\.\d+\.tmp", re.ASCII)
+_TITLE = re.compile(r"[0-9a-f]{16}\.json|\.[0-9a-f]{16}\.[0-9a-f]+\.tmp", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ def clean_reports(
     Raises:
         OSError: The directory cannot be read.
     """
-    storage = storage or Storage()
+    directory = os.path.abspath(directory)
+    storage = storage or storage_of(directory)
     before = (time.time() if now is None else now) - older_than_s
     removed: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -100,7 +104,8 @@ def tidy(directory: str, *, now: float | None = None, storage: Storage | None = 
         now: Unix time in seconds, to count ages from.
         storage: The file system.
     """
-    storage = storage or Storage()
+    directory = os.path.abspath(directory)
+    storage = storage or storage_of(directory)
     now = time.time() if now is None else now
     stamp = os.path.join(directory, _STAMP)
     with contextlib.suppress(OSError):  # it is another day's work then

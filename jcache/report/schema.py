@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +12,12 @@ if TYPE_CHECKING:
 
 _Part = TypeVar("_Part")
 
+_MOST, _MOST_FLOAT = 2**62, 1e11
+"""Beyond this nothing is a count of bytes, nor a time that a calendar knows."""
+
 _WORDS: Mapping[str, str] = {
-    "int": "whole number of 0 or more",
-    "float": "number of 0 or more",
+    "int": "whole number of 0 or more, or too large",
+    "float": "number of 0 or more, or too large",
     "str": "text",
     "bool": "true or false",
 }
@@ -64,7 +66,7 @@ def build(
             raise ReportError(source, f"{field}.{name}".lstrip("."), "missing") from None
         # 10,000 reports of 100 files come through here: the usual types are looked at first, and names made for
         # messages only.
-        if kind == "int" and type(value) is int and value >= 0:
+        if kind == "int" and type(value) is int and 0 <= value <= _MOST:
             values[name] = value
         elif section is None:
             values[name] = _check(kind, value, source, f"{field}.{name}".lstrip("."))
@@ -103,17 +105,17 @@ def _check(kind: str, value: Any, source: str, field: str) -> Any:
     """Return the value as its annotation says, or raise."""
     if kind == "str" and isinstance(value, str):
         return sys.intern(value)  # hosts and URLs, the same in thousands of reports
-    if kind == "float" and type(value) in (int, float) and math.isfinite(value) and value >= 0:
+    if kind == "float" and type(value) in (int, float) and 0 <= value <= _MOST_FLOAT:
         return float(value)
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind.startswith("tuple") and isinstance(value, list):
         item = int if "int" in kind else str
-        if set(map(type, value)) <= {item} and (item is str or not value or min(value) >= 0):
+        if set(map(type, value)) <= {item} and (item is str or not value or 0 <= min(value) <= max(value) <= _MOST):
             return tuple(value)
         raise ReportError(source, field, f"not a list of {'whole numbers' if item is int else 'texts'}")
     if kind.endswith(" | None"):
         return None if value is None else _check(kind.removesuffix(" | None"), value, source, field)
-    if kind == "int" and type(value) is int and value >= 0:
+    if kind == "int" and type(value) is int and 0 <= value <= _MOST:
         return value
     raise ReportError(source, field, f"{value!r:.40} is no {_WORDS.get(kind, 'list')}")

@@ -14,6 +14,7 @@ from jcache.config import REPORTS_NAME
 from jcache.report.job import title_of
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError
+from jcache.report.places import read_file
 from jcache.report.schema import build
 
 if TYPE_CHECKING:
@@ -150,9 +151,7 @@ def read_head(path: str) -> Head | None:
         ReportError: It is no report.
     """
     try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            text = file.read(_HEAD_BYTES)
+        text, status = read_file(path, most_bytes=_HEAD_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -163,7 +162,7 @@ def read_head(path: str) -> Head | None:
         head = build(Head, values, optional={"Head": frozenset({"run"})}, source=path)
         if head.run or len(text) < _HEAD_BYTES:
             return head
-    except (ValueError, ReportError):
+    except (ValueError, RecursionError, ReportError):
         pass  # torn, or written by somebody else, in another layout
     report = Report.load(path)
     return Head(
