@@ -21,6 +21,7 @@ from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.reader.clearing import Clearing
+from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
@@ -37,9 +38,12 @@ __all__ = ["Session", "current", "ensure", "start", "stop"]
 IDLE_FILES = 256
 # Fetched bytes that wait to be recorded.
 PENDING_BYTES = 256 << 20
+# What was read ahead in all files and nobody has asked for yet.
+AHEAD_BYTES = 256 << 20
 POOL_THREADS = 4
-# How long a file must not have been used until its segment is sealed, where the cache is nearly full.
-SEAL_IDLE_S = 0.5
+# How long a file must not have been used until its segment is sealed, where the cache is nearly full, and what was read
+# ahead in it dropped, where others have no room for that.
+IDLE_S = 0.5
 # How long the compaction of one journal may take behind the application's back, and of all of them as the process ends.
 COMPACT_S = 60.0
 COMPACT_AT_EXIT_S = 5.0
@@ -117,6 +121,7 @@ class Session:
         self._shelves: dict[bytes, Shelf] = {}
         self._keepers: dict[bytes, Keeper] = {}
         self.patience = Patience(LEASE_LIMIT_S)
+        self.ahead = Room(AHEAD_BYTES, make=self._drop_ahead)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         # Those that are being closed for good.
         self._ending: list[tuple[Key, RemoteFile]] = []
@@ -308,9 +313,17 @@ class Session:
         if keeper is not None:
             keeper.note(_uses_of([file]))
 
+    def _drop_ahead(self) -> None:
+        """Forget what was read ahead in files that nobody reads just now."""
+        before_s = time.monotonic() - IDLE_S
+        with self._lock:
+            idle = [file for file in self._files.values() if not file.active and file.used_s < before_s]
+        for file in idle:
+            file.drop_ahead()
+
     def _seal_idle(self, key: bytes) -> None:
         """Seal what a cache directory's cleaner might remove, were it not being written here."""
-        before_s = time.monotonic() - SEAL_IDLE_S
+        before_s = time.monotonic() - IDLE_S
         with self._lock:
             files = [file for (where, *_), file in (*self._files.items(), *self._ending) if where == key]
         for file in files:
@@ -474,6 +487,7 @@ class Ruled:
         self._session = session
         self.validate = validate
         self.recorder, self.workers, self.patience = session.recorder, session.workers, session.patience
+        self.ahead = session.ahead
         self.offline, self.trouble = session.offline, session.trouble
 
     @property

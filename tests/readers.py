@@ -13,6 +13,7 @@ from jcache.errors import OriginChangedError
 from jcache.journal import Journal, Version
 from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.origin import Fetched, Info, OriginRange
+from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.snapshot import agrees
@@ -106,6 +107,7 @@ class Host:
         self.offline = offline
         self.troubles: list[str] = []
         self.patience = Patience(LEASE_LIMIT_S)
+        self.ahead = Room(1 << 30, make=lambda: None)
         self.recorder = Recorder(
             limit_bytes=limit_bytes, recorded=self.counters.recorded, failed=lambda e: self.trouble(str(e)), pause_s=0.0
         )

@@ -138,11 +138,12 @@ def test_a_full_queue_refuses_at_once_or_when_the_wait_is_over_and_takes_when_th
     assert box.recorded == 120
 
 
-def test_what_is_larger_than_the_limit_is_taken_when_nothing_else_waits() -> None:
+def test_what_is_larger_than_the_limit_is_not_taken() -> None:
     box = Box()
-    assert box.submit(0, 500)
+    assert not box.submit(0, 101)
+    assert box.submit(0, 100)
     stop(box)
-    assert box.recorded == 500
+    assert box.recorded == 100
 
 
 def test_takes_nothing_once_closed_and_lets_go_of_who_waits_for_room() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import errno
 import random
+import sys
 import threading
 import time
 
@@ -15,6 +16,7 @@ from jcache.errors import OfflineMissError, OriginChangedError, ShortReadError
 from jcache.journal import Journal, Version
 from jcache.origin import Info
 from jcache.reader import waiting
+from jcache.reader.held import Room
 from jcache.reader.remote import RemoteFile
 from jcache.storage import Storage
 
@@ -717,6 +719,74 @@ def test_a_recorder_that_cannot_keep_up_holds_a_read_up_for_a_moment_and_memory_
     each.assert_empty()
     assert counts(each).recorded_bytes == 800
     assert each.host.troubles
+
+
+@pytest.mark.parametrize("keeps_up", [True, False])
+def test_a_read_larger_than_what_may_wait_is_recorded_in_pieces_and_not_kept(setup, keeps_up: bool) -> None:
+    go, limit = threading.Event(), 100_000
+    each = setup(storage=slow(go), limit_bytes=limit, state=Replaced(1, size=1_000_000))
+    bodies: list = []
+    each.origin.answer = lambda data: bodies.extend(data) or data
+    go.set() if keeps_up else None
+
+    async def read() -> None:
+        (row,) = await each.read((0, 800_000))
+        assert row == each.data[:800_000]
+        await each.read((900_000, 900_100))
+
+    asyncio.run(read())
+    references = sys.getrefcount(bodies[0])
+    assert references == 2, "the application let go of it, and so has everybody"
+    held = list(each.remote._validation.snapshot._held)
+    assert sum(stop - start for start, stop, _ in held) <= limit
+    go.set()
+    each.assert_empty()
+    if keeps_up:
+        assert counts(each).recorded_bytes == 800_100
+        assert each.try_read((0, 800_000)) == [each.data[:800_000]]
+    else:
+        assert 0 < counts(each).recorded_bytes <= limit + 100
+        assert each.host.troubles
+
+
+def test_what_is_read_ahead_is_bounded_over_all_files(tmp_path) -> None:
+    host = Host()
+    files = [Setup(tmp_path / str(i), host=host, state=Replaced(1, size=100_000)) for i in range(5)]
+    idle: list[Setup] = []
+    host.ahead = Room(30_000, make=lambda: [each.remote.drop_ahead() for each in idle])
+
+    def held() -> int:
+        return sum(
+            stop - start
+            for each in files
+            if (snapshot := each.remote._validation.snapshot) is not None
+            for start, stop, piece in snapshot._held
+            if piece.ahead
+        )
+
+    async def ahead() -> None:
+        for each in files:
+            await each.read((0, 10), vector=False)
+            await each.read((10, 20), vector=False, ahead_bytes=5_000)
+            await each.remote.prefetch(each.origin, 5_020, 10_020)
+        assert held() == 30_000
+        assert [len(each.origin.fetched) for each in files] == [3, 3, 3, 2, 2]
+        assert files[4].origin.fetched[1] == (10, 20)
+        idle.extend(files[:1])
+        await files[4].remote.prefetch(files[4].origin, 20, 10_020)
+        assert held() == 30_000
+        assert files[0].try_read((100, 110), vector=False) is None
+        assert files[4].try_read((20, 10_020), vector=False) == [files[4].data[20:10_020]]
+        host.recorder.flush(PATIENCE_S)
+        await files[4].remote.prefetch(files[4].origin, 10_020, 20_020)
+        assert files[4].try_read((10_020, 10_030), vector=False) == [files[4].data[10_020:10_030]]
+
+    asyncio.run(ahead())
+    assert counts(files[0]).prefetch_unused_bytes == 10_000
+    for each in files:
+        each.remote.close()
+    host.close()
+    assert not host.ahead._shares, "all of it is there again"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])

@@ -4,8 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from jcache.vectors import Vector
+
+if TYPE_CHECKING:
+    from jcache.reader.held import Share
 
 __all__ = ["Flight", "FlightAbortedError"]
 
@@ -24,9 +28,10 @@ class Flight:
         done: Resolved when the flight has landed, or was given up.
         landed: Whether it was carried out, so that `data` is complete.
         loop: The event loop that carries it out.
+        share: Of the room for what is read ahead.
     """
 
-    __slots__ = ("data", "done", "landed", "loop", "ranges", "wanted")
+    __slots__ = ("data", "done", "landed", "loop", "ranges", "share", "wanted")
 
     def __init__(self, ranges: Vector | None = None) -> None:
         """Prepare a flight.
@@ -38,6 +43,7 @@ class Flight:
         self.wanted = list(self.ranges.stops)
         self.data: Sequence[bytes | Exception] = []
         self.landed = False
+        self.share: Share | None = None
         self.done: Future[None] = Future()
         # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
         self.done.set_running_or_notify_cancel()

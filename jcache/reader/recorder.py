@@ -88,7 +88,7 @@ class Recorder:
             pause_s: How long a journal directory that refused bytes is left alone.
             small_recorded: Told of small files whose bytes are in the journal, or given up.
         """
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._recorded = recorded
         self._failed = failed
         self._small_recorded = small_recorded
@@ -129,16 +129,16 @@ class Recorder:
             urgent: Whether others wait for these bytes, so that it is written without waiting for a pause.
 
         Returns:
-            False where it was not taken: the queue stayed full, the recorder is closed, or no thread can be had. The
-            caller then releases the bytes itself.
+            False where it was not taken: the queue stayed full, the recorder is closed, no thread can be had, or it is
+            more than may wait. The caller then releases the bytes itself.
         """
         size_bytes = recording.size_bytes
         with self._changed:
-            if self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes and timeout_s > 0:
+            if self._waiting_bytes + size_bytes > self.limit_bytes and timeout_s > 0:
                 self._changed.wait_for(
-                    lambda: self._closed or self._waiting_bytes + size_bytes <= self._limit_bytes, timeout_s
+                    lambda: self._closed or self._waiting_bytes + size_bytes <= self.limit_bytes, timeout_s
                 )
-            if self._closed or (self._waiting_bytes and self._waiting_bytes + size_bytes > self._limit_bytes):
+            if self._closed or self._waiting_bytes + size_bytes > self.limit_bytes:
                 return False
             self._waiting_bytes += size_bytes
             if not self._put(recording, urgent=urgent):

@@ -254,7 +254,8 @@ class RemoteFile:
         snapshot = self._validation.snapshot
         if snapshot is None or snapshot.info is None or self._host.offline:
             return
-        flight = snapshot.claim_ahead(start, stop)
+        share = self._host.ahead.take(stop - start)
+        flight = None if share is None else snapshot.claim_ahead(start, stop, share)
         if flight is not None:
             try:
                 await self._fly(snapshot, origin, flight, arrived=arrived)
@@ -280,10 +281,12 @@ class RemoteFile:
         spans = Vector.of(spans)
         todo = list(range(len(spans)))
         total = miss = 0
+        share = self._host.ahead.take(ahead_bytes) if ahead_bytes else None
+        ahead_bytes = 0 if share is None else ahead_bytes
         # What a plan before the last one fetched: it may be in the journal by now, and is a miss all the same.
         fetched: dict[int, list[Range]] = {}
         while todo:
-            plan = snapshot.plan(in_file(spans, todo, snapshot.version), ahead_bytes=ahead_bytes)
+            plan = snapshot.plan(in_file(spans, todo, snapshot.version), ahead_bytes=ahead_bytes, share=share)
             lease = None if plan.own is None else await self._share(snapshot, origin, plan.own)
             if plan.own is not None and lease is None:
                 continue

@@ -14,7 +14,7 @@ from jcache.journal.table import Run
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.ranges import Range
 from jcache.reader.flight import Flight, FlightAbortedError
-from jcache.reader.held import Held
+from jcache.reader.held import Held, Share
 from jcache.reader.intervals import Comb, IntervalMap
 from jcache.reader.plan import Part, Plan
 from jcache.vectors import Extents, Vector
@@ -100,12 +100,13 @@ class Snapshot:
             self.used_journal = True
         return out
 
-    def plan(self, ranges: Sequence[Range], *, ahead_bytes: int = 0) -> Plan:
+    def plan(self, ranges: Sequence[Range], *, ahead_bytes: int = 0, share: Share | None = None) -> Plan:
         """Plan a vector and claim its gaps.
 
         Args:
             ranges: Half-open byte ranges, clamped to the file where its size is known.
             ahead_bytes: How far to read ahead behind the last range if that range misses.
+            share: The room for that.
 
         Returns:
             The plan. Where `own` is set, the caller must call `land` or `abort` with it.
@@ -125,7 +126,7 @@ class Snapshot:
                 plan = Plan()
                 self._plan(ranges, plan)
             if ahead_bytes and plan.own is not None and ranges:
-                self._extend(plan.own, ranges.stops[-1], ahead_bytes)
+                self._extend(plan.own, ranges.stops[-1], ahead_bytes, share)
         return plan
 
     def _plan(self, ranges: Vector, plan: Plan) -> None:
@@ -151,9 +152,10 @@ class Snapshot:
             and (self.view is None or self.view.is_clear(start, stop))
         )
 
-    def claim_ahead(self, start: int, stop: int) -> Flight | None:
+    def claim_ahead(self, start: int, stop: int, share: Share | None = None) -> Flight | None:
         """Claim the part of [start, stop) up to the first byte that is already there, to read it ahead."""
         flight = Flight()
+        flight.share = share
         with self.lock:
             stop = self._free_until(start, stop)
             if stop <= start:
@@ -199,12 +201,13 @@ class Snapshot:
                 self._flights.add(a, b, (flight, index))
             row.append((a, b, flight, index, 0))
 
-    def _extend(self, flight: Flight, stop: int, ahead_bytes: int) -> None:
+    def _extend(self, flight: Flight, stop: int, ahead_bytes: int, share: Share | None) -> None:
         starts, stops = flight.ranges.starts, flight.ranges.stops
         if stops[-1] != stop or self.info is None:
             return
         end = self._free_until(stop, stop + ahead_bytes)
         if end > stop:
+            flight.share = share
             self._flights.remove(starts[-1])
             # Other columns: those that there are may be the caller's.
             flight.ranges = Vector(starts, [*stops[:-1], end])
@@ -258,7 +261,7 @@ class Snapshot:
             else:
                 parts = list(zip(ranges, flight.wanted, data, strict=True))
                 self._end(flight)
-                flight.data, extents = self._take_in(parts, size, record=record)
+                flight.data, extents = self._take_in(parts, size, record=record, share=flight.share)
             flight.landed = True
             flight.done.set_result(None)
         return extents
@@ -279,7 +282,12 @@ class Snapshot:
         return extents
 
     def _take_in(
-        self, parts: Sequence[tuple[Range, int, bytes | Exception]], size: int | None, *, record: bool
+        self,
+        parts: Sequence[tuple[Range, int, bytes | Exception]],
+        size: int | None,
+        *,
+        record: bool,
+        share: Share | None,
     ) -> tuple[list[bytes | Exception], Extents]:
         """Take in range by range: return what each brought, and the extents to record."""
         out: list[bytes | Exception] = []
@@ -297,7 +305,7 @@ class Snapshot:
             asked_for: bytes | memoryview = body
             if asked < len(body):
                 rest = memoryview(body)[asked:]
-                self._held.add(wanted, start + len(body), Held(wanted, rest, ahead=True, record=record))
+                self._held.add(wanted, start + len(body), Held(wanted, rest, ahead=True, record=record, share=share))
                 asked_for = memoryview(body)[:asked]
             if record and asked_for:
                 self._held.add(start, start + len(asked_for), Held(start, asked_for, ahead=False))
@@ -328,6 +336,14 @@ class Snapshot:
                     [start for start, data in extents if (held := get(start)) is not None and held.data is data]
                 )
 
+    def replace(self, extents: Extents, piece: Extents) -> None:
+        """Hold copies of some bytes, on their way into the journal, and no more the extents that they are of."""
+        self.settle(extents)
+        with self.lock:
+            for start, data in piece:
+                if not self._discarded and self._held.is_clear(start, start + len(data)):
+                    self._held.add(start, start + len(data), Held(start, data, ahead=False))
+
     def go_without_journal(self) -> bool:
         """Use and record nothing more of this version; return False, and change nothing, where any of it was used."""
         with self.lock:
@@ -356,7 +372,7 @@ class Snapshot:
         for c, d, ahead in ((held.start, taken, False), (taken, start, True), (start, stop, False), (stop, end, True)):
             if c < d and (ahead or held.record):
                 piece = memoryview(held.data)[c - held.start : d - held.start]
-                self._held.add(c, d, Held(c, piece, ahead=ahead, record=held.record))
+                self._held.add(c, d, Held(c, piece, ahead=ahead, record=held.record, share=held.share))
                 if not ahead:
                     extents.append(c, piece)
 

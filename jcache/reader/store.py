@@ -6,7 +6,7 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from jcache.counters import Counters
@@ -15,6 +15,7 @@ from jcache.locks import pauses
 from jcache.origin import Info
 from jcache.ranges import Range
 from jcache.reader.details import storable
+from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder, Recording
 from jcache.reader.snapshot import END, Snapshot
 from jcache.reader.waiting import Patience
@@ -31,6 +32,8 @@ ALONE_BYTES = 256 << 10
 QUICK_S = 0.0005
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
 ROOM_S = 0.1
+# In pieces of at most this goes what is more than may wait.
+PIECE_BYTES = 8 << 20
 
 
 class Host(Protocol):
@@ -40,6 +43,7 @@ class Host(Protocol):
     recorder: Recorder
     workers: Workers
     patience: Patience
+    ahead: Room
     validate: str | float
     offline: bool
 
@@ -286,8 +290,18 @@ class Store:
         self, snapshot: Snapshot, extents: Extents, *, room_s: float, lease: "Lease | None" = None
     ) -> None:
         """Queue extents, waiting for room at most `room_s` seconds; without room they go unrecorded."""
-        if self.record(snapshot, extents, timeout_s=0, lease=lease):
-            return
+        if extents.size_bytes > self._host.recorder.limit_bytes:
+            taken = await self._record_pieces(snapshot, extents, room_s=room_s, lease=lease)
+        else:
+            if self.record(snapshot, extents, timeout_s=0, lease=lease):
+                return
+            taken = await self._wait_to_record(snapshot, extents, room_s=room_s, lease=lease)
+        if not taken:
+            self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")
+
+    async def _wait_to_record(
+        self, snapshot: Snapshot, extents: Extents, *, room_s: float, lease: "Lease | None" = None
+    ) -> bool:
         taken = False
         try:
             taken = await asyncio.to_thread(self.record, snapshot, extents, timeout_s=room_s, lease=lease)
@@ -298,8 +312,26 @@ class Store:
                 snapshot.settle(extents)
                 if lease is not None:
                     self.release(lease)
-        if not taken:
-            self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")
+        return taken
+
+    async def _record_pieces(
+        self, snapshot: Snapshot, extents: Extents, *, room_s: float, lease: "Lease | None"
+    ) -> bool:
+        """Queue more than may wait, piece by piece and as copies: what the application lets go of is then gone."""
+        until_s = time.monotonic() + room_s
+        try:
+            for piece in pieces_of(extents, min(PIECE_BYTES, self._host.recorder.limit_bytes // 4)):
+                snapshot.replace(extents, piece)
+                left_s = max(until_s - time.monotonic(), 0.0)
+                if not self.record(snapshot, piece, timeout_s=0) and not await self._wait_to_record(
+                    snapshot, piece, room_s=left_s
+                ):
+                    return False
+        finally:
+            snapshot.settle(extents)
+            if lease is not None:
+                self.release(lease)
+        return True
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -334,6 +366,22 @@ class Store:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""
         if self._owned is not None:
             self._owned.forget()
+
+
+def pieces_of(extents: Extents, most_bytes: int) -> Iterator[Extents]:
+    """Yield copies of extents, in order, in pieces of a bounded size."""
+    piece = Extents()
+    size_bytes = 0
+    for start, data in extents:
+        for at in range(0, len(data), most_bytes):
+            part = bytes(data[at : at + most_bytes])
+            if size_bytes + len(part) > most_bytes:
+                yield piece
+                piece, size_bytes = Extents(), 0
+            piece.append(start + at, part)
+            size_bytes += len(part)
+    if size_bytes:
+        yield piece
 
 
 NO_LEASE = Lease(None, ())
