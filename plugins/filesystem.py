@@ -15,7 +15,7 @@ from jcache_plugins.fsspec.access import Access, access, run, unwrapped
 from jcache_plugins.fsspec.downloads import download, is_one_version
 from jcache_plugins.fsspec.files import OPEN_OPTIONS, AsyncCachedFile, CachedFile
 from jcache_plugins.fsspec.metadata import stored_info
-from jcache_plugins.fsspec.reads import UNSET, cat_many, spread
+from jcache_plugins.fsspec.reads import UNSET, bounds, cat_many
 from jcache_plugins.fsspec.writes import invalidate, prepared
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import UnsizedError, in_thread, reaching
@@ -124,7 +124,12 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
                 kwargs["on_error"] = on_error
             out: list[Any] = await self._ask("cat_ranges", paths, starts, ends, max_gap=max_gap, **kwargs)
             return out
-        return await cat_many(found.__getitem__, paths, starts, ends, on_error=on_error)  # type: ignore[arg-type]  # no None is left
+
+        async def past(paths: list[str], starts: list[Any], ends: list[Any]) -> Any:
+            return await self._ask("cat_ranges", paths, starts, ends, on_error="return")
+
+        asked = (paths, bounds(starts, len(paths)), bounds(ends, len(paths)), on_error)
+        return await cat_many(self.fs, found, asked, past)  # type: ignore[arg-type]  # no None is left
 
     def cat_ranges(
         self, paths: list[str], starts: Any, ends: Any, max_gap: int | None = None, on_error: Any = UNSET, **kwargs: Any
@@ -132,7 +137,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         """Return ranges of one or more files; what the journal has is read on the caller's thread."""
         if isinstance(paths, list) and paths and len(set(paths)) == 1 and max_gap is None and not kwargs:
             found = self._way(paths[0])
-            spans = list(zip(spread(starts, paths), spread(ends, paths), strict=True))
+            spans = list(zip(bounds(starts, len(paths)), bounds(ends, len(paths)), strict=True))
             rows: list[Any] | None = None if found is None else found.try_read(spans, vector=True)
             if rows is not None:
                 return rows

@@ -38,7 +38,8 @@ class Seen:
 
     def range(self, path: str, start: int, stop: int) -> None:
         with self._lock:
-            self.ranges.append((os.path.basename(path), start, stop))
+            if start < stop:
+                self.ranges.append((os.path.basename(path), start, stop))
 
     @property
     def data_bytes(self) -> int:

@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from jcache import session as sessions
 from jcache_plugins.filesystem import JCacheFileSystem
+from jcache_plugins.fsspec.access import access
 from jcache_plugins.fsspec.ahead import LAST_WINDOW_BYTES, PIECES
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ def test_jumps_leave_nothing_behind_in_memory(active: Callable[..., Session], fo
                 at = file.tell()
                 assert file.read(8192) == long[at : at + 8192]
     settle()
-    found = fs._jcache_access[path, None]
+    found = access(fs, path)
     remote = session.acquire(found.identity)
     session.release(remote)
     snapshot = remote._validation.snapshot
@@ -393,7 +394,7 @@ def test_a_file_is_collected_where_its_thread_holds_any_lock(
             assert held_up[0].read(8000) == data[start : start + 8000]
         held_up.append(held_up)
         del held_up
-        remote = session.acquire(fs._jcache_access[path, None].identity)
+        remote = session.acquire(access(fs, path).identity)
         session.release(remote)
         snapshot = remote._validation.snapshot
         assert snapshot is not None
@@ -430,7 +431,7 @@ def test_an_asynchronous_file_that_is_never_closed_keeps_nothing_in_memory(
         gc.collect()
         await asyncio.sleep(0)
         settle()
-        remote = session.acquire(fs._jcache_access[path, None].identity)
+        remote = session.acquire(access(fs, path).identity)
         session.release(remote)
         snapshot = remote._validation.snapshot
         assert snapshot is not None

@@ -194,16 +194,26 @@ def require() -> Session:
 
 
 class _Known(dict[tuple[Any, str | None], Access | None]):
-    """What was worked out for the paths of one file system instance, under the settings of one session."""
+    """What was worked out for the paths of one file system instance, under the settings of one session.
 
-    __slots__ = ("identifier", "origin_class", "session")
+    It is kept beside the instance, whose attributes are the application's, and knows it only weakly, so that it goes
+    with it: origins ask a proxy, which whoever reads keeps alive.
+    """
+
+    __slots__ = ("fs", "identifier", "origin_class", "session")
 
     def __init__(self, session: Session, fs: Any) -> None:
         super().__init__()
+        key = id(fs)
+        self.fs = weakref.ref(fs, lambda _: _instances.pop(key, None))
         # Weak: the session may end before the file system does.
         self.session = weakref.ref(session)
         self.identifier = _identifier(session, fs)
         self.origin_class = _origin_class(type(fs))
+
+
+# What is known of the paths of file systems, by their addresses.
+_instances: dict[int, _Known] = {}
 
 
 def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None:
@@ -221,6 +231,8 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
         pass
     except TypeError:
         return None  # not a path at all: the file system says so better
+    if not isinstance(path, str):
+        return None
     found = _work_out(session, known, fs, path, directory)
     if len(known) >= PATHS:
         known.clear()
@@ -248,9 +260,9 @@ def origin_of(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
 
 
 def _known(session: Session, fs: Any) -> _Known:
-    known: _Known | None = fs.__dict__.get("_jcache_access")
+    known = _instances.get(id(fs))
     if known is None or known.session() is not session:
-        known = fs.__dict__["_jcache_access"] = _Known(session, fs)
+        known = _instances[id(fs)] = _Known(session, fs)
     return known
 
 
@@ -261,7 +273,9 @@ def _work_out(session: Session, known: _Known, fs: Any, path: str, directory: st
         session.trouble(f"{error}; such files are not cached")
         return None
     rule = session.rule(identity)
-    return Access(known.origin_class(fs, path, identity), directory, excluded=rule is not None and rule.exclude)
+    return Access(
+        known.origin_class(weakref.proxy(fs), path, identity), directory, excluded=rule is not None and rule.exclude
+    )
 
 
 def _identifier(session: Session, fs: Any) -> Identifier:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
-from fsspec.asyn import AsyncFileSystem, mirror_sync_methods
+from fsspec.asyn import AsyncFileSystem, mirror_sync_methods, sync_wrapper
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -35,7 +35,8 @@ NOT_REMOTE_PROTOCOLS = frozenset(
 
 _lock = threading.RLock()
 _undo: list[Callable[[], None]] = []
-_hooked: set[type] = set()
+# Classes that were looked at, and whether they were hooked.
+_hooked: dict[type, bool] = {}
 # Instances by address, for a file system equals every other one that was made with the same arguments.
 _instances: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 
@@ -48,11 +49,10 @@ def install() -> None:
 
     @functools.wraps(instantiate)
     def instantiate_hooked(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if cls not in _hooked:
-            hook(cls)
+        is_hooked = hook(cls)
         instance = instantiate(cls, *args, **kwargs)
-        if is_remote(cls):
-            _instances[id(instance)] = instance
+        if is_hooked and id(instance) not in _instances:
+            _take(instance)
         return instance
 
     _Cached.__call__ = instantiate_hooked
@@ -63,8 +63,8 @@ def install() -> None:
         for instance in gc.get_objects():
             if type(instance) in remote:
                 hook(type(instance))
-                _instances[id(instance)] = instance
                 _mirror_again(instance)
+                _take(instance)
 
 
 def uninstall() -> None:
@@ -91,29 +91,40 @@ def is_remote(cls: type) -> bool:
 
 
 def protocols(cls: Any) -> set[str]:
-    """Return the protocol names of a file-system class."""
+    """Return the protocol names of a file-system class; none where each instance has its own."""
     names = cls.protocol
-    return {names} if isinstance(names, str) else set(names)
+    if isinstance(names, str):
+        return {names}
+    return set(names) if isinstance(names, tuple | list) else set()
 
 
-def hook(cls: Any) -> None:
+def hook(cls: Any) -> bool:
     """Replace the read and write methods of a remote file-system class, wherever it inherits them from.
 
     A method that is not of fsspec's kind (no coroutine function where fsspec has one, say) is left as it is: its reads
     go past the cache.
+
+    Returns:
+        Whether it is a remote one.
     """
-    with _lock:
-        if cls not in _hooked:
-            if is_remote(cls):
-                _hook_methods(cls)
-            _hooked.add(cls)
+    known = _hooked.get(cls)
+    if known is None:
+        with _lock:
+            known = _hooked.get(cls)
+            if known is None:
+                known = is_remote(cls)
+                if known:
+                    _hook_methods(cls)
+                _hooked[cls] = known
+    return known
 
 
 def _hook_methods(cls: Any) -> None:
-    groups = (reads, files, downloads, metadata, writes)
-    makers = {name: make for group in groups for name, make in (group.ASYNC if cls.async_impl else group.SYNC).items()}
+    makers = writes.writes(cls)
+    for group in (reads, files, downloads, metadata):
+        makers.update(group.ASYNC if cls.async_impl else group.SYNC)
     for name, make in makers.items():
-        owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+        owner: Any = next((base for base in cls.__mro__ if name in vars(base)), None)
         if owner is None:
             continue
         original = vars(owner)[name]
@@ -124,9 +135,19 @@ def _hook_methods(cls: Any) -> None:
         except (TypeError, ValueError):
             continue  # no function, or one without a signature
         if hooked is not original and inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
-            functools.update_wrapper(hooked, original)
-            hooked._jcache = True  # noqa: SLF001 - our own mark
-            _replace(cls if owner in ABSTRACT else owner, name, hooked)
+            # What a class that is not remote has of its own stays as it is.
+            place = owner if owner not in ABSTRACT and is_remote(owner) else cls
+            _replace(place, name, _like(hooked, original))
+            for alias, function in list(vars(place).items()):
+                # A synchronous name that was bound in the body of the class.
+                if getattr(function, "__wrapped__", None) is original and not getattr(function, "_jcache", False):
+                    _replace(place, alias, _like(sync_wrapper(hooked), function))
+
+
+def _like(hooked: Any, original: Any) -> Any:
+    functools.update_wrapper(hooked, original)
+    hooked._jcache = True  # noqa: SLF001 - our own mark
+    return hooked
 
 
 def _replace(cls: Any, name: str, hooked: Any) -> None:
@@ -136,6 +157,17 @@ def _replace(cls: Any, name: str, hooked: Any) -> None:
     else:
         _undo.append(lambda: delattr(cls, name))
     setattr(cls, name, hooked)
+
+
+def _take(instance: Any) -> None:
+    """Remember an instance, and shorten the way of the synchronous methods that fsspec bound to it."""
+    _instances[id(instance)] = instance
+    for name, make in reads.MIRRORED.items():
+        plain = vars(instance).get(name)
+        if plain is not None and getattr(type(instance), f"_{name}", None) is getattr(
+            getattr(plain, "__wrapped__", None), "__func__", None
+        ):
+            setattr(instance, name, _like(make(instance, plain), plain))
 
 
 def _mirror_again(instance: Any) -> None:

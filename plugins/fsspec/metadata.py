@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jcache_plugins.fsspec.access import Access, on_loop_of, run
+from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.reads import find, find_soon
 
 __all__ = ["ASYNC", "SYNC", "stored_info"]
@@ -37,36 +38,48 @@ async def is_there(found: Access) -> bool:
     return True
 
 
+def path_of(parameters: Parameters, args: Any, kwargs: Any) -> Any:
+    """Return the path that a call is about; None where it says something else, too."""
+    said = parameters.said(args, kwargs)
+    return None if said is None or len(said) != 1 else said.get(parameters.first)
+
+
 def async_info(original: Method) -> Method:
     """Make `_info`."""
+    parameters = Parameters.of(original)
 
-    async def _info(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = await find_soon(self, path, kwargs)
+    async def _info(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path = path_of(parameters, args, kwargs)
+        found = None if path is None else await find_soon(self, path)
         info = None if found is None else await stored_info(found, path)
-        return await original(self, path, **kwargs) if info is None else info
+        return await original(self, *args, **kwargs) if info is None else info
 
     return _info
 
 
 def sync_info(original: Method) -> Method:
     """Make `info` of a synchronous file system."""
+    parameters = Parameters.of(original)
 
-    def info(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = None if on_loop_of(self) else find(self, path, kwargs)
+    def info(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path = path_of(parameters, args, kwargs)
+        found = None if path is None or on_loop_of(self) else find(self, path)
         info = None if found is None else run(self, stored_info(found, path))
-        return original(self, path, **kwargs) if info is None else info
+        return original(self, *args, **kwargs) if info is None else info
 
     return info
 
 
 def async_exists(original: Method) -> Method:
     """Make `_exists` and `_isfile`."""
+    parameters = Parameters.of(original)
 
-    async def _exists(self: Any, path: Any, **kwargs: Any) -> Any:
-        found = await find_soon(self, path, kwargs)
+    async def _exists(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path = path_of(parameters, args, kwargs)
+        found = None if path is None else await find_soon(self, path)
         if found is not None and (await found.stored() is not None or await is_there(found)):
             return True
-        return await original(self, path, **kwargs)
+        return await original(self, *args, **kwargs)
 
     return _exists
 

@@ -1,26 +1,36 @@
-"""What a hooked file system does instead of `cat_file`, `cat_ranges` and `cat`: `maker(original) -> replacement`."""
+"""What a hooked file system does instead of `cat_file`, `cat_ranges` and `cat`: `maker(original) -> replacement`.
+
+What only the file system can tell, it tells: a call that is not understood, a read that fails, and a range that has no
+bytes are the original's, whatever it returns or raises.
+"""
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fsspec.asyn import _get_batch_size, sync
+from fsspec.asyn import _get_batch_size
 
+from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Origin
 from jcache.reader.many import read_many
 from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.fsspec.access import Access, access, identities, on_loop_of, origin_of, run, unwrapped
+from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.writes import prepared
-from jcache_plugins.origins.base import reaching, within_origin
+from jcache_plugins.origins.base import in_thread, reaching, within_origin
 
-__all__ = ["ASYNC", "SYNC", "cat_many", "find", "find_soon", "measured"]
+__all__ = ["ASYNC", "MIRRORED", "SYNC", "cat_many", "find", "find_soon", "measured"]
 
 Method = Callable[..., Any]
+Span = tuple[int | None, int | None]
+Ranges = tuple[list[str], list[int | None], list[int | None], Any]
 
 UNSET: Any = object()
+_BOUNDS = frozenset({int, type(None)})
+# Classes of file systems that return nothing for a range behind the end.
+_silent: set[type] = set()
 
 
 def find(fs: Any, path: Any, options: Any = None) -> Access | None:
@@ -60,228 +70,326 @@ def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
     return data
 
 
+def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> bool:
+    """Whether a range's result is the application's; else the file system is to be asked itself.
+
+    It is asked where reading failed before the range was asked for, and where the range lies behind the end: S3 raises
+    then, others return nothing.
+    """
+    if result or result is None:
+        return result is not None
+    session = current()
+    if (start is None and stop is None) or session is None or session.offline or session.validate == "never":
+        return True
+    is_empty = stop is not None and stop <= (start or 0) and (stop < 0) == ((start or 0) < 0)
+    return is_empty or type(fs) in _silent
+
+
+def learn(fs: Any, result: Any, told: Any) -> None:
+    """Note of a file system's class that it returns nothing for a range behind the end, if it did."""
+    if result == b"" == told:
+        _silent.add(type(fs))
+
+
+def failed(error: Exception) -> Exception | None:
+    """Return what a read that failed gives; None where the file system is to be asked what it makes of it."""
+    session = current()
+    is_known = isinstance(error, FileNotFoundError | OfflineMissError | OriginChangedError)
+    return error if is_known or session is None or session.offline else None
+
+
 # -- cat_file ---------------------------------------------------------------------------------------------------
 
 
-def plain_order(original: Method) -> bool:
-    """Whether a `cat_file` takes path, start and end by position, in this order."""
-    return list(inspect.signature(original).parameters)[2:4] == ["start", "end"]
+def span_of(parameters: Parameters, args: Any, kwargs: Any) -> tuple[Any, Span, Any] | None:
+    """Return path, bounds and other options of a `cat_file` call; None where it is not understood."""
+    said = parameters.said(args, kwargs)
+    if said is None:
+        return None
+    try:
+        span = as_bound(said.pop("start", None)), as_bound(said.pop("end", None))
+    except TypeError:
+        return None
+    return said.pop(parameters.first, None), span, said
 
 
 def async_cat_file(original: Method) -> Method:
     """Make `_cat_file`."""
-    ordered = plain_order(original)
+    parameters = Parameters.of(original)
 
-    async def _cat_file(self: Any, path: Any, *args: Any, **kwargs: Any) -> bytes:
-        start, end, rest = span_of(args, kwargs, ordered=ordered)
-        found = await find_soon(self, path, rest)
-        if found is None:
-            with reaching():  # what it calls in turn is this same read
-                data = await original(self, path, *args, **kwargs)
-            return measured(self, path, data)  # type: ignore[no-any-return]
-        return unwrapped((await found.read([(start, end)], vector=False))[0])
+    async def _cat_file(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = None
+        asked = span_of(parameters, args, kwargs)
+        found = None if asked is None else await find_soon(self, asked[0], asked[2])
+        if asked is not None and found is not None:
+            result = await one_range(found, asked[1])
+            if result is not None and is_settled(self, result, *asked[1]):
+                return unwrapped(result)
+        with reaching():  # what it calls in turn is this same read
+            data = await original(self, *args, **kwargs)
+        learn(self, result, data)
+        return measured(self, None if asked is None else asked[0], data)
 
     return _cat_file
 
 
 def sync_cat_file(original: Method) -> Method:
     """Make `cat_file` of a synchronous file system."""
-    ordered = plain_order(original)
+    parameters = Parameters.of(original)
 
-    def cat_file(self: Any, path: Any, *args: Any, **kwargs: Any) -> bytes:
-        start, end, rest = span_of(args, kwargs, ordered=ordered)
-        found = None if on_loop_of(self) else find(self, path, rest)
-        if found is None:
-            with reaching():  # what it calls in turn is this same read
-                data = original(self, path, *args, **kwargs)
-            return measured(self, path, data)  # type: ignore[no-any-return]
-        rows = found.try_read([(start, end)], vector=False) or run(self, found.read([(start, end)], vector=False))
-        return unwrapped(rows[0])
+    def cat_file(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result: bytes | Exception | None = None
+        asked = span_of(parameters, args, kwargs)
+        found = None if asked is None or on_loop_of(self) else find(self, asked[0], asked[2])
+        if asked is not None and found is not None:
+            rows = found.try_read([asked[1]], vector=False)
+            result = run(self, one_range(found, asked[1])) if rows is None else rows[0]
+            if result is not None and is_settled(self, result, *asked[1]):
+                return unwrapped(result)
+        with reaching():  # what it calls in turn is this same read
+            data = original(self, *args, **kwargs)
+        learn(self, result, data)
+        return measured(self, None if asked is None else asked[0], data)
 
     return cat_file
 
 
-def mirrored_cat_file(original: Method) -> Method:
-    """Make `cat_file` of an asynchronous file system: what the journal has never crosses to the event loop."""
-    inherited = original.__module__ == "fsspec.spec"
+async def one_range(found: Access, span: Span) -> bytes | Exception | None:
+    """Return a range's bytes, or the exception that it met; None where the file system is to be asked."""
+    try:
+        return (await found.read([span], vector=False))[0]
+    except Exception as error:  # noqa: BLE001 - whether it is the application's is yet to be decided
+        return failed(error)
 
-    def cat_file(self: Any, path: Any, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
-        if not inherited:
-            return original(self, path, start=start, end=end, **kwargs)  # type: ignore[no-any-return]
-        found = find(self, path, kwargs)
-        if found is not None:
-            rows = found.try_read([(start, end)], vector=False)
-            if rows is not None:
+
+def mirrored_cat_file(fs: Any, plain: Method) -> Method:
+    """Make the `cat_file` that fsspec binds to an asynchronous instance: what is recorded never crosses to the loop."""
+    parameters = Parameters.of(getattr(type(fs), "_cat_file"))  # noqa: B009 - fsspec's asynchronous interface
+
+    def cat_file(*args: Any, **kwargs: Any) -> Any:
+        asked = span_of(parameters, args, kwargs)
+        found = None if asked is None else find(fs, asked[0], asked[2])
+        if asked is not None and found is not None:
+            rows = found.try_read([asked[1]], vector=False)
+            if rows is not None and is_settled(fs, rows[0], *asked[1]):
                 return rows[0]
-        return sync(self.loop, self._cat_file, path, start=start, end=end, **kwargs)  # type: ignore[no-any-return]
+        return plain(*args, **kwargs)
 
     return cat_file
-
-
-def span_of(args: Any, kwargs: Any, *, ordered: bool) -> tuple[int | None, int | None, Any]:
-    """Return start and end out of a `cat_file` call, and what else it was given."""
-    if ordered:
-        start = args[0] if args else kwargs.get("start")
-        end = args[1] if len(args) > 1 else kwargs.get("end")
-        more: Any = args[2:]
-    else:
-        start, end, more = kwargs.get("start"), kwargs.get("end"), [arg for arg in args if arg is not None]
-    rest = more or {name: value for name, value in kwargs.items() if name not in ("start", "end") and value is not None}
-    return start, end, rest
 
 
 # -- cat_ranges -------------------------------------------------------------------------------------------------
 
 
+def ranges_of(parameters: Parameters, args: Any, kwargs: Any) -> Ranges | None:
+    """Return paths, starts, ends and `on_error` of a `cat_ranges` call; None where it says something else, too."""
+    on_error = UNSET if parameters.defaults.get("on_error") == "return" else "raise"
+    if len(args) == 3 and not kwargs:
+        paths, starts, ends = args
+    else:
+        said = parameters.named(args, kwargs)
+        if said is None:
+            return None
+        paths, starts, ends = (said.pop(name, None) for name in ("paths", "starts", "ends"))
+        on_error = said.pop("on_error", on_error)
+        if any(value is not None for name, value in said.items() if name != "batch_size"):
+            return None
+    if not isinstance(paths, list) or not paths:
+        return None
+    try:
+        return paths, bounds(starts, len(paths)), bounds(ends, len(paths)), on_error
+    except (TypeError, ValueError):
+        return None
+
+
+def bounds(value: Any, count: int) -> list[int | None]:
+    """Return one bound for each of so many ranges.
+
+    Raises:
+        TypeError: One is no integer.
+        ValueError: There are more or fewer.
+    """
+    values = list(value) if isinstance(value, Iterable) else [value] * count
+    if len(values) != count:
+        msg = f"{count} paths, but {len(values)} bounds"
+        raise ValueError(msg)
+    return values if _BOUNDS.issuperset(map(type, values)) else [as_bound(one) for one in values]
+
+
+def all_of(fs: Any, paths: list[str]) -> dict[str, Access] | None:
+    """Return the ways to the journals of paths; None where one of them goes past the cache."""
+    found = {}
+    for path in paths[:1] if paths.count(paths[0]) == len(paths) else dict.fromkeys(paths):
+        way = find(fs, path)
+        if way is None:
+            return None
+        found[path] = way
+    return found
+
+
 async def cat_many(
-    find_one: Callable[[Any], Access], paths: list[Any], starts: Any, ends: Any, *, on_error: Any
+    fs: Any, found: dict[str, Access], asked: Ranges, past: Callable[[list[str], list[Any], list[Any]], Any]
 ) -> list[Any]:
     """Read ranges of one or more files, those of one file as one vector, different files side by side.
 
     Args:
-        find_one: Gives the way to a path's journal.
-        paths: For each range its file.
-        starts: For each range its first byte, or one number for all.
-        ends: For each range one past its last byte, or one number for all.
-        on_error: "return" puts exceptions into the list; anything else raises the first one.
+        fs: The file system.
+        found: The ways to the paths' journals.
+        asked: Paths, starts, ends, and `on_error`: "return" puts exceptions into the list, as `UNSET` does with those
+            that are not JCache's own; anything else raises the first one.
+        past: Reads ranges past the cache, with exceptions in the list: those that fail, and those that have no bytes.
 
     Returns:
         Bytes, in the caller's order, and exceptions.
     """
-    starts, ends = spread(starts, paths), spread(ends, paths)
-    if paths and paths.count(paths[0]) == len(paths):
-        try:
-            only = await find_one(paths[0]).read(Vector(starts, ends), vector=True)
-        except Exception as error:
-            if on_error is UNSET or on_error != "return":
-                raise  # what concerns the whole call is clearer raised than put into a list
-            only = [error] * len(paths)
-        return raised(only, on_error)
-    rows: dict[Any, list[int]] = {}
-    for i, path in enumerate(paths):
-        rows.setdefault(path, []).append(i)
-    out: list[Any] = [None] * len(paths)
+    paths, starts, ends, on_error = asked
+    if len(found) == 1:
+        out = await one_vector(found[paths[0]], Vector(starts, ends))
+    else:
+        places: dict[str, list[int]] = {}
+        for i, path in enumerate(paths):
+            places.setdefault(path, []).append(i)
+        out = [None] * len(paths)
+        limit = asyncio.Semaphore(128)
 
-    limit = asyncio.Semaphore(128)
+        async def one(path: str, rows: list[int]) -> None:
+            async with limit:
+                results = await one_vector(found[path], [(starts[i], ends[i]) for i in rows])
+            for i, result in zip(rows, results, strict=True):
+                out[i] = result
 
-    async def one(path: Any, places: list[int]) -> None:
-        async with limit:
-            try:
-                results = await find_one(path).read([(starts[i], ends[i]) for i in places], vector=True)
-            except Exception as error:  # noqa: BLE001 - the result of this file's ranges; the others have theirs
-                results = [error] * len(places)
-        for i, result in zip(places, results, strict=True):
-            out[i] = result
-
-    await asyncio.gather(*(one(path, places) for path, places in rows.items()))
-    return raised(out, on_error)
-
-
-def raised(results: list[Any], on_error: Any) -> list[Any]:
-    """Return results; raise the first exception among them where the caller wants that."""
-    if on_error is not UNSET and on_error != "return":
-        for result in results:
-            if isinstance(result, Exception):
+        await asyncio.gather(*(one(path, rows) for path, rows in places.items()))
+    if not all(out) or set(map(type, out)) != {bytes}:
+        open_ = [i for i, one in enumerate(out) if not is_settled(fs, one, starts[i], ends[i])]
+        if open_:
+            told = await past([paths[i] for i in open_], [starts[i] for i in open_], [ends[i] for i in open_])
+            for i, result in zip(open_, told, strict=True):
+                learn(fs, out[i], result)
+                out[i] = result
+        ours = OfflineMissError | OriginChangedError if on_error is UNSET else Exception
+        for result in out if on_error != "return" else ():
+            if isinstance(result, ours):
                 raise result
-    return results
+    return out
 
 
-def spread(value: Any, paths: list[Any]) -> list[Any]:
-    """Return one bound for each path."""
-    values = list(value) if isinstance(value, Iterable) else [value] * len(paths)
-    if len(values) != len(paths):
-        msg = f"{len(paths)} paths, but {len(values)} bounds"
-        raise ValueError(msg)
-    return values
+async def one_vector(found: Access, spans: Any) -> list[Any]:
+    """Return the bytes of one file's ranges, and the exceptions that they met; see `one_range`."""
+    try:
+        return list(await found.read(spans, vector=True))
+    except Exception as error:  # noqa: BLE001 - the result of this file's ranges; the others have theirs
+        return [failed(error)] * len(spans)
+
+
+async def cat_past(
+    original: Method, fs: Any, paths: list[str], starts: list[Any], ends: list[Any]
+) -> list[bytes | Exception]:
+    """Have the file system read ranges itself, and count them; exceptions are put into the list."""
+    options = {"on_error": "return"} if "on_error" in Parameters.of(original).names else {}
+    call = functools.partial(original, fs, paths, starts, ends, **options)
+    with reaching():
+        try:
+            out = await (call() if fs.async_impl else in_thread(call))
+        except Exception as error:  # noqa: BLE001 - of one, which it does not name, so of each
+            return [error] * len(paths)
+    return measured(fs, paths[0], out, ranges=len(out))  # type: ignore[no-any-return]
 
 
 def async_cat_ranges(original: Method) -> Method:
     """Make `_cat_ranges`."""
-    returns_errors = "on_error" in inspect.signature(original).parameters
-    merges = original.__module__ == "fsspec.asyn"  # what is left of a vector goes through `_cat_file`
+    parameters = Parameters.of(original)
+    composed = original.__module__ == "fsspec.asyn"  # of `_cat_file`, which is hooked
 
-    async def _cat_ranges(  # noqa: PLR0917 - fsspec's own signature
-        self: Any,
-        paths: Any,
-        starts: Any,
-        ends: Any,
-        max_gap: Any = None,
-        batch_size: Any = None,
-        on_error: Any = UNSET,
-        **kwargs: Any,
-    ) -> list[Any]:
+    async def _cat_ranges(self: Any, *args: Any, **kwargs: Any) -> Any:
         await prepared()
-        found = {path: find(self, path, kwargs) for path in set(paths)} if isinstance(paths, list) else {}
-        if not found or max_gap is not None or None in found.values():
-            if on_error is not UNSET:
-                kwargs["on_error"] = on_error
-            read = functools.partial(
-                original, self, paths, starts, ends, max_gap=max_gap, batch_size=batch_size, **kwargs
-            )
-            if merges and found and None not in found.values():
-                return await read()  # type: ignore[no-any-return]  # through the journal, merged as asked
-            with reaching():
-                out: list[Any] = await read()
-            return measured(self, paths[0], out, ranges=len(out)) if out else out
-        if on_error is UNSET and not returns_errors:
-            on_error = "raise"
-        return await cat_many(found.__getitem__, paths, starts, ends, on_error=on_error)  # type: ignore[arg-type]  # no None is left
+        asked = ranges_of(parameters, args, kwargs)
+        found = None if asked is None else all_of(self, asked[0])
+        if asked is not None and found is not None:
+            return await cat_many(self, found, asked, functools.partial(cat_past, original, self))
+        if composed and asked is None:
+            return await original(self, *args, **kwargs)
+        with reaching():
+            out = await original(self, *args, **kwargs)
+        return measured(self, None if asked is None else asked[0][0], out, ranges=len(out)) if out else out
 
     return _cat_ranges
 
 
 def sync_cat_ranges(original: Method) -> Method:
-    """Make `cat_ranges`, of synchronous and asynchronous file systems."""
+    """Make `cat_ranges` of a synchronous file system."""
+    parameters = Parameters.of(original)
+    composed = original.__module__ == "fsspec.spec"  # of `cat_file`, which is hooked
 
-    def cat_ranges(  # noqa: PLR0917 - fsspec's own signature
-        self: Any, paths: Any, starts: Any, ends: Any, max_gap: Any = None, on_error: Any = UNSET, **kwargs: Any
-    ) -> list[Any]:
-        usable = isinstance(paths, list) and paths and max_gap is None and not kwargs
-        found = {path: find(self, path) for path in set(paths)} if usable else {}
-        if found and None not in found.values() and not on_loop_of(self):
-            only = found[paths[0]] if len(found) == 1 else None
-            if only is not None:
-                rows = only.read_here(Vector(spread(starts, paths), spread(ends, paths)), vector=True)
-                if rows is not None:
-                    return rows
-            if not self.async_impl:
-                return run(self, cat_many(found.__getitem__, paths, starts, ends, on_error=on_error))  # type: ignore[arg-type]
-        if on_error is not UNSET:
-            kwargs["on_error"] = on_error
-        if self.async_impl and original.__module__ == "fsspec.spec":
-            return sync(self.loop, self._cat_ranges, paths, starts, ends, max_gap=max_gap, **kwargs)  # type: ignore[no-any-return]
-        if self.async_impl:
-            return original(self, paths, starts, ends, max_gap=max_gap, **kwargs)  # type: ignore[no-any-return]
+    def cat_ranges(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = ranges_of(parameters, args, kwargs)
+        found = None if asked is None or on_loop_of(self) else all_of(self, asked[0])
+        if asked is not None and found is not None:
+            rows = read_here(found, asked)
+            if rows is not None:
+                return rows
+            return run(self, cat_many(self, found, asked, functools.partial(cat_past, original, self)))
+        if composed and asked is None:
+            return original(self, *args, **kwargs)
         with reaching():
-            out = original(self, paths, starts, ends, max_gap=max_gap, **kwargs)
-        if not out:
-            return out  # type: ignore[no-any-return]
-        return measured(self, paths[0], out, ranges=len(out))  # type: ignore[no-any-return]
+            out = original(self, *args, **kwargs)
+        return measured(self, None if asked is None else asked[0][0], out, ranges=len(out)) if out else out
 
     return cat_ranges
 
 
-# -- cat of many files ----------------------------------------------------------------------------------------
+def read_here(found: dict[str, Access], asked: Ranges) -> list[bytes] | None:
+    """Return ranges of one file on the caller's thread; None where the origin is needed."""
+    if len(found) != 1:
+        return None
+    rows = found[asked[0][0]].read_here(Vector(asked[1], asked[2]), vector=True)
+    return rows if rows is not None and all(rows) else None
+
+
+def mirrored_cat_ranges(fs: Any, plain: Method) -> Method:
+    """Make the `cat_ranges` that fsspec binds to an asynchronous instance; see `mirrored_cat_file`."""
+    parameters = Parameters.of(getattr(type(fs), "_cat_ranges"))  # noqa: B009 - fsspec's asynchronous interface
+
+    def cat_ranges(*args: Any, **kwargs: Any) -> Any:
+        asked = ranges_of(parameters, args, kwargs)
+        found = None if asked is None or on_loop_of(fs) else all_of(fs, asked[0])
+        if asked is not None and found is not None:
+            rows = read_here(found, asked)
+            if rows is not None:
+                return rows
+        return plain(*args, **kwargs)
+
+    return cat_ranges
+
+
+# -- cat of many files ------------------------------------------------------------------------------------------
 
 
 def async_cat(original: Method) -> Method:
     """Make `_cat`, where it is fsspec's own; another one goes through `_cat_file`, which is hooked."""
     if original.__module__ != "fsspec.asyn":
         return original
+    parameters = Parameters.of(original)
 
-    async def _cat(
-        self: Any, path: Any, recursive: Any = False, on_error: Any = "raise", batch_size: Any = None, **kwargs: Any
-    ) -> Any:
+    async def _cat(self: Any, *args: Any, **kwargs: Any) -> Any:
         await prepared()
         session = current()
+        said = parameters.named(args, kwargs)
         shelf = None
-        if not (kwargs or isinstance(path, str) or within_origin() or session is None or session.bypassed is not None):
-            shelf = session.shelf()
-        width = batch_size or self.batch_size or _get_batch_size(nofiles=True)
-        if session is None or shelf is None or width < -1 or len(path) < 2:
-            return await original(self, path, recursive=recursive, on_error=on_error, batch_size=batch_size, **kwargs)
+        if not (said is None or within_origin() or session is None or session.bypassed is not None):
+            path, recursive = said.pop("path", None), said.pop("recursive", False)
+            on_error, batch_size = said.pop("on_error", "raise"), said.pop("batch_size", None)
+            width = batch_size or self.batch_size or _get_batch_size(nofiles=True)
+            if isinstance(path, list) and len(path) > 1 and not said and width >= -1:
+                shelf = session.shelf()
+        if session is None or shelf is None:
+            return await original(self, *args, **kwargs)
         paths: list[Any] = await self._expand_path(path, recursive=recursive)
-        known = identities(self, paths)
+        # Of two names of one object the second is read once the first has been.
+        first: dict[Any, int] = {}
+        known = [
+            None if identity is None or first.setdefault(identity.key, i) != i else identity
+            for i, identity in enumerate(identities(self, paths))
+        ]
 
         def origin(i: int) -> Origin:
             identity = known[i]
@@ -293,6 +401,9 @@ def async_cat(original: Method) -> Method:
             return data
 
         out = await read_many(session, shelf, known, origin, otherwise, width=len(paths) if width == -1 else width)
+        for i, result in enumerate(out):
+            if isinstance(result, Exception) and failed(result) is None:
+                out[i] = await one_file(self, paths[i])
         if on_error == "raise":
             for result in out:
                 if isinstance(result, Exception):
@@ -303,14 +414,19 @@ def async_cat(original: Method) -> Method:
             if on_error != "omit" or not isinstance(result, Exception)
         }
 
+    async def one_file(self: Any, path: str) -> bytes | Exception:
+        try:
+            data: bytes = await self._cat_file(path)
+        except Exception as error:  # noqa: BLE001 - the result of this file; the others have theirs
+            return error
+        return data
+
     return _cat
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {
     "_cat_file": async_cat_file,
-    "cat_file": mirrored_cat_file,
     "_cat_ranges": async_cat_ranges,
-    "cat_ranges": sync_cat_ranges,
     "_cat": async_cat,
 }
 # Of many files, synchronous file systems read one after the other in any case, each by a method that is hooked.
@@ -318,3 +434,8 @@ SYNC: dict[str, Callable[[Method], Method]] = {
     "cat_file": sync_cat_file,
     "cat_ranges": sync_cat_ranges,
 }
+MIRRORED: dict[str, Callable[[Any, Method], Method]] = {
+    "cat_file": mirrored_cat_file,
+    "cat_ranges": mirrored_cat_ranges,
+}
+"""What takes the place of the synchronous methods that fsspec binds to each asynchronous instance."""

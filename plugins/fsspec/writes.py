@@ -1,16 +1,41 @@
-"""What a hooked file system's write methods do besides: what is cached of the paths is dropped, before and behind."""
+"""What a hooked file system's writing methods do besides: what is cached of the paths is dropped, before and behind.
 
+Which methods write is told by their names, and what they change by the names of their parameters: fsspec has a
+vocabulary for both, and the classes have more methods than fsspec knows.
+"""
+
+import contextlib
+import contextvars
 import inspect
+import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fsspec.asyn import AsyncFileSystem
+from fsspec.core import has_magic
+from fsspec.spec import AbstractFileSystem
+
 from jcache.session import current
-from jcache_plugins.fsspec.access import access
+from jcache_plugins.fsspec.access import identities
+from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.origins.base import within_origin
 
-__all__ = ["ASYNC", "SYNC", "invalidate"]
+__all__ = ["changing", "invalidate", "prepared", "write", "writes"]
 
 Method = Callable[..., Any]
+
+_COPIES = frozenset({"cp", "copy", "put", "upload", "link", "symlink"})
+_MOVES = frozenset({"mv", "move", "rename"})
+_REMOVALS = frozenset({"rm", "rmdir", "remove", "delete", "unlink"})
+_OTHERS = frozenset({"pipe", "write", "append", "truncate", "touch", "merge", "compose", "concat", "replace"})
+# Some origins name another version then.
+_ATTRIBUTES = frozenset({"restore", "setxattr", "setxattrs"})
+VERBS = _COPIES | _MOVES | _REMOVALS | _OTHERS | _ATTRIBUTES
+_REMOTE = re.compile(r"(\w+_)?(r?path(s|list|[12])?|urls?|filelist|old|new|src|dst|source|destination|target)")
+
+# What the calls that led here change, and drop: file system and path.
+_changed: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.ContextVar("jcache_changed")
 
 
 async def prepared(directory: str | None = None) -> None:
@@ -23,12 +48,14 @@ async def prepared(directory: str | None = None) -> None:
 def invalidate(fs: Any, *paths: Any, directory: str | None = None) -> None:
     """Forget what this process holds of paths that are being written, and drop it from the cache directory."""
     session = current()
-    if session is None or session.bypassed is not None or within_origin() or session.cache(directory) is None:
+    if session is None or is_idle() or session.cache(directory) is None:
         return
-    for path in named(paths):
-        found = access(fs, path, directory=directory)
-        if found is not None:
-            found.invalidate()
+    names = list(named(paths))
+    # A directory may be named with a slash behind it.
+    names += [name.rstrip("/") for name in names if name.endswith("/")]
+    for identity in identities(fs, names):
+        if identity is not None:
+            session.invalidate(identity, directory=directory)
 
 
 def named(paths: Any) -> Iterator[str]:
@@ -36,73 +63,131 @@ def named(paths: Any) -> Iterator[str]:
     for item in paths:
         if isinstance(item, str):
             yield item
-        elif isinstance(item, dict | list | tuple | set):
+        elif isinstance(item, os.PathLike):
+            yield os.fspath(item)
+        elif isinstance(item, dict | list | tuple | set | frozenset):
             yield from named(item)
 
 
-def written(original: Method, count: int, place: int) -> Callable[[Any, Any], list[Any]]:
-    """Return what finds, in a call's arguments, the `count` remote paths from place `place` on, named or not."""
-    names = list(inspect.signature(original).parameters)[1:]
-
-    def find(args: Any, kwargs: Any) -> list[Any]:
-        named = [kwargs[name] for name in names[max(place, len(args)) : place + count] if name in kwargs]
-        return [*args[place : place + count], *named]
-
-    return find
+def is_idle() -> bool:
+    """Whether nothing is cached, or the code that runs is JCache's own."""
+    session = current()
+    return session is None or session.bypassed is not None or within_origin()
 
 
-def asynchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
-    """Make an asynchronous write method that has `count` remote paths from argument `place` on."""
+@contextlib.contextmanager
+def changing(fs: Any, *paths: Any, directory: str | None = None) -> Iterator[None]:
+    """Invalidate paths now, and again behind what is done here, unless a call that led here does."""
+    outer = _changed.get(frozenset())
+    fresh = [] if is_idle() else [path for path in named(paths) if not is_within(id(fs), path, outer)]
+    if not fresh:
+        yield
+        return
+    token = _changed.set(outer | {(id(fs), path) for path in fresh})
+    invalidate(fs, *fresh, directory=directory)
+    try:
+        yield
+    finally:
+        _changed.reset(token)
+        invalidate(fs, *fresh, directory=directory)
 
-    def make(original: Method) -> Method:
-        paths = written(original, count, place)
 
-        async def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+def is_within(fs: int, path: str, changed: frozenset[tuple[int, str]]) -> bool:
+    """Whether a path, or a directory above it, is among those that are being changed."""
+    while changed and path:
+        if (fs, path) in changed:
+            return True
+        path = path.rpartition("/")[0]
+    return False
+
+
+# -- which methods write, and what -------------------------------------------------------------------------------
+
+
+def verbs_of(name: str) -> frozenset[str]:
+    """Return the words in a method's name that say that it writes."""
+    words = name.split("_")
+    return frozenset() if "cache" in words or "dircache" in words else VERBS.intersection(words)
+
+
+def writes(cls: Any) -> dict[str, Callable[[Method], Method]]:
+    """Return what makes the hooks of a class's own writing methods; fsspec's are made of those.
+
+    A private method counts if it has a public twin, or is asynchronous: others work on names (`_remove_host`).
+    """
+    found: dict[str, Callable[[Method], Method]] = {}
+    for base in cls.__mro__:
+        for name, method in () if base in (AbstractFileSystem, AsyncFileSystem, object) else vars(base).items():
+            if name.startswith("__") or not verbs_of(name):
+                continue
+            if not name.startswith("_") or hasattr(cls, name[1:]) or inspect.iscoroutinefunction(method):
+                found[name] = write
+    return found
+
+
+def changed_by(method: Method) -> list[str]:
+    """Return the parameters of a writing method that name what it changes.
+
+    Raises:
+        ValueError: None does.
+    """
+    verbs, names = verbs_of(method.__name__), Parameters.of(method).names
+    remote = [name for name in names if _REMOTE.fullmatch(name)]
+    if not remote:
+        if method.__name__.startswith("_"):
+            msg = f"{method.__name__} names no path"
+            raise ValueError(msg)
+        remote = names[:2] if verbs & (_MOVES | _COPIES) else names[:1]
+    if verbs & _MOVES:
+        return remote
+    return remote[-1:] if verbs & _COPIES else remote[:1]
+
+
+def write(original: Method) -> Method:
+    """Make a method that writes, asynchronous or not.
+
+    Raises:
+        TypeError: It is no function.
+        ValueError: It has no signature, or names no path.
+    """
+    parameters, changed = Parameters.of(original), changed_by(original)
+    expands = bool(verbs_of(original.__name__) & _REMOVALS)
+
+    def paths_of(args: Any, kwargs: Any) -> list[Any]:
+        said = parameters.named(args, kwargs) or {}
+        return [said[name] for name in changed if name in said]
+
+    if inspect.iscoroutinefunction(original):
+
+        async def write_soon(self: Any, *args: Any, **kwargs: Any) -> Any:
             await prepared()
-            invalidate(self, *paths(args, kwargs))
-            try:
+            paths = paths_of(args, kwargs)
+            for glob in globs(paths) if expands else ():
+                with contextlib.suppress(Exception):  # the method says itself what is wrong with it
+                    paths += await self._expand_path(glob)
+            with changing(self, paths):
                 return await original(self, *args, **kwargs)
-            finally:
-                invalidate(self, *paths(args, kwargs))
 
-        return write
+        return write_soon
 
-    return make
+    def write_now(self: Any, *args: Any, **kwargs: Any) -> Any:
+        paths = paths_of(args, kwargs)
+        for glob in globs(paths) if expands else ():
+            with contextlib.suppress(Exception):  # the method says itself what is wrong with it
+                paths += self.expand_path(glob)
+        with changing(self, paths):
+            result = original(self, *args, **kwargs)
+        return waited_for(self, paths, result) if inspect.isawaitable(result) else result
 
-
-def synchronous(count: int, place: int = 0) -> Callable[[Method], Method]:
-    """Make a synchronous write method that has `count` remote paths from argument `place` on."""
-
-    def make(original: Method) -> Method:
-        paths = written(original, count, place)
-
-        def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-            invalidate(self, *paths(args, kwargs))
-            try:
-                return original(self, *args, **kwargs)
-            finally:
-                invalidate(self, *paths(args, kwargs))
-
-        return write
-
-    return make
+    return write_now
 
 
-ASYNC: dict[str, Callable[[Method], Method]] = {
-    "_pipe_file": asynchronous(1),
-    "_put_file": asynchronous(1, 1),
-    "_rm_file": asynchronous(1),
-    "_rm": asynchronous(1),
-    "_cp_file": asynchronous(1, 1),
-    "_mv_file": asynchronous(2),
-    "_touch": asynchronous(1),
-}
-SYNC: dict[str, Callable[[Method], Method]] = {
-    "pipe_file": synchronous(1),
-    "put_file": synchronous(1, 1),
-    "rm_file": synchronous(1),
-    "rm": synchronous(1),
-    "cp_file": synchronous(1, 1),
-    "mv": synchronous(2),
-    "touch": synchronous(1),
-}
+async def waited_for(fs: Any, paths: list[Any], result: Any) -> Any:
+    """Wait for what a decorated method gave, and invalidate behind it."""
+    with changing(fs, paths):
+        return await result
+
+
+def globs(paths: Any) -> list[str]:
+    """Return the paths that are patterns."""
+    return [] if is_idle() else [path for path in named(paths) if has_magic(path)]
