@@ -6,12 +6,15 @@ proved (a conditional request, a stat behind the bytes) is the origin's own busi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from jcache.cache.identity import Identity
 from jcache.journal import Version
 
-__all__ = ["Fetched", "Info", "Origin", "OriginRange"]
+__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing"]
+
+Sharing = Literal["all", "asker", "nobody"]
+"""For whom a file is that the origin gave: for all who ask for it, for who asked, or for nobody to keep."""
 
 # Half-open [start, stop) in bytes; a stop of None means the end of the file, for asking before the size is known.
 OriginRange = tuple[int, int | None]
@@ -24,10 +27,12 @@ class Info:
     Attributes:
         version: Size in bytes and the strongest validators that the origin gave.
         details: The file system's own `info` dictionary; what JSON cannot hold is dropped when it is stored.
+        sharing: For whom it is.
     """
 
     version: Version
     details: Mapping[str, Any] = field(default_factory=dict)
+    sharing: Sharing = "all"
 
 
 @dataclass(frozen=True, slots=True)

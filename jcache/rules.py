@@ -28,16 +28,20 @@ class Rule:
     validate: str | float | None = None
     record: bool = True
     """Whether what is fetched is recorded; what is there already is served."""
+    shared: bool = False
+    """Whether one journal is for all who ask, whatever the origin says of that."""
+    ignore_query: tuple[str, ...] = ()
+    """Parameters of URLs' queries that decide nothing."""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         return re.compile("" if self.url is None else translate(self.url))
 
-    def matches(self, url: str) -> bool:
-        """Whether it is about a remote file of this address (one without secrets)."""
-        if self.protocol is not None and url.partition("://")[0] != self.protocol:
+    def matches(self, *names: str) -> bool:
+        """Whether it is about a remote file of one of these addresses (without secrets), the first being its own."""
+        if self.protocol is not None and names[0].partition("://")[0] != self.protocol:
             return False
-        return self._pattern.match(url) is not None
+        return any(self._pattern.match(name) for name in names)
 
     def describe(self) -> dict[str, object]:
         """Return what it sets, by key."""
@@ -49,13 +53,29 @@ def _protocol(value: object) -> str:
     return name
 
 
+def _parameters(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+        raise ValueError
+    return tuple(value)
+
+
 KEYS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
     "url": (values.text, "a pattern", "Which addresses it is about; `*` stands for any text, slashes too."),
     "protocol": (_protocol, "a protocol", "Which protocol it is about, such as `s3`."),
     "bypass": (values.boolean, "true or false", "Only measure: write nothing to the cache and serve nothing from it."),
     "exclude": (values.boolean, "true or false", "Leave these files to their file system, and out of the report."),
     "validate": (values.validate, "open, never or a number of seconds", "As `JCACHE_VALIDATE`, for these files."),
-    "record": (values.boolean, "true or false", "Serve what is in the cache, but add nothing to it."),
+    "record": (values.boolean, "true or false", "`false`: serve what is in the cache, but add nothing to it."),
+    "shared": (
+        values.boolean,
+        "true or false",
+        "One copy for all who ask: `Vary`, `private`, `no-store` and the access keys of S3 services are set aside.",
+    ),
+    "ignore_query": (
+        _parameters,
+        "names of parameters",
+        'Parameters of the query that do not decide which bytes are meant: `["access_token"]`, `["*"]` for all.',
+    ),
 }
 """By key: what reads its value, what is allowed, and what it means."""
 
@@ -79,13 +99,25 @@ def parse_rule(table: object) -> Rule:
     if not found.keys() & {"url", "protocol"}:
         raise ValueError("says nothing of which files it is about: give url or protocol")
     if found.keys() <= {"url", "protocol"}:
-        raise ValueError("sets nothing: give bypass, exclude, validate or record")
+        raise ValueError("sets nothing: give bypass, exclude, validate, record, shared or ignore_query")
     return Rule(**found)  # type: ignore[arg-type]  # each was read by its key
 
 
-def find_rule(rules: tuple[Rule, ...], url: str) -> Rule | None:
-    """Return the first rule that matches an address, None where none does."""
-    return next((rule for rule in rules if rule.matches(url)), None)
+def find_rule(rules: tuple[Rule, ...], *names: str) -> Rule | None:
+    """Return the first rule that matches one of a remote file's addresses, None where none does."""
+    return next((rule for rule in rules if rule.matches(*names)), None)
+
+
+def ignored_query(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], frozenset[str]] | None:
+    """Return what tells, given a file's addresses, which parameters of its query decide nothing; None where all do."""
+    if not any(rule.ignore_query for rule in rules):
+        return None
+
+    def find(names: tuple[str, ...]) -> frozenset[str]:
+        rule = find_rule(rules, *names)
+        return frozenset() if rule is None else frozenset(rule.ignore_query)
+
+    return find
 
 
 def rules_table() -> str:

@@ -9,11 +9,13 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jcache.cache import Cache, CacheUnusable, Identity
+from jcache.cache.asking import UNSTABLE
 from jcache.cache.books import Use
-from jcache.cache.identity import is_below
+from jcache.cache.identity import is_below, names_of
 from jcache.cache.keeper import Keeper
 from jcache.cache.meter import MeteredStorage
 from jcache.config import Config
@@ -25,9 +27,10 @@ from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
+from jcache.reader.store import Home
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
-from jcache.rules import Rule, find_rule
+from jcache.rules import Rule, find_rule, ignored_query
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -114,6 +117,8 @@ class Session:
         )
         # By cache directory, object, and who asks: what one has validated, another has not.
         self._files: OrderedDict[Key, RemoteFile] = OrderedDict()
+        # By object who was the first to ask, where answers are trusted for some time.
+        self._askers: dict[str, str] = {}
         self._clearings: dict[bytes, Clearing] = {}
         # Those that are about to be closed, and when they were last used as that was decided.
         self._leaving: dict[Key, float] = {}
@@ -170,7 +175,9 @@ class Session:
 
     def _new_cache(self, path: str) -> tuple[Cache, MeteredStorage]:
         metered = MeteredStorage()
-        return Cache(path, storage=metered, flat=self.config.flat, basepath=self.config.basepath), metered
+        config = self.config
+        ignored = ignored_query(config.rules)
+        return Cache(path, storage=metered, flat=config.flat, basepath=config.basepath, ignored=ignored), metered
 
     def _keep(self, key: bytes, cache: Cache, error: Exception | None, metered: MeteredStorage) -> None:
         with self._lock:
@@ -280,24 +287,47 @@ class Session:
             cache = None if rule.bypass or rule.exclude else cache
             writable = writable and rule.record
             host = self if rule.validate is None else Ruled(self, rule.validate)
-        place = None if cache is None else cache.path(identity)
-        admit = None
-        if keeper is not None and place is not None:
+        shared = rule is not None and rule.shared
+        if shared:
+            identity = replace(identity, owner="")
+        if keeper is not None:
             keeper.start()
-            admit = functools.partial(keeper.admit, place)
-        return RemoteFile(
+
+        def home(*, asker: bool) -> Home | None:
+            if cache is None:
+                return None
+            journal, place = (
+                cache.journal(identity, asker=asker),
+                cache.place(cache.stored(identity, asker=asker).parts),
+            )
+            return (
+                Home(journal, place) if keeper is None else Home(journal, place, functools.partial(keeper.admit, place))
+            )
+
+        def own(make: bool) -> Home | None:
+            return home(asker=True) if cache is not None and (make or cache.is_owned(identity)) else None
+
+        is_known = not identity.asker.startswith(UNSTABLE)
+        remote = RemoteFile(
             host,
-            None if cache is None else cache.journal(identity),
+            home(asker=False),
             url=identity.url,
             writable=writable,
             local=cache is not None and cache.is_local,
-            place=place,
-            admit=admit,
+            own=own if is_known else None,
+            shared=shared,
         )
+        if isinstance(host.validate, float):
+            # How old an answer is, of any process, says nothing to one who is not known to have got it.
+            first = self._askers.setdefault(identity.key, identity.asker)
+            if first != identity.asker:
+                remote.invalidate()
+        return remote
 
     def rule(self, identity: Identity) -> Rule | None:
         """Return the rule that is about a remote file, None where there is none."""
-        return find_rule(self.config.rules, identity.url) if self.config.rules else None
+        rules = self.config.rules
+        return find_rule(rules, identity.url, *names_of(identity.key)) if rules else None
 
     def _uses(self, key: bytes) -> list[Use]:
         """Return which journals of a cache directory were used since this was last asked, for the record of use."""

@@ -89,6 +89,7 @@ class Cache:
         storage: Storage | None = None,
         flat: bool = False,
         basepath: str | None = None,
+        ignored: identities.IgnoredQuery | None = None,
     ) -> None:
         """Name a cache directory; nothing is touched before `prepare`.
 
@@ -97,6 +98,7 @@ class Cache:
             storage: The file system that it is on; the operating system's by default.
             flat: One directory for each journal right below the root, instead of a tree like the remote one.
             basepath: Where paths contain these directories, what lies before them does not matter (see `identify`).
+            ignored: Tells which parameters of a query decide nothing (see `identify`).
         """
         self.directory = os.path.abspath(directory)
         self.writable = False
@@ -111,6 +113,7 @@ class Cache:
         self._owners: dict[str, str] = {}
         self._flat = flat
         self._basepath = basepath
+        self._ignored = ignored
 
     def prepare(self) -> None:
         """Make the root where there is none, mark it as a cache, and find out whether it can be written.
@@ -154,7 +157,9 @@ class Cache:
         Raises:
             Unidentifiable: It cannot be told safely which object this is, so it must not be cached.
         """
-        return identities.identify(protocol, path, options, basepath=self._basepath, flat=self._flat)
+        return identities.identify(
+            protocol, path, options, basepath=self._basepath, flat=self._flat, ignored=self._ignored
+        )
 
     def stored(self, identity: Identity, *, asker: bool = False) -> Identity:
         """Return the identity under which an object is stored here.
@@ -166,13 +171,18 @@ class Cache:
             identity: The object.
             asker: Whether the origin has said that it gives each who asks another file.
         """
-        who = identity.asker if asker else identity.owner
-        return identity.of(self._keyed(who)) if asker or who else identity
+        if asker:
+            return identity.of(self._keyed(f"asker {identity.asker}"))
+        return identity.of(self._keyed(identity.owner)) if identity.owner else identity
 
     @property
     def has_owned(self) -> bool:
         """Whether anything here may be stored for one asker alone."""
         return bool(self._read_key())
+
+    def is_owned(self, identity: Identity) -> bool:
+        """Whether anything of an object is stored for who asks alone."""
+        return self.has_owned and self.storage.is_there(self.place(self.stored(identity, asker=True).parts))
 
     def _keyed(self, who: str) -> str:
         if (known := self._owners.get(who)) is None:
@@ -210,18 +220,19 @@ class Cache:
 
     def path(self, identity: Identity) -> str:
         """Return the directory of an object's journal, whether or not it exists."""
-        return self._place(self.stored(identity).parts)
+        return self.place(self.stored(identity).parts)
 
-    def _place(self, parts: tuple[bytes, ...]) -> str:
+    def place(self, parts: tuple[bytes, ...]) -> str:
+        """Return the directory of a journal, by its components."""
         return os.path.join(self.directory, os.fsdecode(b"/".join(parts)))
 
-    def journal(self, identity: Identity) -> "Journal":
-        """Return the journal of an object; nothing is read or made yet."""
+    def journal(self, identity: Identity, *, asker: bool = False) -> "Journal":
+        """Return the journal of an object, which may be one of the asker's own; nothing is read or made yet."""
         from jcache.journal import Journal
 
-        stored = self.stored(identity)
+        stored = self.stored(identity, asker=asker)
         return Journal(
-            self.storage, self._place(stored.parts), stored.key, dir_mode=self.dir_mode, file_mode=self.file_mode
+            self.storage, self.place(stored.parts), stored.key, dir_mode=self.dir_mode, file_mode=self.file_mode
         )
 
     def remove(self, *identities: Identity) -> None:
@@ -243,10 +254,10 @@ class Cache:
             if identity.below and stored.parts != identity.below:
                 above, name = identity.below[:-1], identity.below[-1]
                 if above not in listed:
-                    listed[above] = self._names(self._place(above))
+                    listed[above] = self._names(self.place(above))
                 found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
             for parts in found:
-                self._remove_below(self._place(parts))
+                self._remove_below(self.place(parts))
 
     def _names(self, directory: str) -> list[bytes]:
         try:

@@ -75,7 +75,7 @@ def split_query(query: str, *, ignore: frozenset[str] = frozenset()) -> tuple[st
 
     Args:
         query: What stands behind the `?`, still encoded.
-        ignore: Parameters of which somebody knows that they decide nothing.
+        ignore: Parameters of which somebody knows that they decide nothing; `*` is all.
 
     Returns:
         Both as they were spelt, in their own order. They may contain secrets: hash them.
@@ -88,7 +88,7 @@ def split_query(query: str, *, ignore: frozenset[str] = frozenset()) -> tuple[st
     kept: list[str] = []
     cut: list[str] = []
     for name, item in zip(named, items, strict=True):
-        is_asking = name in asking or _XROOTD.fullmatch(name) or _AKAMAI.fullmatch(item)
+        is_asking = name in asking or "*" in ignore or _XROOTD.fullmatch(name) or _AKAMAI.fullmatch(item)
         (cut if is_asking else kept).append(item)
     return "&".join(kept), "&".join(cut)
 

@@ -19,6 +19,7 @@ from jcache.cache.identity import Unidentifiable
 from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
 from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
+from jcache.rules import ignored_query
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "cache_config", "directory_option", "existing_cache", "find_journal", "journals", "matcher", "may_be_cache",
-    "must_hold_something", "prepared", "readable_cache", "root_of",
+    "cache_config", "cache_of", "directory_option", "existing_cache", "find_journal", "journals", "matcher",
+    "may_be_cache", "must_hold_something", "prepared", "readable_cache", "root_of",
 ]  # fmt: skip
 
 _NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
@@ -120,6 +121,12 @@ def root_of(directory: str) -> str | None:
     return above
 
 
+def cache_of(directory: str, config: Config, *, storage: Storage | None = None) -> Cache:
+    """Return a cache directory that goes by the settings; nothing is touched."""
+    ignored = ignored_query(config.rules)
+    return Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath, ignored=ignored)
+
+
 def prepared(directory: str, config: Config) -> Cache:
     """Return a cache that can be written to.
 
@@ -128,7 +135,7 @@ def prepared(directory: str, config: Config) -> Cache:
     """
     from jcache.cache.directory import CacheUnusable
 
-    cache = Cache(directory, flat=config.flat, basepath=config.basepath)
+    cache = cache_of(directory, config)
     try:
         cache.prepare()
     except CacheUnusable as error:
@@ -152,7 +159,9 @@ def find_journal(url: str, directory: str, config: Config, *, storage: Storage) 
         config: Its settings.
         storage: Its file system.
     """
-    cache = Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath)
+    cache = Cache(
+        directory, storage=storage, flat=config.flat, basepath=config.basepath, ignored=ignored_query(config.rules)
+    )
     url = url.removeprefix("jcache::")
     protocol, is_url, _ = url.partition("://")
     if is_url:

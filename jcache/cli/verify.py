@@ -19,7 +19,7 @@ from jcache.cache.identity import Unidentifiable
 from jcache.cache.layout import escape
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.verify import Finding, Progress, Totals, measure, verify
-from jcache.cli.catalogue import cache_config, journals, must_hold_something, root_of
+from jcache.cli.catalogue import cache_config, cache_of, journals, must_hold_something, root_of
 from jcache.cli.errors import WrongInputError
 from jcache.report.units import number_of
 
@@ -102,7 +102,7 @@ def _locate(target: str | None, storage: Storage) -> tuple[str, str | None]:
     if target is None:
         must_hold_something(directory, storage=storage)
         return directory, None
-    cache = Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath)
+    cache = cache_of(directory, config, storage=storage)
     url = target.removeprefix("jcache::")
     with contextlib.suppress(Unidentifiable):
         identity = cache.identify(url.partition("://")[0], url, {})

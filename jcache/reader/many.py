@@ -223,7 +223,7 @@ class _Reading:
         if isinstance(found, Whole):
             started_s = time.monotonic()
             info = vouched(await self._origin_of(i).stat(), self._host.validate)
-            if agrees(found.version, info.version):
+            if agrees(found.version, info.version) and info.sharing == "all":
                 return self._hit(i, file, Whole(info.version, info.details, found.data), time.monotonic() - started_s)
             self._abandon(i)
             return await self._otherwise(i)
@@ -270,11 +270,11 @@ class _Reading:
 
     async def _settle(self, i: int, file: SmallFile, info: Info, data: bytes, *, record: bool, room_s: float) -> None:
         """Have recorded what was fetched, and tell who waits for it."""
-        host, is_large = self._host, len(data) > WHOLE_BYTES
-        remote = host.acquire(file.identity, directory=self._shelf.directory) if is_large else None
+        host, is_ordinary = self._host, len(data) > WHOLE_BYTES or info.sharing != "all"
+        remote = host.acquire(file.identity, directory=self._shelf.directory) if is_ordinary else None
         try:
             del self._begun[i]
-            validation, opening = host.small.landed(file, info, data if record and not is_large else None)
+            validation, opening = host.small.landed(file, info, data if record and not is_ordinary else None)
             if validation is not None:
                 if opening is not None:
                     await validation.adopt(opening, info, data, record=record)

@@ -16,7 +16,7 @@ from jcache.reader.held import Held
 from jcache.reader.lent import Lent
 from jcache.reader.plan import Part, Plan
 from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
-from jcache.reader.store import ROOM_S, Host, Store
+from jcache.reader.store import ROOM_S, Home, Host, Own, Store
 from jcache.reader.validation import RESTARTS, Validation, as_origin_says, offline_message
 from jcache.reader.waiting import landed
 from jcache.reader.workers import CacheHungError
@@ -38,7 +38,6 @@ class RemoteFile:
         url: The file's address for messages and reports, without secrets.
         active: The session's: how many read just now.
         used_s: The session's: when the last one did.
-        place: The journal's directory; None where there is none.
         hits: Reads that the journal served entirely, since the session last noted them. Threads may lose some.
         hit_bytes: Bytes that it served, likewise.
         noted_s: The session's: when it last noted the use of this file.
@@ -47,13 +46,13 @@ class RemoteFile:
     def __init__(
         self,
         host: Host,
-        journal: Journal | None,
+        journal: Journal | Home | None,
         *,
         url: str,
         writable: bool = True,
         local: bool = True,
-        place: str | None = None,
-        admit: Callable[[int], bool] | None = None,
+        own: Own | None = None,
+        shared: bool = False,
     ) -> None:
         """Make the file known; nothing is read yet.
 
@@ -63,19 +62,24 @@ class RemoteFile:
             url: The file's address for messages and reports, without secrets.
             writable: Whether what is fetched may be recorded.
             local: Whether the cache directory is on this machine.
-            place: The journal's directory, for the record of use.
-            admit: Tells whether so many bytes may be recorded; see `Recording`.
+            own: Gives the journal that is the asker's own; None where there cannot be one.
+            shared: Whether the journal is for all who ask, whatever the origin says.
         """
         self._host = host
-        self._store = Store(host, journal, url=url, writable=writable, local=local, admit=admit)
+        home = Home(journal) if isinstance(journal, Journal) else journal
+        self._store = Store(host, home, url=url, writable=writable, local=local, own=own, shared=shared)
         self._validation = Validation(host, self._store, url=url)
         self._opened = False
         self.url = url
         self.active = 0
         self.used_s = time.monotonic()
-        self.place = place
         self.hits = self.hit_bytes = 0
         self.noted_s = -1.0
+
+    @property
+    def place(self) -> str | None:
+        """The journal's directory; None where there is none."""
+        return self._store.place
 
     @property
     def validation(self) -> Validation:

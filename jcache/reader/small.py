@@ -59,13 +59,18 @@ class Shelf:
         until_s = time.monotonic() + limit_s
         storage = self.cache.storage
         found: list[Whole | Literal["nothing", "unclear"]] = []
+        has_owned = self.cache.has_owned
         # Where the remote directory has none yet, none of its files has one.
         above, is_missing = "", False
         for file in files:
             directory = file.place.rpartition("/")[0]
             if directory != above:
                 above, is_missing = directory, not storage.is_there(directory)
-            what = "nothing" if is_missing else read_whole(storage, file.place, file.identity.key)
+            what: Whole | Literal["nothing", "unclear"] = "nothing"
+            if not is_missing and has_owned and self.cache.is_owned(file.identity):
+                what = "unclear"
+            elif not is_missing:
+                what = read_whole(storage, file.place, file.stored_as)
             found.append(what)
             if isinstance(what, Whole):
                 limit_bytes -= len(what.data)
@@ -82,6 +87,7 @@ class SmallFile:
     Attributes:
         identity: Which object it is.
         place: The journal's directory.
+        stored_as: The key that the journal has.
         active: Whether it is being read just now; this and the next four are also a `RemoteFile`'s.
         used_s: When it was last read.
         noted_s: When its use was last noted.
@@ -95,7 +101,7 @@ class SmallFile:
 
     __slots__ = (
         "_opening", "_proved_ns", "_shelf", "_snapshot", "_taken_by", "active", "data", "hit_bytes", "hits", "identity",
-        "info", "is_started", "loop", "noted_s", "place", "used_s",
+        "info", "is_started", "loop", "noted_s", "place", "stored_as", "used_s",
     )  # fmt: skip
 
     def __init__(self, shelf: Shelf, identity: Identity, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,7 +111,9 @@ class SmallFile:
         self._snapshot: Snapshot | None = None
         self._proved_ns = 0
         self.identity = identity
-        self.place = shelf.cache.path(identity)
+        stored = shelf.cache.stored(identity)
+        self.place = shelf.cache.place(stored.parts)
+        self.stored_as = stored.key
         self.active = 1
         self.used_s = 0.0
         self.noted_s = -1.0
@@ -184,7 +192,7 @@ class SmallFile:
         write_whole(
             cache.storage,
             self.place,
-            self.identity.key,
+            self.stored_as,
             Whole(info.version, storable(info.details), data),
             dir_mode=cache.dir_mode,
             file_mode=cache.file_mode,

@@ -7,12 +7,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from jcache.counters import Counters
 from jcache.journal import Contended, Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.locks import pauses
-from jcache.origin import Info
+from jcache.origin import Info, Sharing
 from jcache.ranges import Range
 from jcache.reader.details import storable
 from jcache.reader.held import Room
@@ -22,7 +23,7 @@ from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.vectors import Extents
 
-__all__ = ["ROOM_S", "Host", "Store"]
+__all__ = ["ROOM_S", "Home", "Host", "Own", "Store"]
 
 T = TypeVar("T")
 
@@ -52,6 +53,30 @@ class Host(Protocol):
         ...
 
 
+def anything(*_: object, **__: object) -> bool:
+    """Allow to record whatever there is: without a limit for the cache's size."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a remote file's bytes are kept: for all who ask, or for one of them.
+
+    Attributes:
+        journal: The journal.
+        place: Its directory, for the record of use.
+        admit: See `Recording`. With `copy=True` it is asked for a compaction, which nothing is to wait or go for.
+    """
+
+    journal: Journal
+    place: str | None = None
+    admit: Callable[..., bool] = anything
+
+
+Own = Callable[[bool], Home | None]
+"""Gives the journal of who asks: made if that is asked for, else only where there is one."""
+
+
 class Store:
     """The journal of one remote file in this process.
 
@@ -60,28 +85,25 @@ class Store:
     """
 
     def __init__(
-        self,
-        host: Host,
-        journal: Journal | None,
-        *,
-        url: str,
-        writable: bool,
-        local: bool,
-        admit: Callable[..., bool] | None = None,
+        self, host: Host, home: Home | None, *, url: str, writable: bool, local: bool, own: Own | None, shared: bool
     ) -> None:
         """Take care of a journal; nothing is touched yet.
 
         Args:
             host: The process's counters, recorder and workers.
-            journal: None where the cache cannot serve the file.
+            home: The journal; None where the cache cannot serve the file.
             url: The file's address for messages, without secrets.
             writable: Whether what is fetched may be recorded.
             local: Whether the cache directory is on this machine, so that reading it on the caller's thread is safe.
-            admit: See `Recording`. With `copy=True` it is asked for a compaction, which nothing is to wait or go for.
+            own: Gives the journal that is the asker's own; None where there cannot be one.
+            shared: Whether the journal is for all who ask, whatever the origin says.
         """
         self._host = host
-        # None once it is not to be used any more; `_owned` is what there is to close.
-        self._journal = self._owned = journal
+        # None once it is not to be used any more; `_homes` is what there is to close.
+        self._journal = None if home is None else home.journal
+        self._homes = [] if home is None else [home]
+        self._own = None if shared else own
+        self._shared = shared
         self._url = url
         self._attached = False
         self._announced = False
@@ -91,7 +113,11 @@ class Store:
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         self._local = local
-        self._admit: Callable[..., bool] = admit or (lambda *_, **__: True)
+
+    @property
+    def place(self) -> str | None:
+        """The journal's directory; None where there is none."""
+        return self._homes[-1].place if self._homes else None
 
     @property
     def is_used(self) -> bool:
@@ -107,12 +133,21 @@ class Store:
 
     async def versions(self) -> list[StoredVersion]:
         """Return what the journal has, newest first, having attached to it."""
-        journal, attached = self._journal, self._attached
-        if journal is None:
+        if self._journal is None:
             return []
 
         def look() -> list[StoredVersion]:
-            if not attached:
+            if not self._attached and self._own is not None and (own := self._own(False)) is not None:
+                # What the origin gave to who asks, if anything, rather than what it gives to everybody.
+                own.journal.attach()
+                if own.journal.versions():
+                    self._move(own)
+                else:
+                    own.journal.close()
+            journal = self._journal
+            if journal is None:
+                return []
+            if not self._attached:
                 journal.attach()
             return journal.versions()
 
@@ -123,6 +158,39 @@ class Store:
             return []
         self._attached = True
         return found
+
+    async def suit(self, sharing: Sharing) -> bool:
+        """Go by what the origin says of for whom the file is.
+
+        Args:
+            sharing: What it said.
+
+        Returns:
+            Whether another journal is used from now on, or none: views of the one before are void.
+        """
+        if sharing == "all" or self._shared or self._journal is None or (sharing == "asker" and len(self._homes) > 1):
+            return False
+        make, home = self._own, None
+        if sharing == "asker" and make is not None:
+
+            def look() -> Home | None:
+                own = make(True)
+                if own is not None:
+                    own.journal.attach()
+                return own
+
+            with contextlib.suppress(JournalError, OSError):
+                home = await self._host.workers.run(look)
+        if home is None:
+            self._journal = None
+        elif len(self._homes) == 1:
+            self._move(home)
+        return True
+
+    def _move(self, home: Home) -> None:
+        self._homes.append(home)
+        self._journal = home.journal
+        self._announced = False
 
     async def view(self, version: Version) -> View | None:
         """Return what the journal has of one version, None where that cannot be used."""
@@ -282,7 +350,8 @@ class Store:
             if lease is not None:
                 self._release_here(lease)
 
-        recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated, self._admit)
+        admit = self._homes[-1].admit
+        recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated, admit)
         urgent = lease is not None and bool(lease.ranges)
         return self._host.recorder.submit(recording, timeout_s=timeout_s, urgent=urgent)
 
@@ -337,35 +406,33 @@ class Store:
 
     def attach_again(self) -> None:
         """Look which segments there still are, after some were removed; it touches the cache directory."""
-        if self._owned is not None:
-            self._owned.attach()
+        for home in self._homes:
+            home.journal.attach()
 
     def seal(self) -> None:
         """Seal what was recorded; call it behind the last recording."""
-        if self._owned is not None:
-            self._owned.seal()
+        for home in self._homes:
+            home.journal.seal()
 
     def close(self, *, compact_s: float) -> None:
         """Seal and close the journal; before, compact it if it wants that, for at most `compact_s` seconds."""
-        journal = self._owned
-        if journal is None:
-            return
-        try:
-            wanted = self.writable and not self._host.workers.hung and journal.wants_compaction()
-            # For a while there are both what is merged and what it becomes.
-            if wanted and compact_s > 0 and self._admit(journal.size_bytes, copy=True):
-                journal.seal()
-                with contextlib.suppress(
-                    JournalError
-                ):  # every byte is where it was; the next who closes it tries again
-                    journal.compact(timeout_s=compact_s)
-        finally:
-            journal.close()
+        for home in self._homes:
+            journal = home.journal
+            try:
+                wanted = self.writable and not self._host.workers.hung and journal.wants_compaction()
+                # For a while there are both what is merged and what it becomes.
+                if wanted and compact_s > 0 and home.admit(journal.size_bytes, copy=True):
+                    journal.seal()
+                    with contextlib.suppress(JournalError):
+                        # Every byte is where it was; the next who closes it tries again.
+                        journal.compact(timeout_s=compact_s)
+            finally:
+                journal.close()
 
     def forget(self) -> None:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""
-        if self._owned is not None:
-            self._owned.forget()
+        for home in self._homes:
+            home.journal.forget()
 
 
 def pieces_of(extents: Extents, most_bytes: int) -> Iterator[Extents]:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
@@ -148,6 +149,8 @@ class Validation:
             OriginChangedError: It is another version.
         """
         info = vouched(info, self._host.validate)
+        if await self._store.suit(info.sharing):
+            snapshot.view = None
         snapshot.pin(info, await self._store.view(info.version) if snapshot.info is None else None)
         return info
 
@@ -184,6 +187,8 @@ class Validation:
             return before  # nothing was ever proved: nothing to hold against the origin
         if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
             info = vouched(await origin.stat(), self._host.validate)
+            if await self._store.suit(info.sharing) and before is not None:
+                before.view = None
             if isinstance(self._host.validate, float):
                 await self._store.touch(info.version)
         if before is not None and before.info is not None and info is not None:
@@ -253,8 +258,9 @@ class Validation:
         flight, epoch = opening
         error: Exception | None = FlightAbortedError()
         try:
+            await self._store.suit(info.sharing)
             snapshot = Snapshot(info, await self._store.view(info.version))
-            extents = self._hold(snapshot, data, record=record)
+            extents = self._hold(snapshot, data, record=record and self._store.writable and self._store.is_used)
             if self._keep(snapshot, epoch):
                 error = None
             else:
@@ -297,14 +303,14 @@ def vouched(info: Info, validate: str | float) -> Info:
     version = info.version
     if version.is_provable or validate != "never":
         return info
-    return Info(Version(version.size_bytes, checksum=WRITE_ONCE), info.details)
+    return replace(info, version=Version(version.size_bytes, checksum=WRITE_ONCE))
 
 
 def as_origin_says(info: Info | None) -> Info | None:
     """Return a version without what only the user vouches for: the origin knows nothing of that."""
     if info is None or info.version.checksum != WRITE_ONCE:
         return info
-    return Info(Version(info.version.size_bytes), info.details)
+    return replace(info, version=Version(info.version.size_bytes))
 
 
 def offline_message(url: str, missing: str = "nothing is known of this file") -> str:

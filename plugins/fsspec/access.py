@@ -14,6 +14,7 @@ from jcache.journal import Version
 from jcache.origin import Info
 from jcache.reader.lent import Lent
 from jcache.reader.remote import Span
+from jcache.rules import ignored_query
 from jcache.session import Session, current
 from jcache_plugins.origins.base import FileSystemOrigin
 
@@ -284,7 +285,9 @@ def _identifier(session: Session, fs: Any) -> Identifier:
         value = fs.__dict__.get(name)
         if value is not None:
             options.setdefault(name, value)
-    return Identifier(fs.protocol, options, basepath=session.config.basepath, flat=session.config.flat)
+    config = session.config
+    ignored = ignored_query(config.rules)
+    return Identifier(fs.protocol, options, basepath=config.basepath, flat=config.flat, ignored=ignored)
 
 
 def positional(fs: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
 from jcache_plugins.origins.base import FileSystemOrigin, is_past, nanoseconds, reaching, strong
+from jcache_plugins.origins.sharing import sharing_of
 from jcache_plugins.origins.witness import Testimony, Witnesses
 
 __all__ = ["HttpOrigin"]
@@ -50,7 +51,7 @@ class HttpOrigin(FileSystemOrigin):
         if info is None:
             info = await super().stat()
         # With a range, Content-MD5 is that of the range.
-        return Info(replace(info.version, checksum=None), info.details) if info.version.checksum else info
+        return replace(info, version=replace(info.version, checksum=None)) if info.version.checksum else info
 
     async def _asked(self) -> Info | None:
         """Ask as the file system does; None where its own way says better what the answer means."""
@@ -63,7 +64,7 @@ class HttpOrigin(FileSystemOrigin):
             details = self._details(int(length), headers)
             if headers.get("Accept-Ranges") == "none":
                 details["partial"] = False
-            return Info(self._version(headers, int(length)), {**details, "url": str(response.url)})
+            return self._told_by(headers, int(length), {**details, "url": str(response.url)})
 
     def _head(self, session: Any) -> Any:
         options = dict(self.fs.kwargs)
@@ -92,7 +93,7 @@ class HttpOrigin(FileSystemOrigin):
             if info is not None and known is not None:
                 if not agrees(known.version, info.version):
                     raise OriginChangedError(REPLACED)
-                info = known
+                info = known if known.sharing == info.sharing else replace(known, sharing=info.sharing)
             if info is not None and took_long(good):
                 done_s = max(answer.done_s for answer in good)
                 if arrived is not None:
@@ -266,20 +267,25 @@ class HttpOrigin(FileSystemOrigin):
         # Many servers name no validator here.
         version = None if size is None else self._version(headers, size)
         proved = version is not None and version.is_provable
-        info = Info(version, self._details(size, headers)) if version is not None and proved else None
+        info = self._told_by(headers, version.size_bytes) if version is not None and proved else None
         return _Answer(b"", headers, info, beyond=True, size_bytes=size)
 
     def _info(self, response: Any, size: int | None, known: Info | None) -> Info | None:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             return None
         if size is not None:
-            return Info(self._version(response.headers, size), self._details(size, response.headers))
+            return self._told_by(response.headers, size)
         etag = strong(response.headers.get("ETag"))
         if known is None or etag is None or known.version.etag is None:
             return None
         if known.version.etag != etag:
             raise OriginChangedError(REPLACED)
         return known  # the size is not told, but the entity tag is that of the known one
+
+    def _told_by(self, headers: Mapping[str, str], size: int, details: dict[str, Any] | None = None) -> Info:
+        """Return what the headers of an answer say of the file, and for whom that is."""
+        details = self._details(size, headers) if details is None else details
+        return Info(self._version(headers, size), details, sharing_of(headers, self.fs))
 
     def _details(self, size: int | None, headers: Mapping[str, str]) -> dict[str, Any]:
         """Return what `info` would have said, without asking."""
