@@ -249,7 +249,7 @@ def test_a_pin_says_what_it_is_about(call: Call, cache: Cache) -> None:
     )
     assert pinned("root://host//z.root") == "pinned already: root://host//z.root (nothing of it is cached yet)\n"
     assert pinned(f"jcache::{url_of('b.root')}").startswith(f"pinned: {url_of('b.root')} (10")
-    assert call("pin", "--remove", "root://host//z.root?a=b", "--dir", where).exit_code == 0
+    assert call("pin", "--remove", "root://host//z.root?authz=b", "--dir", where).exit_code == 0
 
 
 def test_no_secret_is_pinned(call: Call, cache: Cache) -> None:
