@@ -255,7 +255,7 @@ def test_a_pin_says_what_it_is_about(call: Call, cache: Cache) -> None:
 def test_no_secret_is_pinned(call: Call, cache: Cache) -> None:
     secret = "b64secretb64"
     for word in (
-        f"https://host.cern.ch/f?X-Amz-Signature={secret}&X-Amz-Date=1",
+        f"https://host.cern.ch/f?X-Amz-Algorithm=A&X-Amz-Credential=c&X-Amz-Signature={secret}&X-Amz-Date=1",
         f"https://me:{secret}@host.cern.ch/f",
         f"https://me:{secret}@host.cern.ch/*.root",
         f"root://host//f?authz=Bearer%20{secret}",
