@@ -5,6 +5,7 @@
 #   make lint    only ruff and mypy
 #   make bench   the benchmarks
 #   make test-cephfs    what two clients of a real CephFS make of one cache; needs root and Debian's packages of Ceph
+#   make conformance    the test suites of other projects, without JCache and with it, cold and warm; takes long
 #   make clean   remove what was built, the environment too
 
 MIN_PYTHON := (3, 11)
@@ -24,7 +25,7 @@ DEBIAN_PACKAGES := xrootd-server nginx-light strace
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help demo test test-cephfs lint bench clean
+.PHONY: help demo test test-cephfs conformance lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,6 +38,9 @@ test: lint $(VENV)/debian.stamp
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/test_cephfs.py $(PYTEST_ARGS)
+
+conformance: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+	$(BIN)/python tests/conformance $(SUITES)
 
 lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
 	$(BIN)/ruff check
