@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from jcache.cache.identity import Identity
 from jcache.journal import Version
 
-__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing"]
+__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable"]
 
 Sharing = Literal["all", "asker", "nobody"]
 """For whom a file is that the origin gave: for all who ask for it, for who asked, or for nobody to keep."""
@@ -94,3 +94,8 @@ class Origin(Protocol):
             Exception: Whatever the plain file system raises for the whole request.
         """
         ...
+
+
+def is_immutable(origin: Origin) -> bool:
+    """Whether what an origin names can have no other version, ever: what is recorded of it needs no validation."""
+    return getattr(origin, "immutable", False)

@@ -18,7 +18,7 @@ from jcache.counters import Counters
 from jcache.errors import ShortReadError
 from jcache.journal import JournalError
 from jcache.journal.whole import WHOLE_BYTES, Whole
-from jcache.origin import Info, Origin
+from jcache.origin import Info, Origin, is_immutable
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Shelf, SmallFile, SmallFiles
@@ -222,7 +222,9 @@ class _Reading:
             return await self._otherwise(i)
         if isinstance(found, Whole):
             started_s = time.monotonic()
-            info = vouched(await self._origin_of(i).stat(), self._host.validate)
+            origin, info = self._origin_of(i), Info(found.version, found.info)
+            if not is_immutable(origin):
+                info = vouched(await origin.stat(), self._host.validate)
             if agrees(found.version, info.version) and info.sharing == "all":
                 return self._hit(i, file, Whole(info.version, info.details, found.data), time.monotonic() - started_s)
             self._abandon(i)

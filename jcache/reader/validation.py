@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
-from jcache.origin import Fetched, Info, Origin
+from jcache.origin import Fetched, Info, Origin, is_immutable
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.snapshot import REPLACED, Snapshot, agrees
 from jcache.reader.store import ROOM_S, Host, Store
@@ -178,7 +178,7 @@ class Validation:
     async def _open(self, origin: Origin) -> Snapshot:
         versions = await self._store.versions()
         before = self.snapshot
-        info = self._trust(versions, before)
+        info = self._trust(versions, before, immutable=is_immutable(origin))
         if info is None and before is None and self._trusted is not None and not self._must_stat:
             snapshot = Snapshot(self._trusted, await self._store.view(self._trusted.version))
             snapshot.deliver()
@@ -217,12 +217,14 @@ class Validation:
             else:
                 opening.done.set_exception(error)
 
-    def _trust(self, versions: Sequence[StoredVersion], before: Snapshot | None) -> Info | None:
+    def _trust(
+        self, versions: Sequence[StoredVersion], before: Snapshot | None, *, immutable: bool = False
+    ) -> Info | None:
         """Return the recorded version that may be used without asking the origin, if there is one."""
         if not versions or (self._must_stat and not self._host.offline):
             return None
         validate, newest = self._host.validate, versions[0]
-        if self._host.offline or validate == "never":
+        if self._host.offline or validate == "never" or immutable:
             return Info(newest.version, newest.info)
         if isinstance(validate, float) and before is None:
             age_s = time.time() - newest.validated_ns / 1e9

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fsspec.asyn import get_loop, sync
@@ -24,9 +24,11 @@ T = TypeVar("T")
 
 # How many paths of one file system instance keep what was worked out for them.
 PATHS = 8192
+NO_OPTIONS: Mapping[str, Any] = {}
 _ORIGINS = {
     "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.origins.http", "HttpOrigin"),
     "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.origins.xrootd", "XRootDOrigin"),
+    "s3fs.core.S3FileSystem": ("jcache_plugins.origins.s3", "S3Origin"),
 }
 
 
@@ -50,9 +52,13 @@ class Access:
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            return remote.try_read(spans, vector=vector, version=version)
+            return self._served(remote.try_read(spans, vector=vector, version=version))
         finally:
             session.release(remote)
+
+    def _served(self, rows: list[bytes] | None) -> list[bytes] | None:
+        """Return rows, None where `read` is needed to tell what a range without bytes means."""
+        return rows if rows is None or self.origin.lenient or all(rows) else None
 
     def read_here(self, spans: Sequence[Span], *, vector: bool) -> list[bytes] | None:
         """Read as `try_read` does, having found out the version if that must come first.
@@ -69,7 +75,7 @@ class Access:
             if remote.is_ready:
                 return None
             run(self.origin.fs, remote.make_ready(self.origin))
-            return remote.try_read(spans, vector=vector)
+            return self._served(remote.try_read(spans, vector=vector))
         finally:
             session.release(remote)
 
@@ -80,7 +86,17 @@ class Access:
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
         try:
-            return await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
+            rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
+            if self.origin.lenient or all(rows):
+                return rows
+            size = (await remote.stat(self.origin)).version.size_bytes
+            for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
+                meant = None if row else self.origin.without_bytes(*span, size)
+                if isinstance(meant, Exception):
+                    rows[i] = meant
+                elif meant is not None:
+                    rows[i] = (await remote.read(self.origin, [meant], vector=vector, version=version))[0]
+            return rows
         finally:
             session.release(remote)
 
@@ -194,7 +210,7 @@ def require() -> Session:
     return session
 
 
-class _Known(dict[tuple[Any, str | None], Access | None]):
+class _Known(dict[tuple[Any, ...], Access | None]):
     """What was worked out for the paths of one file system instance, under the settings of one session.
 
     It is kept beside the instance, whose attributes are the application's, and knows it only weakly, so that it goes
@@ -217,15 +233,23 @@ class _Known(dict[tuple[Any, str | None], Access | None]):
 _instances: dict[int, _Known] = {}
 
 
-def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None:
+def access(
+    fs: Any, path: Any, *, directory: str | None = None, options: Mapping[str, Any] = NO_OPTIONS
+) -> Access | None:
     """Return the access to a path, worked out once per path, file system instance and session.
 
+    Args:
+        fs: The file system.
+        path: As it takes it.
+        directory: The cache directory; JCACHE_DIR by default.
+        options: Of the call, but those that leave open which bytes are meant.
+
     Returns:
-        None where it cannot be told which object the path means.
+        None where it cannot be told which object is meant.
     """
     session = require()
     known = _known(session, fs)
-    key = (path, directory)
+    key = (path, directory, *options.items()) if options else (path, directory)
     try:
         return known[key]
     except KeyError:
@@ -234,7 +258,7 @@ def access(fs: Any, path: Any, *, directory: str | None = None) -> Access | None
         return None  # not a path at all: the file system says so better
     if not isinstance(path, str):
         return None
-    found = _work_out(session, known, fs, path, directory)
+    found = _work_out(session, known, fs, path, directory=directory, options=options)
     if len(known) >= PATHS:
         known.clear()
     known[key] = found
@@ -248,7 +272,7 @@ def identities(fs: Any, paths: Sequence[str]) -> list[Identity | None]:
     found: list[Identity | None] = []
     for path in paths:
         try:
-            found.append(known.identifier.identify(path))
+            found.append(known.identifier.identify(known.origin_class.named(fs, path, NO_OPTIONS) or path))
         except Unidentifiable as error:
             session.trouble(f"{error}; such files are not cached")
             found.append(None)
@@ -267,15 +291,20 @@ def _known(session: Session, fs: Any) -> _Known:
     return known
 
 
-def _work_out(session: Session, known: _Known, fs: Any, path: str, directory: str | None) -> Access | None:
+def _work_out(
+    session: Session, known: _Known, fs: Any, path: Any, *, directory: str | None, options: Mapping[str, Any]
+) -> Access | None:
+    named = known.origin_class.named(fs, path, options)
+    if named is None:
+        return None
     try:
-        identity = known.identifier.identify(path)
+        identity = known.identifier.identify(named)
     except Unidentifiable as error:
         session.trouble(f"{error}; such files are not cached")
         return None
     rule = session.rule(identity)
     return Access(
-        known.origin_class(weakref.proxy(fs), path, identity), directory, excluded=rule is not None and rule.exclude
+        known.origin_class(weakref.proxy(fs), named, identity), directory, excluded=rule is not None and rule.exclude
     )
 
 

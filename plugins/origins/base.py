@@ -18,6 +18,7 @@ from jcache.cache import Identity
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
+from jcache.reader.remote import Span
 from jcache.reader.snapshot import REPLACED, agrees
 
 __all__ = ["FileSystemOrigin", "in_thread", "is_settled", "reaching", "version_of", "within_origin"]
@@ -51,7 +52,12 @@ class FileSystemOrigin:
 
     Nothing is known of its protocol, so the version is proved by one `info` before and one behind the bytes. The one
     behind a request counts as the one before the next.
+
+    Attributes:
+        lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
     """
+
+    lenient = True
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file.
@@ -64,6 +70,23 @@ class FileSystemOrigin:
         self.fs = fs
         self.path = path
         self._identity = identity
+
+    @classmethod
+    def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - for subclasses
+        """Return the path of what a call with options means; None where only the file system can tell."""
+        return None if options else path
+
+    def kept(self, details: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return the path of one version of the file, where the origin keeps it when the file is overwritten.
+
+        Args:
+            details: What `stat` told of that version.
+        """
+        return None
+
+    def without_bytes(self, start: int | None, stop: int | None, size: int) -> Span | Exception | None:  # noqa: ARG002 - for subclasses
+        """Return what a range means in which a file has no byte: another range, an error, or None for no bytes."""
+        return None
 
     @property
     def identity(self) -> Identity:
