@@ -88,7 +88,7 @@ def noting(app: Callable[..., Iterable[bytes]], log: Path) -> Callable[..., Iter
                 environ["QUERY_STRING"],
                 environ.get("HTTP_RANGE", ""),
                 environ.get("HTTP_IF_MATCH", ""),
-                int(status.split()[0]),
+                int(status.split(maxsplit=1)[0]),
             )
             out.write(json.dumps({name: getattr(told, name) for name in Request.__slots__}) + "\n")
             return start_response(status, *args)

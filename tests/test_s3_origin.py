@@ -6,14 +6,13 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-s3fs = pytest.importorskip("s3fs")
-pytest.importorskip("moto.server", reason="moto's server is not installed")
-
 from s3_servers import KEYS, Moto
 
 from jcache.activate import deactivate
 from jcache.errors import OriginChangedError
+
+s3fs = pytest.importorskip("s3fs")
+pytest.importorskip("moto.server", reason="moto's server is not installed")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +72,7 @@ def outcome(call: Callable[[], Any]) -> Any:
     """Return what a call gives, or what it raises as something that can be compared."""
     try:
         return call()
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:
         return as_told(error)
 
 
@@ -90,22 +89,226 @@ def methods(server: Moto) -> list[str]:
 # -- as plain ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["bucket/file", "bucket/empty"])
-@pytest.mark.parametrize("span", SPANS, ids=str)
+@pytest.mark.parametrize("data", [OLD, b""], ids=["file", "empty"])
 def test_any_range_gives_what_plain_gives_cold_warm_and_offline(
-    server: Moto, active: Callable[..., Session], path: str, span: tuple[int | None, int | None]
+    server: Moto, active: Callable[..., Session], data: bytes
 ) -> None:
-    start, end = span
     deactivate()
-    plain = outcome(lambda: client(server).cat_file(path, start=start, end=end))
-    plain_vector = as_told(client(server).cat_ranges([path], [start or 0], [end]))
-    states = [{}, {}, {"validate": "never"}, *([{"offline": True}] if path == "bucket/file" else [])]
+    paths = [f"bucket/{i}" for i in range(len(SPANS))]
+    for path in paths:
+        put(server, path, data)
+    fs = client(server)
+    plain = [outcome(lambda p=p, s=s: fs.cat_file(p, start=s[0], end=s[1])) for p, s in zip(paths, SPANS, strict=True)]
+    plain_vectors = [as_told(fs.cat_ranges([p], [s[0]], [s[1]])) for p, s in zip(paths, SPANS, strict=True)]
+    states = [{}, {}, {"validate": "never"}, *([{"offline": True}] if data else [])]
     for state in states:
         active(**state)
         fs = client(server)
-        if not state:
-            fs.cat_file(path)  # so that offline all of it is there
-        assert outcome(lambda fs=fs: fs.cat_file(path, start=start, end=end)) == plain, state
-        assert as_told(fs.cat_ranges([path], [start or 0], [end])) == plain_vector, state
+        for path, (start, end), single, vector in zip(paths, SPANS, plain, plain_vectors, strict=True):
+            told = state, start, end
+            assert outcome(lambda f=fs, p=path, a=start, b=end: f.cat_file(p, start=a, end=b)) == single, told
+            assert as_told(fs.cat_ranges([path], [start], [end])) == vector, told
+            if not state:
+                assert fs.cat_file(path) == data, told
+
+
+def test_what_is_not_there_raises_what_plain_raises(server: Moto, active: Callable[..., Session]) -> None:
+    def told(fs: Any) -> list[Any]:
+        calls: list[Callable[[], Any]] = [
+            lambda path=path, name=name: getattr(fs, name)(path)
+            for path in ("bucket/directory", "bucket/none", "bucket", "nowhere/file")
+            for name in ("cat_file", "info", "exists", "isdir", "isfile")
+        ]
+        calls += [lambda path=path: fs.cat_file(path, start=0, end=3) for path in ("bucket/directory", "bucket/none")]
+        calls += [lambda path=path: fs.open(path).read() for path in ("bucket/directory", "bucket/none", "bucket")]
+        return [outcome(call) for call in calls]
+
+    deactivate()
+    plain = told(client(server))
+    for _ in ("cold", "warm"):
+        active()
+        assert told(client(server)) == plain
+
+
+def test_an_object_is_read_with_the_key_that_it_is_encrypted_with(
+    server: Moto, active: Callable[..., Session]
+) -> None:
     active()
-    assert outcome(lambda: client(server).cat_file(path, start=start, end=end)) == plain
+    fs = client(server, s3_additional_kwargs={"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32})
+    fs.pipe_file("bucket/encrypted", OLD)
+    assert fs.cat_file("bucket/encrypted") == OLD
+    active()
+    assert fs.cat_file("bucket/encrypted", start=5, end=50) == OLD[5:50]
+
+
+# -- requests ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cold_read_is_one_request_a_range_and_a_warm_one_asks_once(
+    server: Moto, active: Callable[..., Session]
+) -> None:
+    starts, stops = zip(*VECTOR, strict=True)
+    expected = [OLD[start:stop] for start, stop in VECTOR]
+    active()
+    assert client(server).cat_file("bucket/file") == OLD
+    assert methods(server) == ["GET"]
+    put(server, "bucket/vector", OLD)
+    fs = client(server)
+    assert fs.cat_ranges(["bucket/vector"] * 4, starts, stops) == expected
+    assert methods(server) == ["GET"] * 4
+    assert fs.cat_file("bucket/vector", start=20_000, end=20_100) == OLD[20_000:20_100]
+    (asked,) = server.requests()
+    assert (asked.method, asked.range, asked.status) == ("GET", "bytes=20000-20099", 206)
+    assert asked.if_match
+    active()
+    fs = client(server)
+    for _ in range(2):
+        assert fs.cat_ranges(["bucket/vector"] * 4, starts, stops) == expected
+    assert methods(server) == ["HEAD"]
+    active(validate="never")
+    assert client(server).cat_ranges(["bucket/vector"] * 4, starts, stops) == expected
+    assert methods(server) == []
+
+
+def test_asking_about_files_costs_what_it_costs_plain(server: Moto, active: Callable[..., Session]) -> None:
+    def job(*, reading: bool) -> tuple[list[Any], list[str]]:
+        fs = client(server)
+        found = []
+        for path in ("bucket/file", "bucket/directory", "bucket/directory/file", "bucket/none"):
+            if reading and fs.isfile(path):
+                fs.cat_file(path)
+            server.requests()
+            found += [fs.exists(path), fs.isdir(path), outcome(lambda path=path: fs.info(path)), fs.isfile(path)]
+        return found, [str(request) for request in server.requests()]
+
+    deactivate()
+    plain = job(reading=False)
+    active()
+    assert job(reading=True) == plain
+    for _ in range(2):
+        active()
+        assert job(reading=False) == plain
+
+
+def test_reading_leaves_the_listings_that_s3fs_has_cached(server: Moto, active: Callable[..., Session]) -> None:
+    active()
+    fs = client(server)
+    fs.ls("bucket")
+    server.requests()
+    fs.cat_file("bucket/file")
+    with fs.open("bucket/file") as file:
+        file.read(10)
+    server.requests()
+    assert fs.ls("bucket")
+    assert fs.exists("bucket/file")
+    assert methods(server) == []
+
+
+def test_a_large_object_is_fetched_in_parts_side_by_side(server: Moto, active: Callable[..., Session]) -> None:
+    data = random.Random(3).randbytes(1_000_000)
+    put(server, "bucket/large", data)
+    active()
+    fs = client(server, default_block_size=100_000)
+    assert fs.cat_file("bucket/large") == data
+    asked = server.requests()
+    assert len(asked) == 10
+    assert all(request.if_match for request in asked[1:])
+
+
+# -- versions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["bucket/changing", "kept/changing"])
+def test_an_overwritten_object_is_one_version_or_an_error(
+    server: Moto, active: Callable[..., Session], path: str
+) -> None:
+    put(server, path, OLD)
+    active()
+    fs = client(server)
+    assert fs.cat_file(path, start=0, end=1000) == OLD[:1000]
+    put(server, path, NEW)
+    with pytest.raises(OriginChangedError):
+        fs.cat_ranges([path, path], [0, 5000], [1000, 6000], on_error="raise")
+    assert fs.cat_ranges([path, path], [0, 5000], [1000, 6000]) == [NEW[:1000], NEW[5000:6000]]
+    put(server, path, OLD)
+    active()
+    assert client(server).cat_file(path, start=5000, end=7000) == OLD[5000:7000]
+
+
+def test_a_version_is_read_once_and_never_asked_for_again(server: Moto, active: Callable[..., Session]) -> None:
+    old = put(server, "kept/file", OLD)
+    put(server, "kept/file", NEW)
+    active()
+    aware, fs = client(server, version_aware=True), client(server)
+    assert aware.cat_file("kept/file", version_id=old) == OLD
+    assert aware.cat_file(f"kept/file?versionId={old}", start=5, end=50) == OLD[5:50]
+    with aware.open("kept/file", version_id=old) as file:
+        assert file.read(100) == OLD[:100]
+    assert methods(server) == ["GET"]
+    assert fs.cat_file("kept/file", version_id=old) == OLD
+    server.requests()
+    assert aware.cat_file("kept/file") == fs.cat_file("kept/file") == NEW
+    assert fs.cat_file(f"kept/file?versionId={old}") == NEW  # s3fs heeds it only where it is aware of versions
+    server.requests()
+    with pytest.raises(ValueError, match="version aware"):
+        fs.open("kept/file", version_id=old)
+    active()
+    aware, fs = client(server, version_aware=True), client(server)
+    assert aware.cat_file("kept/file", version_id=old) == fs.cat_file("kept/file", version_id=old) == OLD
+    assert aware.cat_ranges([f"kept/file?versionId={old}"], [5], [50]) == [OLD[5:50]]
+    assert methods(server) == []
+
+
+def test_an_object_without_versions_is_asked_for_again(server: Moto, active: Callable[..., Session]) -> None:
+    path = "bucket/file?versionId=null"
+    active()
+    assert client(server, version_aware=True).cat_file(path) == OLD
+    put(server, "bucket/file", NEW)
+    active()
+    assert client(server, version_aware=True).cat_file(path) == NEW
+
+
+def test_an_open_file_of_a_kept_version_is_read_to_its_end(server: Moto, active: Callable[..., Session]) -> None:
+    put(server, "kept/file", OLD)
+    active()
+    fs = client(server, version_aware=True)
+    with fs.open("kept/file") as file, client(server).open("kept/file") as other:
+        assert file.read(1000) == other.read(1000) == OLD[:1000]
+        put(server, "kept/file", NEW)
+        assert file.read(1000) + file.read() == OLD[1000:]
+        with pytest.raises(OriginChangedError):
+            other.read(1000)
+    assert fs.cat_file("kept/file") == NEW
+
+
+def test_objects_uploaded_in_parts_and_of_one_size(server: Moto, active: Callable[..., Session]) -> None:
+    active()
+    fs = client(server)
+    for seed in (4, 5):
+        data = random.Random(seed).randbytes(6 << 20)
+        with fs.open("bucket/parts", "wb", block_size=5 << 20) as file:
+            file.write(data)
+        assert "-" in fs.info("bucket/parts")["ETag"]
+        for _ in range(2):
+            assert client(server).cat_ranges(["bucket/parts"] * 2, [0, 5 << 20], [10, 6 << 20]) == [
+                data[:10],
+                data[5 << 20 :],
+            ]
+        active()
+
+
+@pytest.mark.parametrize("options", [
+    {"anon": True}, {"requester_pays": True}, {"local_expiry_check": True}, {"max_concurrency": 1},
+    {"cache_regions": True}, {"config_kwargs": {"s3": {"addressing_style": "path"}}},
+])  # fmt: skip
+def test_the_options_of_the_file_system_hold(
+    server: Moto, active: Callable[..., Session], options: dict[str, Any]
+) -> None:
+    boto(server).put_object_acl(Bucket="bucket", Key="file", ACL="public-read")
+    for _ in ("cold", "warm"):
+        active()
+        fs = client(server, **options)
+        assert fs.cat_file("bucket/file") == OLD
+        assert fs.cat_ranges(["bucket/file"] * 2, [0, 50], [10, 60]) == [OLD[:10], OLD[50:60]]
+        with fs.open("bucket/file", requester_pays=options.get("requester_pays", False)) as file:
+            assert file.read(10) == OLD[:10]

@@ -198,6 +198,11 @@ class Access:
             session.release(remote)
         return info
 
+    def kept(self, details: Mapping[str, Any]) -> "Access | None":
+        """Return the way to the version that `details` are of, where the origin keeps it when the file is overwritten."""
+        name = self.origin.kept(details)
+        return None if name is None else access(self.origin.fs, name, directory=self.directory)
+
     def invalidate(self) -> None:
         """Forget and remove what is cached of the path and of those below it, because it is being written."""
         require().invalidate(self.identity, directory=self.directory)

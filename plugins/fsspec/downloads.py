@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -25,6 +25,8 @@ Method = Callable[..., Any]
 DOWNLOAD_BYTES = 16 << 20
 # How often a copy may find that the file was replaced, and start over.
 RESTARTS = 4
+# Options that say how to copy, not what.
+COPY_OPTIONS = frozenset({"callback", "chunk_size"})
 
 
 async def download(found: Access, target: Any, callback: Any) -> None:
@@ -97,7 +99,7 @@ def async_get_file(original: Method) -> Method:
     """Make `_get_file`."""
 
     async def _get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
-        found = None if args else await find_soon(self, rpath, kwargs.keys() - {"callback", "chunk_size"})
+        found = None if args else await find_soon(self, rpath, options_of(kwargs))
         if found is None or _is_directory(lpath) or not await is_one_version(found):
             return await original(self, rpath, lpath, *args, **kwargs)
         return await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK))
@@ -110,7 +112,7 @@ def sync_get_file(original: Method) -> Method:
     makes_directories = original.__module__ == "fsspec.spec"
 
     def get_file(self: Any, rpath: Any, lpath: Any = None, *args: Any, **kwargs: Any) -> Any:
-        found = None if args or lpath is None or on_loop_of(self) else find(self, rpath, kwargs.keys() - {"callback"})
+        found = None if args or lpath is None or on_loop_of(self) else find(self, rpath, options_of(kwargs))
         if found is None or _is_directory(lpath) or not run(self, is_one_version(found)):
             return original(self, rpath, lpath, *args, **kwargs)
         if makes_directories and not isfilelike(lpath):
@@ -118,6 +120,11 @@ def sync_get_file(original: Method) -> Method:
         return run(self, download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)))
 
     return get_file
+
+
+def options_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a call that may say what is copied."""
+    return {name: value for name, value in kwargs.items() if name not in COPY_OPTIONS}
 
 
 def _is_directory(target: Any) -> bool:

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
 from fsspec.spec import AbstractBufferedFile
 
+from jcache.errors import OriginChangedError
 from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, access, loop_of, on_loop_of, run, unwrapped
@@ -131,7 +132,15 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
             self._ahead.skip(stop)
         self._ahead.keep(self.size)
         reading = self._access.read([(start, stop)], vector=False, version=self._version)
-        return unwrapped(run(self.fs, reading)[0])
+        try:
+            return unwrapped(run(self.fs, reading)[0])
+        except OriginChangedError:
+            kept = self._access.kept(self._details)
+            if kept is None:
+                raise
+        self._leave(*self._ahead.end())
+        self._access, self._ahead = kept, ReadAhead(kept, self._ahead.loop_of)
+        return self._read(start, stop)
 
     def _read_small(self, start: int, stop: int, *, sequential: bool) -> bytes | None:
         """Read out of what is in hand, or can be had in one piece from memory or journal; None where it is neither."""
@@ -226,7 +235,14 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         if not window.follow(start, end) and ahead_until:
             self._access.drop_ahead(behind, ahead_until)
         ahead_bytes = window.size_bytes
-        rows = await self._access.read([(start, end)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
+        try:
+            rows = await self._access.read([(start, end)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
+        except OriginChangedError:
+            kept = self._access.kept(self._details)
+            if kept is None:
+                raise
+            self._access = kept
+            rows = await kept.read([(start, end)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
         if ahead_bytes and start >= window.ahead_until:
             window.ahead_until = end + ahead_bytes
         return unwrapped(rows[0])
@@ -253,7 +269,7 @@ def open_file(original: Method) -> Method:
     def _open(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if mode != "rb":
             return opened_for_writing(self, path, original(self, path, mode, *args, **kwargs))
-        found = None if on_loop_of(self) else find(self, path, kwargs.keys() - OPEN_OPTIONS)
+        found = None if on_loop_of(self) else find(self, path, options_of(kwargs))
         if found is not None:
             try:
                 info = run(self, found.open())
@@ -265,6 +281,12 @@ def open_file(original: Method) -> Method:
         return CachedFile(self, path, found, info, block_size=block_size)
 
     return _open
+
+
+def options_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a call of `open` that may say what is read, and that it is one."""
+    options = {name: value for name, value in kwargs.items() if name not in OPEN_OPTIONS}
+    return {**options, "mode": "rb"} if options else options
 
 
 def watched(fs: Any, path: Any, file: Any) -> Any:
@@ -292,7 +314,7 @@ def open_async(original: Method) -> Method:
     """Make `open_async`."""
 
     async def open_async(self: Any, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
-        found = await find_soon(self, path, kwargs.keys() - OPEN_OPTIONS) if mode == "rb" else None
+        found = await find_soon(self, path, options_of(kwargs)) if mode == "rb" else None
         if found is not None:
             try:
                 return AsyncCachedFile(self, path, found, await found.open())

@@ -27,9 +27,9 @@ async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
 async def is_there(found: Access) -> bool:
     """Whether a file of which something is recorded is there, as a stat says it; False where that tells nothing.
 
-    For `exists`, for which HTTP's file system asks for the whole file.
+    For `exists` where the file system asks for the whole file, as HTTP's does; others ask as `stat` does, or less.
     """
-    if not await found.is_known():
+    if not found.origin.exists_by_reading or not await found.is_known():
         return False
     try:
         await found.origin.stat()

@@ -6,7 +6,7 @@ bytes are the original's, whatever it returns or raises.
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fsspec.asyn import _get_batch_size
@@ -16,7 +16,16 @@ from jcache.origin import Origin
 from jcache.reader.many import read_many
 from jcache.session import current
 from jcache.vectors import Vector
-from jcache_plugins.fsspec.access import Access, access, identities, on_loop_of, origin_of, run, unwrapped
+from jcache_plugins.fsspec.access import (
+    NO_OPTIONS,
+    Access,
+    access,
+    identities,
+    on_loop_of,
+    origin_of,
+    run,
+    unwrapped,
+)
 from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.origins.base import in_thread, reaching, within_origin
@@ -33,20 +42,26 @@ _BOUNDS = frozenset({int, type(None)})
 _silent: set[type] = set()
 
 
-def find(fs: Any, path: Any, options: Any = None) -> Access | None:
-    """Return the way to the journal for a call on a hooked file system, None where it goes past the cache."""
+def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:
+    """Return the way to the journal for a call on a hooked file system, None where it goes past the cache.
+
+    Args:
+        fs: The file system.
+        path: As it takes it.
+        options: What else the call says, but for the bounds of what is read.
+    """
     if within_origin():
         return None
     session = current()
-    if session is None or session.bypassed is not None or options:
+    if session is None or session.bypassed is not None:
         return None
     if session.cache() is None:
         return None
-    found = access(fs, path)
+    found = access(fs, path, options=options)
     return None if found is not None and found.excluded else found
 
 
-async def find_soon(fs: Any, path: Any, options: Any = None) -> Access | None:
+async def find_soon(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:
     """Do as `find` does, without blocking the event loop while the cache directory is made and checked."""
     await prepared()
     return find(fs, path, options)

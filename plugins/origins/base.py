@@ -55,9 +55,11 @@ class FileSystemOrigin:
 
     Attributes:
         lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
+        exists_by_reading: Whether `exists` of the file system asks for the whole file.
     """
 
     lenient = True
+    exists_by_reading = False
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file.

@@ -39,6 +39,8 @@ class HttpOrigin(FileSystemOrigin):
     `HEAD` behind bodies that are large, or took longer than a round trip.
     """
 
+    exists_by_reading = True
+
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file; the arguments are those of `FileSystemOrigin`."""
         super().__init__(fs, path, identity)

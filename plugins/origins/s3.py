@@ -36,7 +36,7 @@ PIN = "?versionId="
 # The version of an object that was written while its bucket kept no versions: another one takes its name.
 UNVERSIONED = "null"
 # Options of a read that leave open which bytes are meant.
-TUNING = frozenset({"chunksize", "max_concurrency", "refresh"})
+TUNING = frozenset({"chunksize", "max_concurrency"})
 # What `info` says of an object besides its name, size and type, and what it says where the server says nothing.
 TOLD: Mapping[str, Any] = {
     "ETag": "",
@@ -63,17 +63,21 @@ class S3Origin(FileSystemOrigin):
         super().__init__(fs, name, identity)
         self._bucket, self._key, _ = fs.split_path(name)
         self._pin = {"VersionId": version_id} if version_id else {}
-        self.immutable = version_id not in {"", UNVERSIONED}
+        self.immutable = bool(version_id)
 
     @classmethod
     def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:
         """Return the path with the version that a call asks for: by an option, or in the path where s3fs heeds it."""
         rest = {name: value for name, value in options.items() if name not in TUNING and value is not None}
-        version_id = rest.pop("version_id", None)
+        version_id, opened = rest.pop("version_id", None), rest.pop("mode", None)
+        if opened and version_id and not fs.version_aware:
+            return None  # s3fs refuses to
         if rest.pop("requester_pays", fs.requester_pays) != fs.requester_pays or rest:
             return None
         name, _, pinned = path.partition(PIN)
         version_id = version_id or (pinned if fs.version_aware else None)
+        if version_id == UNVERSIONED:
+            return None  # not one version, and yet named as one
         return f"{name}{PIN}{version_id}" if version_id else name
 
     def kept(self, details: Mapping[str, Any]) -> str | None:
@@ -132,13 +136,13 @@ class S3Origin(FileSystemOrigin):
         object is sent.
         """
         first = start or 0
-        if (start is None and stop is None) or (first < 0 and stop is None):
+        if stop is None and (start is None or first < 0):
             return None
         first += size if first < 0 else 0
-        last = None if stop is None else stop + size if stop < 0 else stop
-        if last is not None and last <= first:
-            return (None, None)
-        return out_of_range() if first >= size else None
+        last = size + 1 if stop is None else stop + size if stop < 0 else stop
+        if first >= size and last > 0:
+            return out_of_range()
+        return (None, None)
 
     # -- one range --------------------------------------------------------------------------------------------
 
