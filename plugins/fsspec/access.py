@@ -199,7 +199,7 @@ class Access:
         return info
 
     def kept(self, details: Mapping[str, Any]) -> "Access | None":
-        """Return the way to the version that `details` are of, where the origin keeps it when the file is overwritten."""
+        """Return the way to the version that `details` are of, where the origin keeps it beside later ones."""
         name = self.origin.kept(details)
         return None if name is None else access(self.origin.fs, name, directory=self.directory)
 

@@ -155,14 +155,14 @@ class S3Origin(FileSystemOrigin):
         if start or stop is not None:
             request["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         etag = None if known is None else known.version.etag
-        if etag is not None and not self._pin and not self.fs.local_expiry_check:
+        if etag is not None and not self._pin and not getattr(self.fs, "local_expiry_check", False):
             request["IfMatch"] = etag
         tries = 0
 
         async def attempt() -> _Answer:
             nonlocal tries
             tries += 1
-            response = await self.fs._call_s3("get_object", **request)  # noqa: SLF001 - s3fs's way to its client
+            response = await self.fs._call_s3("get_object", self.fs.req_kw, **request)  # noqa: SLF001 - s3fs's way to its client
             try:
                 return await self._answer(response, start, stop)
             finally:
