@@ -112,6 +112,24 @@ def test_any_range_gives_what_plain_gives_cold_warm_and_offline(
                 assert fs.cat_file(path) == data, told
 
 
+def test_what_is_not_there_raises_what_plain_raises(server: Moto, active: Callable[..., Session]) -> None:
+    def told(fs: Any) -> list[Any]:
+        calls: list[Callable[[], Any]] = [
+            lambda path=path, name=name: getattr(fs, name)(path)
+            for path in ("bucket/directory", "bucket/none", "bucket", "nowhere/file")
+            for name in ("cat_file", "info", "exists", "isdir", "isfile")
+        ]
+        calls += [lambda path=path: fs.cat_file(path, start=0, end=3) for path in ("bucket/directory", "bucket/none")]
+        calls += [lambda path=path: fs.open(path).read() for path in ("bucket/directory", "bucket/none", "bucket")]
+        return [outcome(call) for call in calls]
+
+    deactivate()
+    plain = told(client(server))
+    for _ in ("cold", "warm"):
+        active()
+        assert told(client(server)) == plain
+
+
 def test_an_object_is_read_with_the_key_that_it_is_encrypted_with(server: Moto, active: Callable[..., Session]) -> None:
     active()
     fs = client(server, s3_additional_kwargs={"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32})
@@ -148,6 +166,26 @@ def test_a_cold_read_is_one_request_a_range_and_a_warm_one_asks_once(
     active(validate="never")
     assert client(server).cat_ranges(["bucket/vector"] * 4, starts, stops) == expected
     assert methods(server) == []
+
+
+def test_asking_about_files_costs_what_it_costs_plain(server: Moto, active: Callable[..., Session]) -> None:
+    def job(*, reading: bool) -> tuple[list[Any], list[str]]:
+        fs = client(server)
+        found = []
+        for path in ("bucket/file", "bucket/directory", "bucket/directory/file", "bucket/none"):
+            if reading and fs.isfile(path):
+                fs.cat_file(path)
+            server.requests()
+            found += [fs.exists(path), fs.isdir(path), outcome(lambda path=path: fs.info(path)), fs.isfile(path)]
+        return found, [str(request) for request in server.requests()]
+
+    deactivate()
+    plain = job(reading=False)
+    active()
+    assert job(reading=True) == plain
+    for _ in range(2):
+        active()
+        assert job(reading=False) == plain
 
 
 def test_reading_leaves_the_listings_that_s3fs_has_cached(server: Moto, active: Callable[..., Session]) -> None:

@@ -198,10 +198,10 @@ class Access:
             session.release(remote)
         return info
 
-    def kept(self, details: Mapping[str, Any]) -> "Access | None":
+    def kept(self, fs: Any, details: Mapping[str, Any]) -> "Access | None":
         """Return the way to the version that `details` are of, where the origin keeps it beside later ones."""
         name = self.origin.kept(details)
-        return None if name is None else access(self.origin.fs, name, directory=self.directory)
+        return None if name is None else access(fs, name, directory=self.directory)
 
     def invalidate(self) -> None:
         """Forget and remove what is cached of the path and of those below it, because it is being written."""

@@ -135,7 +135,7 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         try:
             return unwrapped(run(self.fs, reading)[0])
         except OriginChangedError:
-            kept = self._access.kept(self._details)
+            kept = self._access.kept(self.fs, self._details)
             if kept is None:
                 raise
         self._leave(*self._ahead.end())
@@ -238,7 +238,7 @@ class AsyncCachedFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         try:
             rows = await self._access.read([(start, end)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
         except OriginChangedError:
-            kept = self._access.kept(self._details)
+            kept = self._access.kept(self.fs, self._details)
             if kept is None:
                 raise
             self._access = kept
