@@ -69,7 +69,7 @@ $(VENV)/demo.stamp $(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
 		echo "make: going on without XRootD: its client cannot be installed here" >&2; $(PIP) '.[$(EXTRAS)]'; }
 	@touch $@
 
-# JCache itself, installed as a user has it: an editable installation would have no .pth file that activates it.
+# JCache itself, installed as a user has it.
 $(VENV)/jcache.stamp: $(SOURCES) pyproject.toml $(wildcard README.md) $(VENV)/python.stamp
 	$(PIP) --no-build-isolation --force-reinstall --no-deps .
 	@touch $@

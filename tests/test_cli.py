@@ -83,6 +83,74 @@ def test_a_command_that_is_not_there_fails_alone(call, monkeypatch):
     assert call("nonsense").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["reprot"], "jcache: no such command 'reprot'; did you mean 'report'?\n"),
+        (["verfy", "--repair"], "jcache: no such command 'verfy'; did you mean 'verify'?\n"),
+        (["xyzzy"], "jcache: no such command 'xyzzy'; 'jcache --help' lists them\n"),
+        (["report", "--jsn"], "--json"),
+        (["run", "--dri", "x", "--", "true"], "--dir"),
+        (["--verzion"], "--version"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_near_one(call, words, answer):
+    result = call(*words)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(answer) if answer.endswith("\n") else answer in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", list(group.COMMANDS))
+def test_every_command_takes_the_directory_as_an_option(call, name):
+    assert "--dir DIR " in call(name, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("words", "as_argument"),
+    [
+        (["ls"], True),
+        (["top", "--json"], True),
+        (["clean", "--dry-run", "--all"], True),
+        (["verify", "--json"], True),
+        (["report", "--json"], True),
+        (["doctor", "--json"], True),
+        (["info", "https://host.cern.ch/data/b.root", "--json"], False),
+        (["verify", "https://host.cern.ch/data/b.root", "--json"], False),
+        (["pin", "--list"], False),
+        (["compact", "--all", "--json"], False),
+        (["config"], False),
+    ],
+)
+def test_the_directory_is_the_same_however_it_is_given(call, cached, tmp_path, words, as_argument):
+    def said(*arguments, **environ):
+        result = call(*words, *arguments, **environ)
+        assert result.exit_code == 0, result.output
+        lines = [line for line in result.stdout.splitlines() if '_s":' not in line and "seconds" not in line]
+        return [line.replace("JCACHE_DIR", "--dir") for line in lines if words[0] != "doctor" or "finding" not in line]
+
+    other = {"JCACHE_DIR": str(tmp_path / "other"), "JCACHE_JSON": str(tmp_path / "other")}
+    expected = said(JCACHE_DIR=str(cached))
+    assert said("--dir", str(cached)) == expected
+    assert said("--dir", str(cached), JCACHE_DIR=other["JCACHE_DIR"]) == expected
+    if words[0] in ("report", "top"):  # where reports are by default is not where those of that cache are
+        assert said("--dir", str(cached), **other) == expected
+    if as_argument:
+        assert said(str(cached), JCACHE_DIR=other["JCACHE_DIR"]) == expected
+        both = call(*words, str(cached), "--dir", tmp_path)
+        assert (both.exit_code, words[0] == "ls" or both.stderr.startswith("jcache: which ")) == (2, True)
+
+
+def test_ls_takes_a_directory_for_what_it_is(call, cached, tmp_path, monkeypatch):
+    everything = call("ls", "--dir", cached).stdout
+    monkeypatch.chdir(cached)
+    below = next(path for path in (cached / "https").iterdir() if path.is_dir())
+    for where in (".", str(cached) + "/", "https", below):
+        assert call("ls", where).stdout == everything
+    assert call("ls", where, "--dir", cached).stdout == ""  # a pattern then, which matches nothing
+    strange = call("ls", tmp_path)
+    assert (strange.exit_code, "is not a cache directory" in strange.stderr) == (2, True)
+
+
 def test_a_command_whose_package_is_missing_says_which(call, monkeypatch, tmp_path):
     (tmp_path / "needy_command.py").write_text("import a_package_that_nobody_has\n")
     monkeypatch.syspath_prepend(tmp_path)

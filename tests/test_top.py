@@ -20,11 +20,13 @@ from click.testing import CliRunner
 from report_samples import ttbar_report
 from rich.console import Console
 
+from jcache.cache.books import USAGE_NAME, Book, Use
 from jcache.cli import main
 from jcache.cli.top import drawn
 from jcache.report.model import Report
 from jcache.report.running import LOST_S, SILENT_S, Watch, bandwidth, state_of
 from jcache.report.units import human, percent
+from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +152,48 @@ def test_present_bandwidth_is_that_of_the_last_seconds() -> None:
     assert (hit + miss) * 10 == pytest.approx(
         sum(report.profile.hit_bytes[last:]) + sum(report.profile.miss_bytes[last:])
     )
+
+
+def test_processes_that_have_not_reported_yet_are_mentioned(tmp_path: Path, gone: int) -> None:
+    books = tmp_path / USAGE_NAME
+    book = Book(Storage(), str(books))
+    book.add([Use("x", time.time())])
+    try:
+        assert call(tmp_path).stdout == "1 process uses the cache and has not reported yet.\n"
+        interim().save(tmp_path / ".reports")
+        assert "not reported yet" not in call(tmp_path).stdout
+        interim(pid=gone, run="r2").save(tmp_path / ".reports")
+        for path in books.iterdir():
+            path.rename(
+                path.with_name(path.name.replace(f".{os.getpid()}.", ".1."))
+            )  # init: it lives, and reports nothing
+        assert call("--dir", tmp_path).stdout.endswith("\n1 process uses the cache and has not reported yet.\n")
+    finally:
+        book.close()
+    assert "not reported yet" not in call(tmp_path).stdout
+
+
+def test_in_a_terminal_it_waits_for_the_directory(tmp_path: Path) -> None:
+    outer, inner = pty.openpty()
+    with subprocess.Popen(
+        [*TOP, "--dir", str(tmp_path / "later"), "--every", "0.1"],
+        stdout=inner,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "240", "LINES": "20"},
+    ) as process:
+        os.close(inner)
+        limit = threading.Timer(30, process.kill)
+        limit.start()
+        try:
+            seen = b""
+            while b"later, which is not there yet" not in seen:
+                seen += os.read(outer, 4096)
+            interim(appname="first").save(tmp_path / "later" / ".reports")
+            while b"first" not in seen:
+                seen += os.read(outer, 4096)
+        finally:
+            process.kill()
+            limit.cancel()
+            os.close(outer)
 
 
 def test_in_a_terminal_it_refreshes_until_it_is_interrupted(tmp_path: Path) -> None:

@@ -6,10 +6,7 @@ import contextlib
 import os
 import re
 from fnmatch import translate
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import click
 
 from jcache.cache.books import USAGE_NAME
 from jcache.cache.catalogue import Entry, entry_of
@@ -18,12 +15,14 @@ from jcache.cache.directory import TAG, TAG_NAME, Cache
 from jcache.cache.identity import Unidentifiable
 from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
+from jcache.cli.options import directory_option
 from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
 from jcache.rules import ignored_query
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 __all__ = [
@@ -32,15 +31,6 @@ __all__ = [
 ]  # fmt: skip
 
 _NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
-
-directory_option = click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The cache directory, instead of JCACHE_DIR.",
-)
-"""The option of the commands that have another argument than the directory."""
 
 
 def cache_config(given: Path | str | None, *, remedy: str = "give --dir DIR, or set JCACHE_DIR") -> tuple[str, Config]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,15 +16,20 @@ from jcache.cache.meter import MeteredStorage
 from jcache.cache.pins import Pins
 from jcache.cli.catalogue import existing_cache, prepared
 from jcache.cli.errors import CommandError, WrongInputError
+from jcache.cli.options import directory_argument, directory_option, one_directory
 from jcache.config import Config, parse_size
 from jcache.report.retention import clean_reports
 from jcache.report.units import human, number_of, parse_age, visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _WAIT_S = 30.0
 
 
 @click.command()
-@click.argument("directory", required=False, metavar="[DIR]")
+@directory_argument
+@directory_option
 @click.option("--to", "to", metavar="SIZE", help="Remove what is least worth keeping until SIZE is left, say 100GB.")
 @click.option("--older-than", metavar="AGE", help="Remove what was not used for AGE, such as 90m, 12h, 30d or 2w.")
 @click.option("--url", "pattern", metavar="GLOB", help="Only remote files whose address matches; * is any text.")
@@ -34,11 +40,12 @@ _WAIT_S = 30.0
 @click.pass_context
 def clean(
     ctx: click.Context,
-    directory: str | None,
+    *,
+    place: str | None,
+    directory: Path | None,
     to: str | None,
     older_than: str | None,
     pattern: str | None,
-    *,
     reports: str | None,
     everything: bool,
     dry_run: bool,
@@ -63,7 +70,7 @@ def clean(
       2  DIR or a value is wrong
     """
     wish_bytes, age_s, reports_s = _size(to), _age(older_than), _age(reports)
-    root, config = existing_cache(directory, remedy="name one, or set JCACHE_DIR")
+    root, config = existing_cache(one_directory(place, directory), remedy="name one, or set JCACHE_DIR")
     chosen = everything or bool({to, older_than, pattern} - {None})
     if everything and (to or older_than or pattern):
         raise WrongInputError("--all is everything: give it alone, or without it --to, --older-than or --url")

@@ -9,8 +9,9 @@ import click
 
 from jcache.cache.booking import booked
 from jcache.cache.meter import MeteredStorage
-from jcache.cli.catalogue import directory_option, existing_cache, find_journal, journals, prepared
+from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
+from jcache.cli.options import directory_option
 from jcache.journal import Journal, JournalError
 from jcache.report.units import human, number_of, visible
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jcache.cli.errors import WrongInputError
+from jcache.cli.options import directory_option
 from jcache.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
 from jcache.report.units import human, visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _VARIABLES = [setting.variable for setting in SETTINGS]
 _DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
@@ -20,13 +23,7 @@ _DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 
 
 @click.command()
-@click.option(
-    "--dir",
-    "directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="A cache directory, instead of JCACHE_DIR.",
-)
+@directory_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(directory: Path | None, *, as_json: bool) -> None:
     """Print the settings that a job would have if it were started here and now, and where each comes from.

@@ -56,6 +56,7 @@ _EQUAL = {True: "yes", False: "NO", None: "-"}
 )
 @click.option(
     "--keep",
+    "--dir",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Work in DIR/jcache-demo and leave data set, cache and reports there; the data set is used again.",

@@ -14,17 +14,20 @@ import click
 
 from jcache.cli.catalogue import cache_config
 from jcache.cli.errors import WrongInputError
+from jcache.cli.options import directory_argument, directory_option, one_directory
 from jcache.doctor.examine import PEER_WAIT_S, examine
 from jcache.doctor.model import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from jcache.doctor.model import Diagnosis
 
 
 @click.command("doctor")
-@click.argument("directory", required=False, metavar="[DIR]")
+@directory_argument
+@directory_option
 @click.option("--peer", is_flag=True, help="Try it together with another node, where the same command runs.")
 @click.option(
     "--wait",
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def doctor(ctx: click.Context, directory: str | None, *, peer: bool, wait_s: float, as_json: bool) -> None:
+def doctor(
+    ctx: click.Context, place: str | None, directory: Path | None, *, peer: bool, wait_s: float, as_json: bool
+) -> None:
     """Tell whether DIR (by default JCACHE_DIR) is fit to be a cache directory, and what would be better.
 
     It tries what the cache does there: files, names, times, locks between two processes, and how long each takes. It
@@ -52,13 +57,13 @@ def doctor(ctx: click.Context, directory: str | None, *, peer: bool, wait_s: flo
       1  not fit
       2  DIR is wrong
     """
-    place = _locate(directory)
+    where = _locate(one_directory(place, directory))
     with _progress() as progress:
         if peer:
             click.echo(
                 f"jcache: run `jcache doctor --peer` for this directory on another node, within {wait_s:g} s", err=True
             )
-        diagnosis = examine(place, peer_wait_s=wait_s if peer else None, progress=progress)
+        diagnosis = examine(where, peer_wait_s=wait_s if peer else None, progress=progress)
     if as_json:
         click.echo(json.dumps(diagnosis.to_json(), indent=1))
     else:

@@ -5,7 +5,7 @@ import importlib
 import click
 
 from jcache import __version__
-from jcache.cli.errors import CommandError
+from jcache.cli.errors import CommandError, WrongInputError
 
 # Name: where the command is, and its line in `jcache --help`, which must not cost the import of all of them.
 COMMANDS = {
@@ -46,6 +46,19 @@ class LazyGroup(click.Group):
             ) from None
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest where there is no such command."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "'jcache --help' lists them"
+            raise WrongInputError(f"no such command '{name}'; {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         """Write the list of commands without importing one."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cli.catalogue import directory_option, journals, matcher, readable_cache
+from jcache.cli.catalogue import journals, matcher, readable_cache
+from jcache.cli.options import directory_option, paths
 from jcache.report.units import human, number_of, percent, visible
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from jcache.cache.catalogue import Entry
 
@@ -29,7 +31,7 @@ _KEYS = {
 
 
 @click.command()
-@click.argument("pattern", required=False, metavar="[GLOB]")
+@click.argument("pattern", required=False, metavar="[GLOB|DIR]", shell_complete=paths("dir"))
 @click.option("-l", "--long", is_flag=True, help="Also space on disk, segments, hits, and when it was last used.")
 @click.option("--sort", type=click.Choice(list(_KEYS)), help="Largest, last used, or most hit first, not by name.")
 @directory_option
@@ -38,7 +40,7 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
     """List the remote files that the cache holds bytes of: bytes cached, share of the file, address.
 
     GLOB chooses by address, such as '*/nano_*.root': * stands for any text, slashes too. Quote it, or the shell takes
-    it for local files.
+    it for local files. DIR is a cache directory, or one below it: all that lies there.
 
     Hits are reads that were served without the origin; processes note them every half a minute, and at their end.
 
@@ -47,6 +49,8 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
       0  listed; also if there is nothing to list, which is said on stderr
       2  the cache directory or a value is wrong
     """
+    if pattern is not None and directory is None and os.path.isdir(pattern):
+        directory, pattern = Path(pattern), None
     root, _ = readable_cache(directory)
     # Nothing here is garbage before the end, and looking for it again and again takes a third of the time.
     if gc.isenabled():

@@ -10,8 +10,9 @@ import click
 
 from jcache.cache.identity import Unidentifiable, identify
 from jcache.cache.pins import Pins, add_pin, read_pins, remove_pin
-from jcache.cli.catalogue import directory_option, existing_cache, find_journal, journals, prepared
+from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
+from jcache.cli.options import directory_option
 from jcache.report.units import human, number_of, visible
 from jcache.storage import Storage
 

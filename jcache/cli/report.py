@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jcache.cli.errors import CommandError, WrongInputError
+from jcache.cli.options import directory_option, paths
 from jcache.config import Config, ConfigError
 from jcache.report import columns
 from jcache.report.compare import Difference, compare
@@ -34,7 +35,8 @@ from jcache.report.units import parse_moment
 
 
 @click.command()
-@click.argument("files", nargs=-1, metavar="[FILES]...")
+@click.argument("files", nargs=-1, metavar="[FILES]...", shell_complete=paths("file"))
+@directory_option
 @click.option("--last", is_flag=True, help="The newest run only, of those chosen; without any choice, too.")
 @click.option("--job", metavar="NAME", help="Reports of jobs of this name (a glob, or a run's id); all of their runs.")
 @click.option("--since", metavar="WHEN", help="Runs that ended since: an age such as 12h or 7d, or a date and time.")
@@ -49,6 +51,7 @@ from jcache.report.units import parse_moment
 def report(
     ctx: click.Context,
     files: tuple[str, ...],
+    directory: Path | None,
     *,
     last: bool,
     job: str | None,
@@ -61,7 +64,7 @@ def report(
 ) -> None:
     """Print what jobs read, as if one process had done all the work.
 
-    FILES are JSON reports, directories of them, cache directories, or globs. Without FILES they are those in
+    FILES are JSON reports, directories of them, cache directories, or globs. Without FILES they are those of --dir, in
     JCACHE_JSON or, where that is not set, in JCACHE_DIR/.reports; without any choice it is your newest run, printed as
     it was when it ended.
 
@@ -86,11 +89,13 @@ def report(
     if pair is not None:
         if files or last or job or since or by or svg:
             raise WrongInputError("--compare takes its two runs as A and B, and goes with --json and --html only")
-        _compare(pair, errors, as_json=as_json, html=html)
+        _compare(pair, _configured(directory), errors, as_json=as_json, html=html)
     else:
-        reports, directory = _selected(files, errors, last=last, job=job, since=since)
+        if files and directory is not None:
+            raise WrongInputError("which reports? FILES were given, and --dir")
+        reports, place = _selected(files, directory, errors, last=last, job=job, since=since)
         if reports:
-            whole = total(reports, directory)
+            whole = total(reports, place)
             if html is not None:
                 from jcache.report.html import page
 
@@ -109,7 +114,13 @@ def report(
 
 
 def _selected(
-    files: tuple[str, ...], errors: list[ReportError], *, last: bool, job: str | None, since: str | None
+    files: tuple[str, ...],
+    given: Path | None,
+    errors: list[ReportError],
+    *,
+    last: bool,
+    job: str | None,
+    since: str | None,
 ) -> tuple[list[Report], str | None]:
     """Load what the user chose; and the directory that tells what its jobs are called, unless files were named."""
     after = None
@@ -123,7 +134,7 @@ def _selected(
             paths = expand(files)
             directory = files[0] if len(files) == 1 and os.path.isdir(files[0]) else None
         else:
-            directory = _reports_directory()
+            directory = _reports_directory(given)
             if not os.path.isdir(directory):
                 raise WrongInputError(f"no reports yet: {directory} is not a directory")
             paths = in_directory(directory)
@@ -152,16 +163,20 @@ def _filtered(paths: list[str], errors: list[ReportError], *, job: str | None, a
     return chosen
 
 
-def _reports_directory() -> str:
-    directory = _configured()
+def _reports_directory(given: Path | None) -> str:
+    directory = _configured(given)
     if directory is None:
-        raise WrongInputError("where are the reports? Name them, or set JCACHE_DIR (or JCACHE_JSON)")
+        raise WrongInputError("where are the reports? Name them, give --dir DIR, or set JCACHE_DIR (or JCACHE_JSON)")
     return directory
 
 
-def _configured() -> str | None:
+def _configured(given: Path | None) -> str | None:
+    environ = dict(os.environ)
+    if given is not None:
+        environ.pop("JCACHE_JSON", None)
+        environ["JCACHE_DIR"] = os.path.abspath(given)
     try:
-        return Config.from_environ(os.environ).report_directory
+        return Config.from_environ(environ).report_directory
     except ConfigError as error:
         raise WrongInputError(str(error)) from None
 
@@ -201,9 +216,10 @@ def _print_json(whole: Report, reports: list[Report], by: tuple[By, ...]) -> Non
     click.echo(json.dumps(document, indent=1))
 
 
-def _compare(pair: tuple[str, str], errors: list[ReportError], *, as_json: bool, html: Path | None) -> None:
+def _compare(
+    pair: tuple[str, str], directory: str | None, errors: list[ReportError], *, as_json: bool, html: Path | None
+) -> None:
     """Print two runs side by side."""
-    directory = _configured()
     found: list[Report] = []
     for word in pair:
         try:

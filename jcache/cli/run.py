@@ -13,10 +13,12 @@ import click
 from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
 from jcache.cli.errors import WrongInputError
+from jcache.cli.options import directory_option, paths
 from jcache.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from types import FrameType
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -30,19 +32,30 @@ _FORWARDED = tuple(
 )
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--dir", "directory", metavar="DIR", help="The cache directory, instead of $JCACHE_DIR.")
+@click.command("run", context_settings={"allow_interspersed_args": False})
+@directory_option
 @click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
 @click.option("--offline", is_flag=True, help="Never contact an origin; a read that the cache does not hold fails.")
 @click.option("--bypass", is_flag=True, help="Measure only: nothing is served from the cache or recorded.")
 @click.option("--no-summary", is_flag=True, help="Print no report at the end; the JSON reports are saved as ever.")
 @click.option(
-    "--json", "json_directory", metavar="REPORTS", help="Where the JSON reports go, instead of .reports in the cache."
+    "--json",
+    "json_directory",
+    metavar="REPORTS",
+    shell_complete=paths("dir"),
+    help="Where the JSON reports go, instead of .reports in the cache.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="-- CMD [ARGS]...",
+    shell_complete=paths("file"),
+)
 def run(
     *,
-    directory: str | None,
+    directory: Path | None,
     validate: str | None,
     offline: bool,
     bypass: bool,
@@ -72,7 +85,7 @@ def run(
     """
     environ = dict(os.environ)
     options = {
-        "JCACHE_DIR": directory,
+        "JCACHE_DIR": None if directory is None else str(directory),
         "JCACHE_VALIDATE": validate,
         "JCACHE_OFFLINE": "1" if offline else None,
         "JCACHE_BYPASS": "1" if bypass else None,

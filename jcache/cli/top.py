@@ -12,13 +12,16 @@ import click
 
 from jcache.cli.catalogue import may_be_cache
 from jcache.cli.errors import WrongInputError
+from jcache.cli.options import directory_argument, directory_option, one_directory
 from jcache.config import Config, ConfigError
 from jcache.report.columns import shortened
 from jcache.report.running import RunningJob, Watch
 from jcache.report.select import SelectionError
-from jcache.report.units import duration, human, percent, visible
+from jcache.report.units import duration, human, number_of, percent, visible
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
     from rich.text import Text
 
@@ -30,11 +33,12 @@ _HINT = "No running job reports here. Jobs do from a second after their first re
 
 
 @click.command()
-@click.argument("directory", required=False, metavar="[DIR]")
+@directory_argument
+@directory_option
 @click.option("--once", is_flag=True, help="Print the jobs once and end; so, too, where the output is no terminal.")
 @click.option("--every", default=2.0, type=click.FloatRange(0.1, 3600), metavar="SECONDS", help="How often to look; 2.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, once.")
-def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> None:
+def top(place: str | None, directory: Path | None, *, once: bool, every: float, as_json: bool) -> None:
     """Show the jobs that use a cache just now: processes, bytes, hit rate, present bandwidth.
 
     DIR is a cache directory, or a directory of reports; by default the one that JCACHE_DIR (or JCACHE_JSON) names.
@@ -48,11 +52,13 @@ def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> No
       0  shown, even if no job runs
       2  the directory or a value is wrong
     """
-    watch = Watch(directory or _reports_directory())
-    if not os.path.isdir(watch.directory) and (directory is not None or not _may_come(watch.directory)):
+    given = one_directory(place, directory)
+    watch = Watch(given or _reports_directory())
+    live = not (once or as_json) and sys.stdout.isatty()
+    if not live and not os.path.isdir(watch.directory) and (given is not None or not _may_come(watch.directory)):
         raise WrongInputError(f"no such directory: {watch.directory}")
-    if directory is not None and not (watch.has_reports() or may_be_cache(directory)):
-        raise WrongInputError(f"{directory} is neither a cache directory nor one of reports")
+    if given is not None and os.path.isdir(given) and not (watch.has_reports() or may_be_cache(given)):
+        raise WrongInputError(f"{given} is neither a cache directory nor one of reports")
     try:
         if as_json:
             click.echo(json.dumps([job.to_json() for job in watch.look()], indent=1))
@@ -60,8 +66,8 @@ def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> No
         from rich.console import Console
 
         console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-        if once or not sys.stdout.isatty() or console.is_dumb_terminal:
-            console.print(drawn(watch.look()))
+        if not live or console.is_dumb_terminal:
+            console.print(_seen(watch))
         else:
             _live(watch, every, console)
     except SelectionError as error:
@@ -73,10 +79,25 @@ def top(directory: str | None, *, once: bool, every: float, as_json: bool) -> No
 def _live(watch: Watch, every: float, console: Console) -> None:
     from rich.live import Live
 
-    with Live(drawn(watch.look()), console=console, auto_refresh=False, screen=True) as live:
+    with Live(_seen(watch), console=console, auto_refresh=False, screen=True) as live:
         while True:
-            live.update(drawn(watch.look()), refresh=True)
+            live.update(_seen(watch), refresh=True)
             time.sleep(every)
+
+
+def _seen(watch: Watch) -> RenderableType:
+    """Return what there is to see just now: jobs, and what is known of processes that have not reported."""
+    from rich.console import Group
+    from rich.text import Text
+
+    jobs, silent = watch.look(), watch.unheard()
+    if not os.path.isdir(watch.directory):
+        return Text(f"Waiting for {watch.directory}, which is not there yet.")
+    if not silent:
+        return drawn(jobs)
+    verb = "uses the cache and has" if silent == 1 else "use the cache and have"
+    lines = Text(f"{number_of(silent, 'process')} {verb} not reported yet.")
+    return Group(drawn(jobs), lines) if jobs else lines
 
 
 def drawn(jobs: list[RunningJob]) -> RenderableType:

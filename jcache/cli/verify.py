@@ -21,10 +21,12 @@ from jcache.cache.meter import MeteredStorage
 from jcache.cache.verify import Finding, Progress, Totals, measure, verify
 from jcache.cli.catalogue import cache_config, cache_of, journals, must_hold_something, root_of
 from jcache.cli.errors import WrongInputError
+from jcache.cli.options import directory_option, one_directory, paths
 from jcache.report.units import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from jcache.storage import Storage
 
@@ -32,15 +34,19 @@ _MOST_IN_JSON = 10_000
 
 
 @click.command("verify")
-@click.argument("target", required=False, metavar="[DIR|URL]")
+@click.argument("target", required=False, metavar="[DIR|URL]", shell_complete=paths("dir"))
+@directory_option
 @click.option("--repair", is_flag=True, help="Drop what is unusable; what is sound is kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def verify_command(ctx: click.Context, target: str | None, *, repair: bool, as_json: bool) -> None:
+def verify_command(
+    ctx: click.Context, target: str | None, directory: Path | None, *, repair: bool, as_json: bool
+) -> None:
     """Read the whole cache and verify every checksum in it.
 
-    DIR is a cache directory, or one below it; a URL means the journal of that remote file in JCACHE_DIR. Without
-    either it is all of JCACHE_DIR. Nothing needs to be stopped for it: what is being written is read as far as it got.
+    DIR is a cache directory, or one below it; a URL means the journal of that remote file in JCACHE_DIR (or --dir).
+    Without either it is all of JCACHE_DIR. Nothing needs to be stopped for it: what is being written is read as far as
+    it got.
 
     Each finding is one line: kind, file, where in the file, how many bytes, what. Damaged, torn, unreadable and orphan
     are wrong, though no job ever gets wrong bytes from them. Superseded, leftover, empty and foreign are only of no
@@ -56,19 +62,19 @@ def verify_command(ctx: click.Context, target: str | None, *, repair: bool, as_j
       2  DIR or URL is wrong
     """
     storage = MeteredStorage()
-    directory, identity = _locate(target, storage)
+    where, identity = _locate(target, directory, storage)
     started_s = time.monotonic()
     totals, findings, omitted = Totals(), deque[Finding](), 0
     with (
-        _booked(directory, storage, repair=repair) as tell,
-        _progress(storage, directory, one_journal=identity is not None) as (progress, show),
+        _booked(where, storage, repair=repair) as tell,
+        _progress(storage, where, one_journal=identity is not None) as (progress, show),
     ):
-        for item in verify(storage, directory, identity=identity, repair=repair, progress=progress):
+        for item in verify(storage, where, identity=identity, repair=repair, progress=progress):
             tell()
             if isinstance(item, Totals):
                 totals = item
             elif not as_json:
-                show(_line(item, directory))
+                show(_line(item, where))
             elif len(findings) < _MOST_IN_JSON:
                 findings.append(item)
             else:
@@ -76,7 +82,7 @@ def verify_command(ctx: click.Context, target: str | None, *, repair: bool, as_j
     seconds = time.monotonic() - started_s
     if as_json:
         document = {
-            "directory": directory,
+            "directory": where,
             "identity": identity,
             "ok": not totals.wrong,
             **asdict(totals),
@@ -90,15 +96,17 @@ def verify_command(ctx: click.Context, target: str | None, *, repair: bool, as_j
     ctx.exit(1 if totals.wrong else 0)
 
 
-def _locate(target: str | None, storage: Storage) -> tuple[str, str | None]:
+def _locate(target: str | None, given: Path | None, storage: Storage) -> tuple[str, str | None]:
     """Return the directory that is meant and, if it is one journal's, whose."""
+    if target is None or "://" not in target:
+        target = one_directory(target, given)
     if target is not None and "://" not in target:
         if not os.path.isdir(target):
             what = "not a directory" if os.path.lexists(target) else "no such directory"
             raise WrongInputError(f"{what}: {target}")
         must_hold_something(os.path.abspath(target), storage=storage)
         return os.path.abspath(target), None
-    directory, config = cache_config(None, remedy="name one, or set JCACHE_DIR" if target is None else "set JCACHE_DIR")
+    directory, config = cache_config(given, remedy="give --dir DIR, or set JCACHE_DIR")
     if target is None:
         must_hold_something(directory, storage=storage)
         return directory, None

@@ -10,9 +10,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from jcache.cache.books import USAGE_NAME, is_book, is_over, writer_of
+from jcache.journal.format import host_label
 from jcache.processes import is_alive
 from jcache.report.model import Report, ReportError
 from jcache.report.select import PATTERN, Head, SelectionError, in_directory, load, read_head, runs, total
+from jcache.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +91,7 @@ class Watch:
         self._clock = clock
         self._final: dict[str, Head] = {}
         self._reports: dict[Head, Report] = {}
+        self._heard: set[tuple[str, int]] = set()
 
     def has_reports(self) -> bool:
         """Tell whether any report is there, of running jobs or others."""
@@ -125,6 +129,7 @@ class Watch:
                     self._final[path] = head
             found.append(head)
         self._final = {head.path: head for head in found if head.complete}
+        self._heard = {(host_label(head.host), head.pid) for head in found if not head.complete}
         jobs = []
         kept: dict[Head, Report] = {}
         unfinished = {head.run or head.path for head in found if not head.complete}
@@ -134,6 +139,25 @@ class Watch:
                 jobs.append(job)
         self._reports = kept
         return sorted(jobs, key=lambda job: (-job.hit_bytes_per_s - job.miss_bytes_per_s, job.age_s, job.run))
+
+    def unheard(self) -> int:
+        """Return how many processes use the cache just now and were not among the reports of the last look."""
+        storage = Storage()
+        for root in (self.directory, os.path.dirname(self.directory)):
+            books = os.path.join(root, USAGE_NAME)
+            try:
+                names = storage.listdir(books)
+            except OSError:
+                continue  # it is the directory of reports, or there is no cache yet
+            writers = {name: writer_of(name) for name in names if is_book(name)}
+            return len(
+                {
+                    writer
+                    for name, writer in writers.items()
+                    if writer not in self._heard and not is_over(storage, os.path.join(books, name))
+                }
+            )
+        return 0
 
     def _job(self, run: str, name: str, heads: list[Head], now: float, kept: dict[Head, Report]) -> RunningJob | None:
         states: Counter[State] = Counter()

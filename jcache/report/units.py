@@ -40,7 +40,7 @@ def span(seconds: float | None) -> tuple[str, str]:
 
 def number_of(count: int, what: str) -> str:
     """Return a count with its noun, in the plural but for one."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{count} {what}" if count == 1 else f"{count} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def duration(seconds: float | None) -> str:

@@ -1,0 +1,55 @@
+"""What several commands take: the cache directory, as an option or, where it is their subject, as an argument."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from jcache.cli.errors import WrongInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+__all__ = ["directory_argument", "directory_option", "one_directory", "paths"]
+
+
+def paths(kind: str) -> Complete:
+    """Return what makes a shell complete a value as a path: of a `file`, or of a `dir`."""
+
+    def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type=kind)]
+
+    return complete
+
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    shell_complete=paths("dir"),
+    help="The cache directory, instead of JCACHE_DIR.",
+)
+"""Of all commands."""
+
+directory_argument = click.argument("place", required=False, metavar="[DIR]", shell_complete=paths("dir"))
+"""Of those whose subject is a directory; see `one_directory`."""
+
+
+def one_directory(place: str | None, directory: Path | None) -> str | None:
+    """Return the directory that was given as an argument or as an option; None where there is none.
+
+    Raises:
+        WrongInputError: Both were given, and they are not the same.
+    """
+    if place is None or directory is None:
+        return place if directory is None else os.fspath(directory)
+    if os.path.abspath(place) != os.path.abspath(directory):
+        raise WrongInputError(f"which directory? {place} was given, and --dir {directory}")
+    return place
