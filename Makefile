@@ -6,6 +6,7 @@
 #   make bench   the benchmarks
 #   make test-cephfs    what two clients of a real CephFS make of one cache; needs root and Debian's packages of Ceph
 #   make conformance    the test suites of other projects, without JCache and with it, cold and warm; takes long
+#   make man     write the manual pages anew, from what the commands say of themselves
 #   make clean   remove what was built, the environment too
 
 MIN_PYTHON := (3, 11)
@@ -16,7 +17,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := $(shell find jcache plugins -type f ! -path '*/__pycache__/*')
+SOURCES := $(shell find jcache plugins share -type f ! -path '*/__pycache__/*')
 
 # What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls.
 DEBIAN_COMMANDS := xrootd nginx strace
@@ -25,7 +26,7 @@ DEBIAN_PACKAGES := xrootd-server nginx-light strace
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help demo test test-cephfs conformance lint bench clean
+.PHONY: help demo test test-cephfs conformance lint bench man clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +51,9 @@ lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
 bench: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/pytest bench/test_parts.py --benchmark-enable --benchmark-columns=median,iqr,rounds
 	$(BIN)/python bench $(BENCH_ARGS)
+
+man: $(VENV)/jcache.stamp
+	$(BIN)/python tests/manual.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -41,7 +41,9 @@ def test_contents(wheel: Path) -> None:
         names = set(archive.namelist())
         assert archive.read("jcache.pth") == (ROOT / "jcache" / "activate" / "jcache.pth").read_bytes()
         (entry_points,) = (archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+    shared = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
+    assert shared == {path.relative_to(ROOT).as_posix() for path in (ROOT / "share").rglob("*") if path.is_file()}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name and ".data/" not in name} == {
         "jcache",
         "jcache_plugins",
         "jcache.pth",
@@ -63,7 +65,30 @@ def test_installing_activates(wheel: Path, tmp_path: Path) -> None:
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(packages), str(wheel)]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, timeout=300)
-    python = str(tmp_path / "venv" / "bin" / "python")
+    assert_active(tmp_path)
+
+
+def test_installing_from_a_checkout_to_edit_it_activates(wheel: Path, tmp_path: Path) -> None:
+    """`pip install -e .`: its own modules are the checkout's, plug-ins included, and the `.pth` file comes along."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed"]
+    install += ["--prefix", str(tmp_path / "venv"), "--editable", str(ROOT)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, timeout=300)
+    assert_active(tmp_path)
+    code = (
+        "import importlib.metadata, importlib.util, jcache\n"
+        "print(jcache.__file__, importlib.util.find_spec('jcache_plugins.settings').origin)\n"
+        "print(*(entry.module for entry in importlib.metadata.entry_points(group='jcache.plugins')))\n"
+    )
+    run = run_python(tmp_path, "-c", code)
+    first, second = run.stdout.splitlines()
+    assert first.split() == [str(ROOT / "jcache" / "__init__.py"), str(ROOT / "plugins" / "settings.py")], run.stderr
+    assert "jcache_plugins.fsspec" in second.split()
+    assert (tmp_path / "venv" / "share" / "man" / "man1" / "jcache.1").exists()
+    assert (tmp_path / "venv" / "bin" / "jcache").exists()
+
+
+def assert_active(tmp_path: Path) -> None:
     code = "import sys; print('jcache.activate' in sys.modules)"
     for options, directory, expected in (
         ((), "x", "True"),
@@ -71,13 +96,17 @@ def test_installing_activates(wheel: Path, tmp_path: Path) -> None:
         ((), "", "False"),
         (("-S",), "x", "False"),
     ):
-        run = subprocess.run(
-            [python, *options, "-c", code],
-            env={"JCACHE_DIR": directory},
-            cwd=tmp_path,
-            text=True,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        run = run_python(tmp_path, *options, "-c", code, directory=directory)
         assert (run.returncode, run.stdout.strip(), run.stderr) == (0, expected, "")
+
+
+def run_python(tmp_path: Path, *arguments: str, directory: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(tmp_path / "venv" / "bin" / "python"), *arguments],
+        env={"JCACHE_DIR": directory},
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
