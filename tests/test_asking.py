@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import aiohttp
 import fsspec
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jcache.cache import Cache, identify
 from jcache.cache.asking import UNSTABLE, fingerprint, who_asks
+from jcache.cli import main
 from jcache_plugins.origins.sharing import sharing_of
 
 if TYPE_CHECKING:
@@ -73,12 +75,16 @@ class Answers(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        data = content(self.path, *(self.headers.get(name, "") for name in self.server.varies))
+        data = (
+            b""
+            if "empty" in self.path
+            else content(self.path, *(self.headers.get(name, "") for name in self.server.varies))
+        )
         tag = hashlib.sha256(data).hexdigest()[:8] if self.server.has_own_tags else "same"
         start, stop, status = 0, len(data), 200
         if (ranged := self.headers.get("Range")) is not None:
             first, _, last = ranged.removeprefix("bytes=").partition("-")
-            start, stop, status = int(first), min(len(data), int(last or SIZE) + 1), 206
+            start, stop, status = int(first), min(len(data), int(last or SIZE) + 1), 206 if data else 200
         self.send_response(status)
         self.send_header("ETag", f'"{tag}"')
         self.send_header("Last-Modified", "Sun, 13 Sep 2020 12:26:40 GMT")
@@ -306,6 +312,34 @@ def test_two_who_ask_at_the_same_time_share_a_journal(asked: Asked, active: Call
     asked.log.clear()
     assert by("carol").cat_file(f"{asked.url}/f") == content("/f")
     assert asked.log == []
+
+
+@pytest.mark.parametrize("way", ["cat_file", "cat", "open", "cat_ranges"])
+@pytest.mark.parametrize("validate", ["open", "never", 60.0])
+def test_an_empty_file_is_there_offline(
+    asked: Asked, active: Callable[..., Session], cache_dir: Path, way: str, validate: str | float
+) -> None:
+    def read() -> list[bytes]:
+        fs = fsspec.filesystem("http")
+        if way == "open":
+            with fs.open(urls[0]) as file:
+                return [file.read()]
+        if way == "cat":
+            return list(fs.cat(urls).values())
+        return [fs.cat_file(urls[0])] if way == "cat_file" else fs.cat_ranges([urls[0]], [0], [10])
+
+    urls = [f"{asked.url}/empty/{i}" for i in range(2)]
+    active(validate=validate)
+    first = read()
+    assert not any(first)
+    for fields in ({}, {"offline": True}):
+        session = active(validate=validate, **fields)
+        assert read() == first
+        assert session.counters.snapshot().failures == 0
+    assert sum(len(names) for at, _, names in os.walk(cache_dir / "http") if "@" in "".join(names)) == len(first)
+    runner = CliRunner()
+    assert runner.invoke(main, ["verify", str(cache_dir)]).exit_code == 0
+    assert "empty" in runner.invoke(main, ["ls", "--dir", str(cache_dir)]).output
 
 
 class Plain:

@@ -108,12 +108,23 @@ def test_only_a_journal_tells_of_anything_else(tmp_path: Path) -> None:
     assert read(tmp_path / "fifo") == "unclear"
 
 
+def test_an_empty_file_is_a_segment_without_extents(tmp_path: Path) -> None:
+    empty = Whole(Version(0, etag='"1"'), {"a": 1}, b"")
+    write(tmp_path / "f", whole=empty)
+    assert read(tmp_path / "f") == empty
+    journal = Journal(Storage(), os.fspath(tmp_path / "f"), KEY)
+    journal.attach()
+    assert [known.version for known in journal.versions()] == [empty.version]
+    assert journal.view(empty.version).covered() == 0
+    assert (journal.damaged, journal.problems()) == (0, [])
+
+
 @pytest.mark.parametrize(
     "whole",
     [
         Whole(Version(len(DATA)), {}, DATA),
         Whole(VERSION, {}, DATA[1:]),
-        Whole(Version(0, etag='"1"'), {}, b""),
+        Whole(VERSION, {}, b""),
         Whole(Version(WHOLE_BYTES + 1, etag='"1"'), {}, bytes(WHOLE_BYTES + 1)),
     ],
     ids=["unproved", "short", "empty", "large"],

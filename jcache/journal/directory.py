@@ -37,11 +37,11 @@ class Directory:
         file_mode: Permissions of files in it.
     """
 
-    __slots__ = ("_dir_mode", "_listed_s", "_mtime_ns", "_mtime_seen_s", "_storage", "file_mode", "path")
+    __slots__ = ("_listed_s", "_mtime_ns", "_mtime_seen_s", "_storage", "dir_mode", "file_mode", "path")
 
     def __init__(self, storage: Storage, path: str, *, dir_mode: int, file_mode: int) -> None:
         self._storage = storage
-        self._dir_mode = dir_mode
+        self.dir_mode = dir_mode
         self.path = path
         self.file_mode = file_mode
         self.forget()
@@ -116,7 +116,7 @@ class Directory:
 
     def _make(self, path: str) -> None:
         try:
-            make_directory(self._storage, path, self._dir_mode)
+            make_directory(self._storage, path, self.dir_mode)
         except FileExistsError:
             return
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class Directory:
                 raise
             self._make(parent)
             with contextlib.suppress(FileExistsError):  # another process was faster
-                make_directory(self._storage, path, self._dir_mode)
+                make_directory(self._storage, path, self.dir_mode)
 
 
 def make_directory(storage: Storage, path: str, mode: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from operator import add
 from typing import TYPE_CHECKING, Any, overload
@@ -236,6 +237,31 @@ class Journal:
                 with self._lock:
                     self._publish()
             return size
+
+    def note_empty(self, version: Version, info: Mapping[str, Any]) -> int:
+        """Record that the file is empty, in a segment of its own, which others see at once; return its size.
+
+        Args:
+            version: An empty file's, which proves something.
+            info: As for `append`.
+
+        Raises:
+            JournalError: Nothing was recorded.
+        """
+        from jcache.journal.whole import Whole, write_whole
+
+        place = self._directory
+        size = write_whole(
+            self._storage,
+            place.path,
+            self._identity,
+            Whole(version, info, b""),
+            dir_mode=place.dir_mode,
+            file_mode=place.file_mode,
+            proved_ns=time.time_ns(),
+        )
+        self.attach()
+        return size
 
     def _own_writer(self) -> SegmentWriter | None:
         if self._pid != os.getpid():

@@ -76,7 +76,8 @@ def write_whole(
         storage: The cache's file system.
         directory: The journal's.
         identity: Canonical name of the remote file.
-        whole: Its version, which proves something, and its bytes, at least one and at most `WHOLE_BYTES`.
+        whole: Its version, which proves something, and its bytes, at most `WHOLE_BYTES`; none of an empty file, whose
+            segment has no extent.
         dir_mode: As for `Journal`.
         file_mode: As for `Journal`.
         proved_ns: When the bytes were proved to be of that version, nanoseconds since the epoch.
@@ -88,16 +89,19 @@ def write_whole(
         JournalError: Nothing was recorded.
     """
     data, version = whole.data, whole.version
-    if not version.is_provable or not 0 < len(data) == version.size_bytes <= WHOLE_BYTES:
+    if not version.is_provable or not len(data) == version.size_bytes <= WHOLE_BYTES:
         raise JournalError(f"{len(data)} bytes of {version} are not a small file and its version")
     salt, now_ns = new_salt(), time.time_ns()
     metadata = describe(identity, version, whole.info, created_ns=now_ns)
     packed = metadata.pack()
     header = pack_header(salt, packed)
-    starts, lengths, sums = array("Q", [0]), array("I", [len(data)]), array("Q", [checksum(data, salt)])
-    frame = pack_frame(salt, len(header), starts, lengths, sums)
+    extents = [data] if data else []
+    starts, lengths = array("Q", [0] * len(extents)), array("I", map(len, extents))
+    sums = array("Q", [checksum(data, salt) for data in extents])
+    frame = pack_frame(salt, len(header), starts, lengths, sums) if extents else b""
     position = len(header) + len(frame)
-    seal = pack_seal(salt, position + len(data), Columns(starts, lengths, sums, array("Q", [position])), packed)
+    positions = array("Q", [position] * len(extents))
+    seal = pack_seal(salt, position + len(data), Columns(starts, lengths, sums, positions), packed)
     segment = b"".join((header, frame, data, seal))
     path = f"{directory}/{segment_name(here(), metadata.pid, salt)}"
     try:
@@ -151,8 +155,10 @@ def read_whole(storage: Storage, directory: str, identity: str) -> Whole | Liter
         return "unclear"
     salt = parsed[2]
     trailer = parse_trailer(data, len(data), salt)
-    if trailer is None or trailer.count != 1 or trailer.metadata.identity != identity:
+    if trailer is None or trailer.count > 1 or trailer.metadata.identity != identity:
         return "unclear"
+    if not trailer.count and not trailer.metadata.version.size_bytes:
+        return Whole(trailer.metadata.version, trailer.metadata.info, b"")
     only = parse_only(data, trailer, salt)
     if only is None:
         return "unclear"

@@ -266,7 +266,7 @@ class _Reading:
         if info is None or not info.version.is_provable:
             self._abandon(i)  # it is of no use to anybody else
         else:
-            record = self._shelf.cache.writable and fetched.recordable and bool(data)
+            record = self._shelf.cache.writable and (fetched.recordable or not data)
             await self._settle(i, file, info, data, record=record, room_s=max(ROOM_S, seconds))
         return data
 

@@ -35,6 +35,8 @@ QUICK_S = 0.0005
 ROOM_S = 0.1
 # In pieces of at most this goes what is more than may wait.
 PIECE_BYTES = 8 << 20
+# What it takes to say that a file is empty, or a little more.
+EMPTY_BYTES = 4096
 
 
 class Host(Protocol):
@@ -354,6 +356,23 @@ class Store:
         recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated, admit)
         urgent = lease is not None and bool(lease.ranges)
         return self._host.recorder.submit(recording, timeout_s=timeout_s, urgent=urgent)
+
+    def note_empty(self, snapshot: Snapshot) -> None:
+        """Have recorded, behind the caller's back, that the file is empty, unless it is not or that is known."""
+        journal, info = self._journal, snapshot.info
+        if info is None or info.version.size_bytes or journal is None or not self.writable:
+            return
+        version = info.version
+        if not version.is_provable or any(stored.version.same_as(version) for stored in journal.versions()):
+            return
+        admit = self._homes[-1].admit
+
+        def note() -> None:
+            if not snapshot.outdated and admit(EMPTY_BYTES):
+                with contextlib.suppress(JournalError):  # then nothing is known of it
+                    journal.note_empty(version, storable(info.details))
+
+        self._host.recorder.call(note)
 
     async def record_in_time(
         self, snapshot: Snapshot, extents: Extents, *, room_s: float, lease: "Lease | None" = None

@@ -99,6 +99,7 @@ class Validation:
             kept = self._keep(snapshot, epoch)
             self._end_opening(mine, None)
             if kept:
+                self._store.note_empty(snapshot)
                 return snapshot
 
     async def stat(self, origin: Origin) -> Info:
@@ -152,6 +153,7 @@ class Validation:
         if await self._store.suit(info.sharing):
             snapshot.view = None
         snapshot.pin(info, await self._store.view(info.version) if snapshot.info is None else None)
+        self._store.note_empty(snapshot)
         return info
 
     def discard(self, snapshot: Snapshot) -> bool:
