@@ -435,3 +435,39 @@ def test_elsewhere_the_access_key_decides_as_the_client_finds_it(tmp_path: Path)
     assert second == owner({"AWS_PROFILE": "lab"}) == owner(key="AKIA2", secret="s")
     assert len({first, second, third, owner(anon=True)}) == 4
     assert owner(anon=True) == owner(HOME="") == "" or owner(anon=True) == ""
+
+
+def test_versions_and_tenants_of_s3_are_apart(tmp_path: Path, active: Callable[..., Session]) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("moto.server", reason="moto's server is not installed")
+    from s3_servers import KEYS, Moto
+
+    with Moto(tmp_path) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        store = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1")
+        store.create_bucket(Bucket="kept")
+        store.put_bucket_versioning(Bucket="kept", VersioningConfiguration={"Status": "Enabled"})
+        old = store.put_object(Bucket="kept", Key="k", Body=b"old")["VersionId"]
+        store.put_object(Bucket="kept", Key="k", Body=b"new")
+        path = f"kept/k?versionId={old}"
+
+        def read(**options: object) -> bytes:
+            fs = s3fs.S3FileSystem(endpoint_url=server.url, skip_instance_cache=True, **options)
+            return fs.cat_file(path)
+
+        expected = [read(version_aware=aware) for aware in (True, False, True)]
+        assert expected == [b"old", b"new", b"old"]
+        for _ in range(2):
+            active(validate="never")
+            assert [read(version_aware=aware) for aware in (True, False, True)] == expected
+        # Another key may mean another tenant, whose bucket of that name is another one.
+        server.requests()
+        assert read(version_aware=True) == b"old"
+        assert not server.requests()
+        assert read(version_aware=True, key="AKIA2", secret="s") == b"old"
+        assert server.requests()
+        active(offline=True)
+        with pytest.raises(OSError, match="JCACHE_OFFLINE"):
+            read(version_aware=True, key="AKIA3", secret="s")

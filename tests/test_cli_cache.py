@@ -380,3 +380,36 @@ def test_help_documents_exit_codes(call: Call, command: str) -> None:
     assert result.exit_code == 0
     assert "Exit codes:\n    0  " in result.output or "Exit codes:\n      0  " in result.output
     assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_an_object_is_found_by_each_of_its_names(call: Call, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.prepare()
+    for who in ("AKIA1", "AKIA2"):
+        options = {"endpoint_url": "http://minio.cern.ch:9000", "key": who}
+        journal = cache.journal(cache.identify("s3", "bucket/dir/key.root", options))
+        journal.append(Version(100, etag='"1"'), {}, [(0, bytes(10))])
+        journal.close()
+    where = cache.directory
+    shown = names(call("ls", "--dir", where))
+    assert shown == ["key.root", "key.root"]
+    for url in (
+        "s3://bucket/dir/key.root",
+        "s3://minio.cern.ch:9000/bucket/dir/key.root",
+        "http://minio.cern.ch:9000/bucket/dir/key.root",
+    ):
+        result = call("info", url, "--dir", where)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.count("address ") == 2  # each access key has one
+        assert len(json.loads(call("info", url, "--dir", where, "--json").stdout)["others"]) == 1
+        assert len(names(call("ls", url.replace("key", "*"), "--dir", where))) == 2
+    far = call("info", "s3://bucket/dir/key.rot", "--dir", where)
+    assert (far.exit_code, "s3://minio.cern.ch:9000/bucket/dir/key.root" in far.stderr) == (1, True)
+    other = call("info", "s3://elsewhere/key.root", "--dir", where)
+    assert (other.exit_code, "s3://minio.cern.ch:9000/bucket/dir/key.root" in other.stderr) == (1, True)
+    assert call("info", "https://nothing.org/at/all", "--dir", where).stderr.endswith(
+        "holds nothing of https://nothing.org/at/all\n"
+    )
+    assert call("pin", "s3://bucket/dir/*", "--dir", where).stdout.endswith("(2 cached files now)\n")
+    assert call("clean", "--all", where).exit_code == 0
+    assert len(names(call("ls", "--dir", where))) == 2

@@ -162,10 +162,10 @@ def test_files_of_all_sizes(active: Callable[..., Session], folder: Path) -> Non
         (folder / f"s{size}").write_bytes(random.Random(size).randbytes(size))
         os.utime(folder / f"s{size}", ns=(10**18, 10**18 + 1))
     expected = {str(folder / f"s{size}"): random.Random(size).randbytes(size) for size in sizes}
-    for fetched in (len(sizes), 1):
+    for fetched in (len(sizes), 0):
         fs = begin(active)
         assert fs.cat(list(expected)) == expected
-        assert seen.calls["cat_file"] == fetched, "nothing is recorded of an empty file"
+        assert seen.calls["cat_file"] == fetched
         assert fs.cat(list(expected)) == expected
         settle()
 

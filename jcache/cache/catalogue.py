@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jcache.cache import usage
 from jcache.cache.books import count
-from jcache.cache.identity import address_of
+from jcache.cache.identity import address_of, names_of
 from jcache.cache.tree import Found, walk
 from jcache.journal import Journal, Version
 from jcache.journal.directory import create_file
@@ -68,6 +68,11 @@ class Entry:
     hits: int
     """Reads that it served entirely, as far as processes have noted them."""
     hit_bytes: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All by which a person may call it."""
+        return (*names_of(self.name), self.name)
 
     @property
     def cached_bytes(self) -> int:

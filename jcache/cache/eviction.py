@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from jcache.cache import usage
 from jcache.cache.books import Head
-from jcache.cache.identity import address_of
+from jcache.cache.identity import names_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.policy import eviction_order, times_read_again
 from jcache.cache.tree import Part, State, look_into, prune, remove_directory, remove_parts, useless, walk
@@ -408,4 +408,4 @@ class Cleaner:
 def _names(parts: list[Part]) -> list[str]:
     """Return what a journal is called: addresses first, then keys."""
     keys = list(dict.fromkeys(part.metadata.identity for part in parts if part.metadata is not None))
-    return [*map(address_of, keys), *keys]
+    return [*(name for key in keys for name in names_of(key)), *keys]

@@ -12,7 +12,7 @@ from jcache.cache.books import USAGE_NAME
 from jcache.cache.catalogue import Entry, entry_of
 from jcache.cache.catalogue import journals as every_journal
 from jcache.cache.directory import TAG, TAG_NAME, Cache
-from jcache.cache.identity import Unidentifiable
+from jcache.cache.identity import Unidentifiable, names_of
 from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "cache_config", "cache_of", "directory_option", "existing_cache", "find_journal", "journals", "matcher",
-    "may_be_cache", "must_hold_something", "prepared", "readable_cache", "root_of",
+    "cache_config", "cache_of", "directory_option", "existing_cache", "find_journal", "find_journals", "journals",
+    "matcher", "may_be_cache", "must_hold_something", "nearest", "prepared", "readable_cache", "root_of",
 ]  # fmt: skip
 
+# From which likeness on, between 0 and 1, an address is worth mentioning for another one.
+_LIKE = 0.8
 _NO_CACHE = f"{{}} is not a cache directory of JCache's: it has neither its {TAG_NAME} nor {USAGE_NAME}"
 
 
@@ -144,23 +146,52 @@ def find_journal(url: str, directory: str, config: Config, *, storage: Storage) 
     """Return the journal of a remote file: where one of this address and no options lies; or else look at all names.
 
     Args:
-        url: Address, or name as `jcache ls` prints it.
+        url: Address, as a program has it or as `jcache ls` prints it, or name.
         directory: The cache's root.
         config: Its settings.
         storage: Its file system.
     """
-    cache = Cache(
-        directory, storage=storage, flat=config.flat, basepath=config.basepath, ignored=ignored_query(config.rules)
-    )
+    return next(find_journals(url, directory, config, storage=storage), None)
+
+
+def find_journals(url: str, directory: str, config: Config, *, storage: Storage) -> Iterator[Entry]:
+    """Yield the journals of a remote file: several, where it is another for other options or for who asks.
+
+    Where there is one of just this address, that is all.
+    """
+    cache = cache_of(directory, config, storage=storage)
     url = url.removeprefix("jcache::")
     protocol, is_url, _ = url.partition("://")
+    names = {url}
     if is_url:
         with contextlib.suppress(OSError, Unidentifiable):
             identity = cache.identify(protocol, url, {})
+            names.add(identity.url)
             entry = entry_of(storage, directory, "/".join(map(os.fsdecode, identity.parts)))
             if entry is not None and entry.name == identity.key:
-                return entry
-    return next((entry for entry in journals(directory, storage=storage) if url in {entry.name, entry.url}), None)
+                yield entry
+                return
+    for entry in journals(directory, storage=storage):
+        if not names.isdisjoint(entry.names):
+            yield entry
+
+
+def nearest(url: str, directory: str, *, storage: Storage, most: int = 3) -> list[str]:
+    """Return the addresses of what the cache holds that are most like one of which it holds nothing."""
+    from difflib import SequenceMatcher
+
+    wanted = url.removeprefix("jcache::")
+    last = wanted.rpartition("/")[2]
+    found: dict[str, float] = {}
+    for entry in journals(directory, storage=storage):
+        for name in names_of(entry.name):
+            likeness = SequenceMatcher(None, wanted, name, autojunk=False)
+            same = bool(last) and name.endswith("/" + last)
+            # The cheap bounds first: most are like nothing.
+            if same or (likeness.real_quick_ratio() >= _LIKE and likeness.quick_ratio() >= _LIKE):
+                found[entry.url] = max(found.get(entry.url, 0.0), likeness.ratio() + same)
+    near = [name for name in sorted(found, key=lambda name: (-found[name], name)) if found[name] >= _LIKE]
+    return near[:most]
 
 
 def matcher(pattern: str) -> re.Pattern[str]:

@@ -15,7 +15,7 @@ from jcache.cache import usage
 from jcache.cache.books import writer_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.tree import State, look_into
-from jcache.cli.catalogue import directory_option, find_journal, readable_cache
+from jcache.cli.catalogue import directory_option, find_journals, nearest, readable_cache
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal
 from jcache.journal.format import parse_segment_name
@@ -40,7 +40,8 @@ _PLAIN = " ....oooo#"
 def info(url: str, directory: Path | None, *, as_json: bool) -> None:
     """Tell what the cache holds of one remote file: its states, how much of each, where in the file, who uses it.
 
-    URL is the file's address, or its name as `jcache ls` prints it.
+    URL is the file's address, as your program has it or as `jcache ls` prints it, or its name. Where several are called
+    so (an object of two S3 services, or one for each who asks), all are told of.
 
     The bar shows the file from its first byte to its last: full where everything is cached, empty where nothing is.
 
@@ -52,16 +53,21 @@ def info(url: str, directory: Path | None, *, as_json: bool) -> None:
     """
     root, config = readable_cache(directory)
     storage = Storage(root)
-    entry = find_journal(url, root, config, storage=storage)
-    if entry is None:
+    entries = list(find_journals(url, root, config, storage=storage))
+    if not entries:
         if "://" not in url and ":" not in url and not url.startswith("/"):
             raise WrongInputError(f"neither a URL nor a name that 'jcache ls' prints: {url}; try jcache ls '*{url}*'")
-        raise CommandError(f"the cache holds nothing of {url}")
-    document = _document(entry, root, storage)
+        near = nearest(url, root, storage=storage)
+        hint = f"; it holds {', '.join(map(visible, near))}" if near else ""
+        raise CommandError(f"the cache holds nothing of {url}{hint}")
     if as_json:
+        document = _document(entries[0], root, storage)
+        document["others"] = [entry.name for entry in entries[1:]]
         click.echo(json.dumps(document, indent=1))
-    else:
-        _print(entry, document)
+        return
+    for number, entry in enumerate(entries):
+        click.echo("\n" * bool(number), nl=False)
+        _print(entry, _document(entry, root, storage))
 
 
 def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
     path = os.path.relpath(entry.directory, root)
     try:
         readers = [(writer_of(name), used_s) for name, used_s in usage.readers(storage, root, path)]
-        document["pinned"] = Pins(read_pins(storage, root)).match(entry.url, entry.name)
+        document["pinned"] = Pins(read_pins(storage, root)).match(*entry.names)
     except OSError:
         readers, document["pinned"] = [], False
     document["readers"] = [{"host": host, "pid": pid, "used_s": s} for (host, pid), s in readers]

@@ -59,7 +59,7 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
     chosen: Iterable[Entry] = journals(root, storage=Storage(root))
     if pattern is not None:
         wanted = matcher(pattern)
-        chosen = (entry for entry in chosen if wanted.match(entry.url) or wanted.match(entry.name))
+        chosen = (entry for entry in chosen if any(map(wanted.match, entry.names)))
     if sort is not None:
         chosen = sorted(chosen, key=_KEYS[sort])
     number = disk_bytes = cached_bytes = 0

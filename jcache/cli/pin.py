@@ -90,7 +90,7 @@ def _look_up(word: str, root: str, config: Config, storage: Storage) -> tuple[st
     if _is_pattern(word):
         wanted = _address(word, config)
         pins = Pins([wanted])
-        count = sum(pins.match(entry.url, entry.name) for entry in journals(root, storage=storage))
+        count = sum(pins.match(*entry.names) for entry in journals(root, storage=storage))
         return wanted, f"{number_of(count, 'cached file')} now" if count else "nothing that is cached matches it yet"
     entry = find_journal(word, root, config, storage=storage)
     if entry is not None:
