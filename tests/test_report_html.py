@@ -157,7 +157,7 @@ def test_two_drawings_in_one_page_share_their_axes_and_no_ids():
     cold, warm = merge(job()), merge(job(2, run="b"))
     text = comparison(cold, warm, ("cold", "warm"))
     ids = re.findall(r' id="([^"]+)"', text)
-    assert len(ids) == len(set(ids)) == 4
+    assert len(ids) == len(set(ids)) == 8  # title and description of two drawings, each wide and narrow
     scale = svg.scale_of(cold, warm)
     assert scale.real_s == max(cold.real_s, warm.real_s)
     assert scale.top >= svg.scale_of(warm).top
@@ -179,3 +179,24 @@ def test_a_run_without_reads_has_no_drawing():
     assert "no reads" in svg.document(empty_report())
     ET.fromstring(svg.document(empty_report()).encode())
     assert "<svg" not in page(empty_report(), [empty_report()])
+
+
+def test_a_drawing_is_as_wide_as_there_is_room_and_numbers_fold():
+    reports = job()
+    for text, opened in ((page(merge(reports), reports), True), (fragment(merge(reports), reports), False)):
+        drawings = re.findall(r'<svg [^>]*width="100%" viewBox="0 0 (\d+) \d+"', text)
+        assert drawings == [str(svg.WIDTH), str(svg.NARROW_WIDTH)]
+        assert text.count("<svg ") == 2
+        assert "min-width:640px" not in text
+        assert ("<details open><summary>All numbers" in text, "<details><summary>All numbers" in text) == (
+            opened,
+            not opened,
+        )
+
+
+def test_the_theme_of_a_notebook_goes_before_that_of_the_operating_system():
+    system = svg.STYLE.index("@media (prefers-color-scheme:dark)")
+    for rule, ink in (("[data-jp-theme-light] .jc{", "#1c2430"), ("[data-jp-theme-light=false] .jc{", "#e8edf3")):
+        start = svg.STYLE.index(rule)
+        assert start > system
+        assert f"--jc-ink:var(--jp-content-font-color1,{ink});" in svg.STYLE[start : svg.STYLE.index("}", start)]

@@ -44,21 +44,25 @@ STYLE = (
 .jc.jc .jc-card dt,.jc.jc .jc-card dd{{float:none;clear:none;width:auto;padding:0}}
 .jc.jc .jc-card dd{{margin:2px 0 0;font-size:25px;font-weight:600;line-height:1.25}}
 .jc.jc .jc-card small{{display:block;font-size:13px;font-weight:400;color:var(--jc-muted)}}
-.jc.jc figure{{margin:28px 0 0;overflow-x:auto}}
-.jc.jc figure svg{{display:block;min-width:640px;height:auto}}
+.jc.jc figure{{margin:28px 0 0;container-type:inline-size}}
+.jc.jc figure svg{{display:block;max-width:none;height:auto}}
+.jc.jc figure svg+svg{{display:none}}
+@container (max-width:640px){{.jc.jc figure svg{{display:none}}.jc.jc figure svg+svg{{display:block}}}}
+.jc.jc details{{margin-top:36px}}
+.jc.jc summary{{font-size:17px;font-weight:700;line-height:1.5;margin-bottom:10px;cursor:pointer}}
 .jc.jc .jc-groups{{columns:2 400px;column-gap:40px}}
 .jc.jc .jc-groups table{{break-inside:avoid;margin-bottom:14px}}
 .jc.jc .jc-scroll{{overflow-x:auto}}
 .jc.jc table{{border-collapse:collapse;table-layout:auto;width:100%;font-size:14px;margin:0}}
 .jc.jc caption{{text-align:left;color:var(--jc-muted);font-size:13px;padding:0 0 6px}}
-.jc.jc th,.jc.jc td{{padding:5px 10px 5px 0;border-bottom:1px solid var(--jc-line);text-align:right;white-space:nowrap;
- background:none}}
+.jc.jc th,.jc.jc td{{color:var(--jc-ink);padding:5px 10px 5px 0;border-bottom:1px solid var(--jc-line);
+ text-align:right;white-space:nowrap;background:none}}
 .jc.jc thead th{{color:var(--jc-muted);font-weight:500;vertical-align:bottom}}
 .jc.jc tr:nth-child(n){{background:none}}
 .jc.jc tr>:first-child{{text-align:left;white-space:normal;overflow-wrap:anywhere;width:46%}}
 .jc.jc .jc-scroll tr>:first-child{{min-width:200px}}
 .jc.jc tbody th{{font-weight:400}}
-.jc.jc .jc-groups td{{font-weight:600}}
+.jc.jc .jc-groups td{{font-weight:600;white-space:normal}}
 .jc.jc .jc-groups .jc-bad{{color:var(--jc-bad)}}
 .jc.jc .jc-bar{{display:inline-block;width:64px;height:9px;border-radius:2px;margin-right:8px;overflow:hidden;
  background:var(--jc-origin)}}
@@ -76,7 +80,7 @@ def page(report: Report, reports: Sequence[Report]) -> str:
         report: The run, merged.
         reports: What it was merged of, for the tables.
     """
-    return _page(f"{report.appname} on {report.host}", [*_run(report), *_parts(reports), _footer()])
+    return _page(f"{report.appname} on {report.host}", [*_run(report, is_open=True), *_parts(reports), _footer()])
 
 
 def fragment(report: Report, reports: Sequence[Report] = ()) -> str:
@@ -86,7 +90,7 @@ def fragment(report: Report, reports: Sequence[Report] = ()) -> str:
         report: The run, merged.
         reports: What it was merged of, for tables by host, process and file; none where there are none.
     """
-    body = [*_run(report), *(_parts(reports) if reports else [])]
+    body = [*_run(report, is_open=False), *(_parts(reports) if reports else [])]
     return f'<div class="jc"><style>{STYLE}</style><div class="jc-part">{"".join(body)}</div></div>'
 
 
@@ -118,12 +122,12 @@ def _page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def _run(report: Report) -> list[str]:
+def _run(report: Report, *, is_open: bool) -> list[str]:
     return [
         f'<header><p class="jc-soft">JCache report</p><h1>{_text(report.appname)}</h1>{_heading(report)}</header>',
         _cards(report),
         _figure(report, None),
-        _numbers(report),
+        _numbers(report, is_open=is_open),
     ]
 
 
@@ -159,10 +163,14 @@ def _cards(report: Report) -> str:
 
 
 def _figure(report: Report, scale: svg.Scale | None) -> str:
-    return f"<figure>{svg.draw(report, scale=scale)}</figure>" if svg.has_profile(report) else ""
+    """Return the drawing for where there is room, and the one for where there is not; the style shows one of them."""
+    if not svg.has_profile(report):
+        return ""
+    narrow = svg.draw(report, scale=scale, width=svg.NARROW_WIDTH)
+    return f"<figure>{svg.draw(report, scale=scale)}{narrow}</figure>"
 
 
-def _numbers(report: Report) -> str:
+def _numbers(report: Report, *, is_open: bool) -> str:
     tables = []
     for group in groups(report):
         rows = "".join(
@@ -170,7 +178,9 @@ def _numbers(report: Report) -> str:
             for label, number, unit, style in group
         )
         tables.append(f"<table><tbody>{rows}</tbody></table>")
-    return f'<section><h2>All numbers</h2><div class="jc-groups">{"".join(tables)}</div></section>'
+    opened = " open" if is_open else ""
+    numbers = f'<div class="jc-groups">{"".join(tables)}</div>'
+    return f"<details{opened}><summary>All numbers</summary>{numbers}</details>"
 
 
 def _parts(reports: Sequence[Report]) -> list[str]:

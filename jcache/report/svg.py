@@ -6,6 +6,7 @@ Pure functions from a report to text; no script, no font and no colour comes fro
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -28,10 +29,27 @@ DARK_COLORS = """
 """
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
 
-# Chosen by class, so that several drawings in one page, and the page itself, share them.
+
+def _of_lab(colors: str) -> str:
+    """Return colours for JupyterLab: those of its theme where it names some."""
+    for name, theirs in (
+        ("ink", "content-font-color1"),
+        ("muted", "content-font-color2"),
+        ("line", "border-color2"),
+        ("paper", "layout-color0"),
+        ("card", "layout-color2"),
+    ):
+        colors = re.sub(rf"(--jc-{name}):(\S+?);", rf"\1:var(--jp-{theirs},\2);", colors)
+    return colors
+
+
+# Chosen by class, so that several drawings in one page, and the page itself, share them. JupyterLab tells its theme,
+# which need not be that of the operating system, by an attribute, and the colours of any theme by variables.
 STYLE = f"""
 .jc{{{COLORS}}}
 @media (prefers-color-scheme:dark){{.jc{{{DARK_COLORS}}}}}
+[data-jp-theme-light] .jc{{{_of_lab(COLORS)}}}
+[data-jp-theme-light=false] .jc{{{_of_lab(DARK_COLORS)}}}
 .jc.jc-svg{{font:12px {FONT};font-variant-numeric:tabular-nums}}
 .jc-svg text{{fill:var(--jc-muted)}}
 .jc-svg .jc-title{{fill:var(--jc-ink);font-size:14px;font-weight:600}}
@@ -45,7 +63,9 @@ STYLE = f"""
 .jc-svg .jc-hover:hover{{fill:var(--jc-ink);fill-opacity:.12}}
 """.replace("\n", "")
 
-WIDTH = 920
+WIDTH, NARROW_WIDTH = 920, 420
+"""In units that are pixels where there is room; a drawing is scaled to what there is."""
+
 _LEFT, _RIGHT = 84, 16
 _TOP, _HIGH, _GAP, _LOW, _FOOT = 40, 220, 76, 110, 30
 HEIGHT = _TOP + _HIGH + _GAP + _LOW + _FOOT
@@ -80,27 +100,27 @@ def document(report: Report) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + draw(report, alone=True) + "\n"
 
 
-def draw(report: Report, *, scale: Scale | None = None, alone: bool = False) -> str:
+def draw(report: Report, *, scale: Scale | None = None, alone: bool = False, width: int = WIDTH) -> str:
     """Return the two profiles, bandwidth and hit rate, as one SVG element.
 
     Args:
         report: The run.
         scale: Its axes, where it is to be compared with another.
         alone: Whether it is a file of its own, with colours and background, or part of a page with `STYLE`.
+        width: Of the drawing, in its own units: `NARROW_WIDTH` for a phone or half a window, lest the text be small.
     """
     scale = scale or scale_of(report)
-    mark = hashlib.sha256(f"{report.filename} {report.run} {report.read} {report.readv} {scale}".encode()).hexdigest()[
-        :8
-    ]
-    attributes = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="t{mark} d{mark}" class="jc jc-svg"'
-    size = f'width="{WIDTH}" height="{HEIGHT}"' if alone else 'width="100%"'
+    told = f"{report.filename} {report.run} {report.read} {report.readv} {scale} {width}"
+    mark = hashlib.sha256(told.encode()).hexdigest()[:8]
+    attributes = f'viewBox="0 0 {width} {HEIGHT}" role="img" aria-labelledby="t{mark} d{mark}" class="jc jc-svg"'
+    size = f'width="{width}" height="{HEIGHT}"' if alone else 'width="100%"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} {attributes}>']
     title = f"{report.appname} on {report.host}: bandwidth and hit rate over time"
     parts.append(f'<title id="t{mark}">{escape(visible(title))}</title>')
     parts.append(f'<desc id="d{mark}">{escape(visible(describe(report)))}</desc>')
     if alone:
         parts.append(f'<style>{STYLE}</style><rect class="jc-paper" width="100%" height="100%"/>')
-    parts.extend(_drawn(report, scale) if scale.top > 0 else ['<text x="16" y="32">no reads</text>'])
+    parts.extend(_drawn(report, scale, width) if scale.top > 0 else ['<text x="16" y="32">no reads</text>'])
     parts.append("</svg>")
     return "".join(parts)
 
@@ -132,28 +152,28 @@ def _columns(report: Report, real_s: float) -> tuple[list[float], list[float]]:
     )
 
 
-def _drawn(report: Report, scale: Scale) -> Iterator[str]:
+def _drawn(report: Report, scale: Scale, width: int) -> Iterator[str]:
     hit, miss = _columns(report, scale.real_s)
-    step = (WIDTH - _LEFT - _RIGHT) / COLUMNS
+    step = (width - _LEFT - _RIGHT) / COLUMNS
     column_s = scale.real_s / COLUMNS
     base, floor = _TOP + _HIGH, _TOP + _HIGH + _GAP + _LOW
     # Title and legend stand to the left and right of one line above each plot.
     yield f'<text class="jc-title" x="{_LEFT}" y="20">Bandwidth</text>'
-    yield _legend(20)
+    yield _legend(20, width)
     yield f'<text class="jc-title" x="{_LEFT}" y="{base + _GAP - 16}">Hit rate</text>'
     for quarter in range(5):
         y = _TOP + _HIGH * (4 - quarter) / 4
         value, unit = human(scale.top * quarter / 4)
-        yield _rule(y, f"{_trim(value)} {unit}/s", axis=quarter == 0)
+        yield _rule(y, f"{_trim(value)} {unit}/s", axis=quarter == 0, width=width)
         y = floor - _LOW * quarter / 4
         if quarter % 2 == 0:
-            yield _rule(y, f"{25 * quarter} %", axis=quarter == 0)
+            yield _rule(y, f"{25 * quarter} %", axis=quarter == 0, width=width)
     unit, divisor = plot.time_unit(scale.real_s)
     # The ticks at round times up to the one before the end, whose label is the end itself.
-    apart = plot.nice_ceiling(scale.real_s / divisor / 7)
+    apart = plot.nice_ceiling(scale.real_s / divisor / (7 if width == WIDTH else 3))
     ticks = [number * apart for number in range(1 + int(scale.real_s / divisor / apart - 0.6))]
     for at in [*ticks, scale.real_s / divisor]:
-        x = _LEFT + (WIDTH - _LEFT - _RIGHT) * at * divisor / scale.real_s
+        x = _LEFT + (width - _LEFT - _RIGHT) * at * divisor / scale.real_s
         last = at not in ticks
         anchor = "end" if last else "middle"
         label = f"{plot.short(at, scale.real_s / divisor)} {unit}" if last else f"{at:g}"
@@ -198,17 +218,17 @@ def _bar(x: float, base: float, width: float, height: float) -> str:
     return f"M{x:.2f} {base - height:.2f}h{width:.2f}v{height:.2f}h-{width:.2f}z"
 
 
-def _rule(y: float, label: str, *, axis: bool) -> str:
+def _rule(y: float, label: str, *, axis: bool, width: int) -> str:
     name = "jc-axis" if axis else "jc-grid"
     return (
-        f'<path class="{name}" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>'
+        f'<path class="{name}" d="M{_LEFT} {y:.1f}H{width - _RIGHT}"/>'
         f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
     )
 
 
-def _legend(y: int) -> str:
+def _legend(y: int, width: int) -> str:
     parts = []
-    for x, name, text in ((WIDTH - 212, "jc-c", "from cache"), (WIDTH - 108, "jc-o", "from origin")):
+    for x, name, text in ((width - 212, "jc-c", "from cache"), (width - 108, "jc-o", "from origin")):
         parts.append(f'<rect class="{name}" x="{x}" y="{y - 10}" width="11" height="11" rx="2"/>')
         parts.append(f'<text class="jc-name" x="{x + 17}" y="{y}">{text}</text>')
     return "".join(parts)
