@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jcache.storage import Storage
 
-__all__ = ["Entry", "Stored", "entry_of", "journals"]
+__all__ = ["Entry", "Stored", "entry_of", "journals", "key_of"]
 
 FACTS_NAME = "facts"
 _WORTH_KEEPING = 64
@@ -171,7 +171,7 @@ def _uses(storage: Storage, root: str) -> dict[str, usage.Entry]:
 
 
 def _look(storage: Storage, directory: str, segments: list[str]) -> _Fact | None:
-    identity = next(filter(None, (_identity(storage, os.path.join(directory, name)) for name in segments)), None)
+    identity = key_of(storage, directory, segments)
     if identity is None:
         return None
     journal = Journal(storage, directory, identity)
@@ -189,6 +189,22 @@ def _look(storage: Storage, directory: str, segments: list[str]) -> _Fact | None
     finally:
         journal.close()
     return _Fact(identity, versions)
+
+
+def key_of(storage: Storage, directory: str, names: Iterable[str] | None = None) -> str | None:
+    """Return the key of the journal in a directory, None where there is none that can be read.
+
+    Args:
+        storage: The cache's file system.
+        directory: The journal's.
+        names: What is in it, where that is known.
+    """
+    if names is None:
+        try:
+            names = storage.listdir(directory)
+        except OSError:
+            return None
+    return next(filter(None, (_identity(storage, os.path.join(directory, name)) for name in names)), None)
 
 
 def _identity(storage: Storage, path: str) -> str | None:

@@ -235,20 +235,21 @@ class Cache:
             self.storage, self.place(stored.parts), stored.key, dir_mode=self.dir_mode, file_mode=self.file_mode
         )
 
-    def remove(self, *identities: Identity) -> None:
+    def remove(self, *gone: Identity) -> None:
         """Remove what is recorded of paths, and of what is below them; readers that have it open keep it.
 
         Whoever recorded it, and whatever else than the path tells objects apart: where that does so for what is given,
         others of its path go, too. In the flat layout what lies below a path cannot be told from its name, and stays.
 
         Args:
-            identities: The objects.
+            gone: The objects.
 
         Raises:
             OSError: Something could not be removed.
         """
         listed: dict[tuple[bytes, ...], list[bytes]] = {}
-        for identity in identities:
+        long: dict[tuple[bytes, ...], dict[str, str]] = {}
+        for identity in gone:
             stored = self.stored(identity)
             found = {stored.parts, identity.below or stored.parts}
             if identity.below and stored.parts != identity.below:
@@ -258,6 +259,19 @@ class Cache:
                 found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
             for parts in found:
                 self._remove_below(self.place(parts))
+            above = (*identity.below[:2], layout.LONG)
+            if above not in long:
+                long[above] = self._keys(self.place(above))
+            for path, key in long[above].items():
+                if identities.is_below(identities.address_of(key), identity.address.rstrip("/")):
+                    self._remove_below(path)
+
+    def _keys(self, directory: str) -> dict[str, str]:
+        """Return the keys of the journals right below a directory, by path."""
+        from jcache.cache.catalogue import key_of
+
+        paths = [os.path.join(directory, os.fsdecode(name)) for name in self._names(directory)]
+        return {path: key for path in paths if (key := key_of(self.storage, path)) is not None}
 
     def _names(self, directory: str) -> list[bytes]:
         try:

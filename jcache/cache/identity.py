@@ -268,7 +268,8 @@ def is_below(url: str, address: str) -> bool:
         url: As `Identity.url` has it.
         address: As `Identity.address` has it, without a slash at its end.
     """
-    return url.startswith(address) and url[len(address) : len(address) + 1] in {"", "/", " "}
+    rest = url[len(address) :] if url.startswith(address) else "?"
+    return not rest or rest.startswith(("/", " ~"))
 
 
 def _below(basepath: str, path: str) -> list[str] | None:

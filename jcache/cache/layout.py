@@ -27,6 +27,9 @@ COMPONENT_BYTES = 200
 PATH_BYTES = 900
 """Longest path below the root, which itself has to fit below PATH_MAX (1024 on macOS)."""
 
+LONG = b"%~"
+"""The directory of objects whose paths would be too long, below that of the first two names."""
+
 SUFFIX_DIGITS = 16
 WHOLE_DIGITS = 32
 RESERVED = frozenset({b"cachedir.tag", b"jcache.toml"})
@@ -100,7 +103,7 @@ def tree(directories: Sequence[str], name: str, *, variant: str = "") -> tuple[b
     parts = (*map(component, directories), _fit(_spell(name), name, variant))
     if sum(map(len, parts)) + len(parts) > PATH_BYTES:
         whole = repr((*directories, name, variant))
-        parts = (*parts[:2], b"%~", _cut(_spell(name), whole, WHOLE_DIGITS))
+        parts = (*parts[:2], LONG, _cut(_spell(name), whole, WHOLE_DIGITS))
     if parts[0].lower() in RESERVED:
         parts = (b"%%%02X" % parts[0][0] + parts[0][1:], *parts[1:])
     return parts

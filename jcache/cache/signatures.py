@@ -18,8 +18,8 @@ class _Scheme:
     """Names of query parameters, as the scheme spells them."""
 
     required: frozenset[str]
-    one_of: frozenset[str] = frozenset()
-    """At least one of these has to be there, too; all of them are cut."""
+    one_of: tuple[frozenset[str], ...] = ()
+    """At least one of each of these has to be there, too; all of them are cut."""
     optional: frozenset[str] = frozenset()
 
 
@@ -44,13 +44,13 @@ _SCHEMES = (
     # Azure's shared access signatures.
     _Scheme(
         names("sv sig"),
-        names("se si"),
+        (names("se si"), names("sr ss")),
         names(
-            "ss srt sp st spr sip sr sdd ses saoid suoid scid skoid sktid skt ske sks skv sduoid skdutid sktid"
+            "srt sp st spr sip sdd ses saoid suoid scid skoid sktid skt ske sks skv sduoid skdutid"
         ),
     ),
     # CloudFront.
-    _Scheme(names("Key-Pair-Id Signature"), names("Expires Policy"), names("Hash-Algorithm")),
+    _Scheme(names("Key-Pair-Id Signature"), (names("Expires Policy"),), names("Hash-Algorithm")),
     # Alibaba's OSS.
     _Scheme(names("OSSAccessKeyId Signature Expires"), optional=names("security-token")),
     _Scheme(
@@ -98,6 +98,6 @@ def _signature(named: list[str]) -> frozenset[str]:
     once = {name for name in named if named.count(name) == 1} if len(set(named)) < len(named) else set(named)
     found: frozenset[str] = frozenset()
     for scheme in _SCHEMES:
-        if scheme.required <= once and (not scheme.one_of or scheme.one_of & once):
-            found |= (scheme.required | scheme.one_of | scheme.optional) & once
+        if scheme.required <= once and not any(one_of.isdisjoint(once) for one_of in scheme.one_of):
+            found |= scheme.required.union(scheme.optional, *scheme.one_of) & once
     return found
