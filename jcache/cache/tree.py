@@ -143,10 +143,10 @@ def look_into(storage: Storage, directory: str) -> list[Part]:
 def useless(parts: list[Part]) -> list[Part]:
     """Return of a journal's files those that go before anything else.
 
-    These are leftovers, orphans, and segments of other versions of the remote file than the one validated last.
+    These are leftovers, orphans, and segments of other versions of the remote file than the newest.
     """
     known = [part for part in parts if part.metadata is not None and part.state in {State.SEALED, State.LIVE}]
-    newest = max(known, key=lambda part: part.mtime_ns, default=None)
+    newest = max(known, key=lambda part: part.metadata.order if part.metadata else (0, 0), default=None)
     chosen = []
     for part in parts:
         if part.state in {State.LEFTOVER, State.ORPHAN}:

@@ -277,12 +277,9 @@ class _Work:
             yield from self._segment(found, is_old=is_old)
 
     def _newest(self, checks: list[Check]) -> dict[str, Version]:
-        """Return by identity the version that was validated last."""
-        newest: dict[str, Version] = {}
-        for found in sorted(checks, key=lambda found: found.mtime_ns):
-            if found.metadata is not None:
-                newest[found.metadata.identity] = found.metadata.version
-        return newest
+        """Return the newest version by identity."""
+        about = [found.metadata for found in checks if found.metadata is not None]
+        return {each.identity: each.version for each in sorted(about, key=lambda each: each.order)}
 
     def _segment(self, found: Check, *, is_old: bool) -> Iterator[Finding]:
         wrong = [

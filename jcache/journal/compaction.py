@@ -25,6 +25,7 @@ from jcache.journal.directory import TEMPORARY, create_file
 from jcache.journal.errors import JournalError, UnusableSegment
 from jcache.journal.format import parse_segment_name
 from jcache.journal.liveness import may_live
+from jcache.journal.proof import latest
 from jcache.journal.segment import Segment
 from jcache.journal.writer import SegmentWriter, describe
 from jcache.locks import FileLock, Outcome
@@ -45,7 +46,7 @@ LOCK_FILE = "@compact"
 """Whose `flock` keeps others from compacting the same journal; it stays, empty."""
 
 SUPERSEDED_NS = 600 * 10**9
-"""So much younger another version must be before a segment is called superseded, and so old the segment itself."""
+"""For so long nothing must have been written to a segment of an older version before it is called superseded."""
 
 _MOST_SEGMENTS = 256  # the process has other uses for its descriptors
 
@@ -133,15 +134,15 @@ def needs_compaction(known: Iterable[Segment], at_rest: Iterable[Segment]) -> bo
 
 
 def _newest(known: Iterable[Segment]) -> Segment | None:
-    """Return the segment whose version was validated last."""
-    return max((s for s in known if s.metadata is not None), key=lambda s: s.mtime_ns, default=None)
+    """Return a segment of the newest version."""
+    return max((s for s in known if s.metadata is not None), key=_order, default=None)
 
 
 def _is_superseded(segment: Segment, newest: Segment) -> bool:
     """Tell whether a segment's version is gone for so long that nobody may be about to use it."""
     assert segment.metadata is not None
     assert newest.metadata is not None
-    age_ns = min(newest.mtime_ns, time.time_ns()) - segment.mtime_ns
+    age_ns = time.time_ns() - segment.mtime_ns
     return age_ns > SUPERSEDED_NS and not segment.metadata.version.same_as(newest.metadata.version)
 
 
@@ -170,7 +171,8 @@ class _Compaction:
             else:
                 groups.setdefault(metadata.version, []).append(segment)
         for group in groups.values():
-            if len(group) >= max(at_least, 1) and (len(group) > 1 or not group[0].sealed):
+            has_bytes = any(segment.table.runs for segment in group)
+            if has_bytes and len(group) >= max(at_least, 1) and (len(group) > 1 or not group[0].sealed):
                 group.sort(key=_created)
                 found.groups.append(group)
         return found
@@ -238,7 +240,15 @@ class _Compaction:
         last = group[-1].metadata
         assert last is not None, "what has no metadata is in no group"
         self._need_space(sum(segment.source.size_bytes for segment in group))
-        metadata = describe(self._identity, last.version, last.info, created_ns=_created(group[0]))
+        about = [segment.metadata for segment in group if segment.metadata is not None]
+        metadata = describe(
+            self._identity,
+            last.version,
+            last.info,
+            created_ns=_created(group[0]),
+            generation=max(each.generation for each in about),
+            proved=latest(segment.proved for segment in group),
+        )
         writer = SegmentWriter.announce(
             self._storage, self._directory.path, file_mode=self._directory.file_mode, suffix=TEMPORARY
         )
@@ -291,6 +301,10 @@ class _Compaction:
 def _salt(name: str) -> int | None:
     parsed = parse_segment_name(name.removesuffix(TEMPORARY))
     return None if parsed is None else parsed[2]
+
+
+def _order(segment: Segment) -> tuple[int, int]:
+    return segment.metadata.order if segment.metadata is not None else (0, 0)
 
 
 def _created(segment: Segment) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_64_intdigest
 
+from jcache.journal.proof import Moment
 from jcache.journal.version import Version
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ class Metadata:
         info: What the origin said of the file.
         host: Machine of the writer.
         pid: Process of the writer.
-        created_ns: When the segment was created, nanoseconds since the epoch.
+        created_ns: When the segment was created, nanoseconds since the epoch, by its writer's clock.
+        generation: Above that of every version that the origin was found to have left behind.
+        proved: When the version was known to be the origin's, where that is known.
     """
 
     identity: str
@@ -121,6 +124,13 @@ class Metadata:
     host: str
     pid: int
     created_ns: int
+    generation: int = 0
+    proved: Moment | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What tells which version is the newest: the generation. Clocks decide only where that does not."""
+        return self.generation, self.created_ns
 
     def pack(self) -> bytes:
         """Return the JSON that header and trailer carry.
@@ -136,6 +146,10 @@ class Metadata:
             "pid": self.pid,
             "created_ns": self.created_ns,
         }
+        if self.generation:
+            fields["generation"] = self.generation
+        if self.proved is not None:
+            fields["proved"] = self.proved.to_json()
         try:
             # ASCII, because lone surrogates (names that are not UTF-8) have no UTF-8 form.
             packed = json.dumps(fields, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -192,10 +206,12 @@ def parse_metadata(packed: bytes | memoryview) -> Metadata | None:
             host=fields["host"],
             pid=fields["pid"],
             created_ns=fields["created_ns"],
+            generation=fields.get("generation", 0),
+            proved=Moment.from_json(fields.get("proved")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    texts, numbers = (metadata.identity, metadata.host), (metadata.pid, metadata.created_ns)
+    texts, numbers = (metadata.identity, metadata.host), (metadata.pid, metadata.created_ns, metadata.generation)
     if not all(type(text) is str for text in texts) or not isinstance(metadata.info, dict):
         return None
     return metadata if all(type(number) is int and 0 <= number < MOST_BYTES * 2 for number in numbers) else None

@@ -180,7 +180,8 @@ class Journal:
         """Return what the journal holds of one version: the same object each time, always up to date.
 
         Args:
-            version: A version of the file. One that proves nothing has no bytes.
+            version: A version of the file, the origin's as far as its generation matters: see `Generations`. One that
+                proves nothing has no bytes.
             wait: Whether to wait while another thread has the journal look at its directory, which takes as long as the
                 directory pleases; else the answer is None then.
         """
@@ -194,6 +195,7 @@ class Journal:
             if view is None:
                 view = View(self._storage, version, self._forget_rows, self._lose)
                 self._fill(view)
+                self._segments.generations.of(version, self._segments.described())
                 self._views[version] = view
             return view
         finally:
@@ -250,7 +252,9 @@ class Journal:
         """
         from jcache.journal.whole import Whole, write_whole
 
-        place = self._directory
+        place, segments = self._directory, self._segments
+        with self._lock:
+            generation, proved = segments.generations.of(version, segments.described())
         size = write_whole(
             self._storage,
             place.path,
@@ -259,6 +263,8 @@ class Journal:
             dir_mode=place.dir_mode,
             file_mode=place.file_mode,
             proved_ns=time.time_ns(),
+            proved=proved,
+            generation=generation,
         )
         self.attach()
         return size
@@ -279,7 +285,9 @@ class Journal:
                 return writer
             self._seal()
             writer = None
-        metadata = describe(self._identity, version, info)
+        segments = self._segments
+        generation, proved = segments.generations.of(version, segments.described())
+        metadata = describe(self._identity, version, info, generation=generation, proved=proved)
         if writer is None:
             writer = self._create()
         writer.begin(metadata)
@@ -367,17 +375,18 @@ class Journal:
         self._publish()
         self._views.clear()
 
-    def touch(self, version: Version) -> None:
+    def touch(self, version: Version, *, keep_time: bool = True) -> None:
         """Note that a version was found to be the origin's just now, for every process that attaches later.
 
-        Sets the modification time of the version's newest segment. A failure (a directory of another user's) is no
-        error: others ask the origin themselves.
+        A failure (a directory of another user's) is no error: others ask the origin themselves.
 
         Args:
             version: The version.
+            keep_time: Whether others are to know when; otherwise nothing is written if they would take it for the
+                newest version in any case.
         """
         with self._lock:
-            self._segments.touch(version)
+            self._segments.touch(version, keep_time=keep_time)
 
     def others_live(self) -> bool:
         """Whether another process is writing to this journal, as far as is known since the last `refresh`.

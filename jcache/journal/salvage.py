@@ -23,7 +23,7 @@ _CHANGED = "changed while it was being repaired; left alone"
 def salvage(storage: Storage, found: Check) -> int:
     """Replace a segment by a new, sealed one with what is sound in it; remove it where nothing is.
 
-    The new one takes over the modification time, by which others tell how recently the version was validated. It is on
+    The new one says the same of itself, and takes over the modification time. It is on
     the disk before the old one is removed; whoever reads the old one keeps it.
 
     Args:
@@ -66,6 +66,7 @@ def _copy(storage: Storage, found: Check) -> int:
                 metadata.version,
                 metadata.info,
                 file_mode=found.mode,
+                generation=metadata.generation,
             )
             batch: list[tuple[int, memoryview]] = []
             size = 0

@@ -26,6 +26,7 @@ from jcache.journal.table import Table, open_source
 
 if TYPE_CHECKING:
     from jcache.journal.format import FrameHead, Metadata
+    from jcache.journal.proof import Moment
     from jcache.journal.table import Source
     from jcache.storage import Storage
 
@@ -34,6 +35,7 @@ __all__ = ["Segment", "read_all"]
 TAIL_BYTES = 64 * 1024
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 4 * 1024, 1024 * 1024
 _WORTH_SKIPPING_BYTES = 32 * 1024
+_DAY_NS = 86_400 * 10**9
 _SEARCH_BYTES = 1024 * 1024
 _MOST_SEARCHED_BYTES = 256 * 1024 * 1024  # the largest frame; a file that is one hole would else be searched for hours
 
@@ -47,12 +49,13 @@ class Segment:
         table: What it is known to hold.
         metadata: What it says of itself, or None while its header is not there yet.
         sealed: No more is to come.
+        inode: The file's, where it is known.
         mtime_ns: The file's modification time when it was last looked at.
         damaged: Extents that were found damaged while scanning.
         problems: What was wrong with it, in words.
     """
 
-    __slots__ = ("_end", "damaged", "metadata", "mtime_ns", "name", "problems", "sealed", "source", "table")
+    __slots__ = ("_end", "damaged", "inode", "metadata", "mtime_ns", "name", "problems", "sealed", "source", "table")
 
     def __init__(self, name: str, source: Source, mtime_ns: int) -> None:
         self.name = name
@@ -61,6 +64,7 @@ class Segment:
         self.metadata: Metadata | None = None
         self.sealed = False
         self.mtime_ns = mtime_ns
+        self.inode = 0
         self.damaged = 0
         self.problems: list[str] = []
         self._end = 0  # position up to which the file was scanned
@@ -86,9 +90,19 @@ class Segment:
         if not stat.S_ISREG(status.st_mode):
             raise UnusableSegment("not a regular file")
         segment = cls(name, source, status.st_mtime_ns)
+        segment.inode = status.st_ino
         if not segment._load(storage):
             segment._scan(storage, search=True)
         return segment
+
+    @property
+    def proved(self) -> Moment | None:
+        """When its version was known to be the origin's; None where nobody knows: in a copy, say."""
+        about = self.metadata
+        if about is None or about.proved is None or about.proved.inode != self.inode:
+            return None
+        # Set back by more than clocks differ: whoever did that has restored it, or says that it is old.
+        return None if self.mtime_ns < about.created_ns - _DAY_NS else about.proved
 
     def refresh(self, storage: Storage) -> bool:
         """Take up what its writer has appended since: one `fstat`, and reads only if the file grew.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jcache.journal.errors import UnusableSegment
 from jcache.journal.format import parse_segment_name
+from jcache.journal.generations import Generations, write_note
 from jcache.journal.liveness import may_live
+from jcache.journal.proof import latest
 from jcache.journal.segment import Segment
 from jcache.journal.version import StoredVersion
+from jcache.journal.writer import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from jcache.journal.directory import Directory
+    from jcache.journal.format import Metadata
     from jcache.journal.table import Run
     from jcache.journal.version import Version
     from jcache.journal.writer import SegmentWriter
@@ -32,11 +35,14 @@ class Segments:
     Attributes:
         known: The usable ones by name; the one that this process writes is among them.
         writer: The writer of that one, if there is one.
+        generations: Which version is the newest.
         damaged: Extents found damaged so far.
         problems: Path and description of every file that was ignored or found damaged, oldest first.
     """
 
-    __slots__ = ("_directory", "_identity", "_ignored", "_storage", "damaged", "known", "problems", "writer")
+    __slots__ = (
+        "_directory", "_identity", "_ignored", "_storage", "damaged", "generations", "known", "problems", "writer",
+    )  # fmt: skip
 
     def __init__(self, storage: Storage, directory: Directory, identity: str) -> None:
         self._storage = storage
@@ -45,6 +51,7 @@ class Segments:
         self._ignored: set[str] = set()
         self.known: dict[str, Segment] = {}
         self.writer: SegmentWriter | None = None
+        self.generations = Generations()
         self.damaged = 0
         self.problems: list[tuple[str, str]] = []
 
@@ -108,38 +115,59 @@ class Segments:
                 del self.known[name]
 
     def versions(self) -> list[StoredVersion]:
-        """Return the states of the file that the segments belong to, the most recently validated first.
-
-        Where a file system's time stamps do not tell two apart, the one that was begun later is first.
-        """
-        newest: dict[Version, tuple[int, int, Mapping[str, Any]]] = {}
+        """Return the states of the file that the segments belong to, the newest first; see `Generations`."""
+        states: dict[Version, list[Segment]] = {}
         # A copy at one moment, without the lock: whoever asks does not wait for what is being written.
         for segment in list(self.known.values()):
-            about = segment.metadata
-            if about is not None:
-                times = (segment.mtime_ns, about.created_ns)
-                if about.version not in newest or newest[about.version][:2] < times:
-                    newest[about.version] = (*times, about.info)
-        ordered = sorted(newest.items(), key=lambda item: item[1][:2], reverse=True)
-        return [StoredVersion(version, info, validated_ns) for version, (validated_ns, _, info) in ordered]
+            if segment.metadata is not None:
+                states.setdefault(segment.metadata.version, []).append(segment)
+        stored = []
+        for version, segments in states.items():
+            about = [segment.metadata for segment in segments if segment.metadata is not None]
+            newest, proved = max(about, key=lambda each: each.order), latest(segment.proved for segment in segments)
+            validated_ns = max(segment.mtime_ns for segment in segments)
+            age_s = None if proved is None else proved.age_s
+            stored.append((newest.order, StoredVersion(version, newest.info, validated_ns, age_s)))
+        return [version for _, version in sorted(stored, key=lambda item: item[0], reverse=True)]
 
-    def touch(self, version: Version) -> None:
-        """Set the modification time of a version's newest segment to now."""
-        segments = [s for s in self.known.values() if s.metadata and s.metadata.version.same_as(version)]
-        newest = max(segments, key=lambda segment: segment.mtime_ns, default=None)
-        if newest is None:
-            return
-        now_ns = time.time_ns()
+    def described(self) -> list[Metadata]:
+        """Return what the segments say of themselves."""
+        return [segment.metadata for segment in self.known.values() if segment.metadata is not None]
+
+    def touch(self, version: Version, *, keep_time: bool) -> None:
+        """Take a version for the newest, and have others do so where what is recorded says otherwise.
+
+        Args:
+            version: The origin's, just now.
+            keep_time: Whether others are to know when that was.
+        """
+        generation, proved = self.generations.found(version, self.described())
+        about = [each for each in self.described() if each.version.same_as(version)]
+        newest = max(about, key=lambda each: each.order, default=None)
+        if newest is None or (newest.generation == generation and not keep_time):
+            return  # what is going to be recorded says it
+        notes = [name for name, segment in self.known.items() if self._is_note(segment, version)]
+        metadata = describe(self._identity, newest.version, newest.info, generation=generation, proved=proved)
         try:
-            self._storage.utime(newest.source.fd, (now_ns, now_ns))
+            name = write_note(self._storage, self._directory.path, metadata, file_mode=self._directory.file_mode)
+            self._open(name)
+            for old in notes:
+                self._storage.unlink(self._directory.join(old))
+                del self.known[old]
         except OSError:
-            # EPERM or EROFS: another user's segment, or a cache that is only read.
-            return
-        newest.mtime_ns = now_ns
+            return  # others ask the origin themselves
+
+    def _is_note(self, segment: Segment, version: Version) -> bool:
+        """Whether a segment says nothing that a note of this version does not say. Of an empty file it says all."""
+        about = segment.metadata
+        if about is None or not segment.sealed or segment.table.runs or self.is_own(segment):
+            return False
+        return about.version.size_bytes > 0 or about.version == version
 
     def remove(self) -> OSError | None:
         """Remove all files but those that other processes write; return the last failure, if there was one."""
         failure: OSError | None = None
+        self.generations.forget()
         self.look()
         for name, segment in list(self.known.items()):
             is_own = self.is_own(segment)

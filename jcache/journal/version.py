@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,10 +101,12 @@ class StoredVersion:
     Attributes:
         version: The state.
         info: What the origin said of the file when a segment of it was begun.
-        validated_ns: When it was last known to be the origin's, nanoseconds since the epoch: the newest modification
-            time of its segments.
+        validated_ns: When it was last known to be the origin's, as far as the modification times of its segments tell:
+            for people, nothing hangs on it. Nanoseconds since the epoch.
+        age_s: How long ago it was known to be the origin's on this machine, in seconds; None where it was not.
     """
 
     version: Version
     info: Mapping[str, Any]
     validated_ns: int
+    age_s: float | None = field(default=None, compare=False)

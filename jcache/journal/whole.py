@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.journal.directory import Directory, create_file
@@ -32,12 +32,14 @@ from jcache.journal.format import (
     segment_name,
 )
 from jcache.journal.segment import read_all
-from jcache.journal.writer import describe, new_salt
+from jcache.journal.writer import describe, new_salt, noted
 from jcache.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jcache.journal.format import Metadata
+    from jcache.journal.proof import Moment
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
@@ -69,6 +71,8 @@ def write_whole(
     dir_mode: int,
     file_mode: int,
     proved_ns: int,
+    proved: Moment | None = None,
+    generation: int = 0,
 ) -> int:
     """Record a file whole, in a sealed segment of its own.
 
@@ -81,6 +85,8 @@ def write_whole(
         dir_mode: As for `Journal`.
         file_mode: As for `Journal`.
         proved_ns: When the bytes were proved to be of that version, nanoseconds since the epoch.
+        proved: The same, by the clock that counts.
+        generation: See `Metadata`.
 
     Returns:
         Bytes written to the cache directory.
@@ -92,23 +98,16 @@ def write_whole(
     if not version.is_provable or not len(data) == version.size_bytes <= WHOLE_BYTES:
         raise JournalError(f"{len(data)} bytes of {version} are not a small file and its version")
     salt, now_ns = new_salt(), time.time_ns()
-    metadata = describe(identity, version, whole.info, created_ns=now_ns)
-    packed = metadata.pack()
-    header = pack_header(salt, packed)
-    extents = [data] if data else []
-    starts, lengths = array("Q", [0] * len(extents)), array("I", map(len, extents))
-    sums = array("Q", [checksum(data, salt) for data in extents])
-    frame = pack_frame(salt, len(header), starts, lengths, sums) if extents else b""
-    position = len(header) + len(frame)
-    positions = array("Q", [position] * len(extents))
-    seal = pack_seal(salt, position + len(data), Columns(starts, lengths, sums, positions), packed)
-    segment = b"".join((header, frame, data, seal))
+    metadata = describe(identity, version, whole.info, created_ns=now_ns, proved=proved, generation=generation)
     path = f"{directory}/{segment_name(here(), metadata.pid, salt)}"
     try:
         # It is most likely missing, or this file would not have been fetched.
         place = Directory(storage, directory, dir_mode=dir_mode, file_mode=file_mode)
         fd = place.made_for(lambda: create_file(storage, path, file_mode), expect=False)
         try:
+            if proved is not None:
+                metadata = replace(metadata, proved=noted(storage, fd, proved))
+            segment = _pack(metadata, data, salt)
             if storage.pwritev(fd, [segment], 0) != len(segment):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if now_ns - proved_ns > _NEAR_NS:
@@ -124,6 +123,19 @@ def write_whole(
     except OSError as error:
         raise JournalError(f"cannot record in {directory}: {error.strerror or error}", errno=error.errno) from error
     return len(segment)
+
+
+def _pack(metadata: Metadata, data: bytes, salt: int) -> bytes:
+    packed = metadata.pack()
+    header = pack_header(salt, packed)
+    extents = [data] if data else []
+    starts, lengths = array("Q", [0] * len(extents)), array("I", map(len, extents))
+    sums = array("Q", [checksum(data, salt) for data in extents])
+    frame = pack_frame(salt, len(header), starts, lengths, sums) if extents else b""
+    position = len(header) + len(frame)
+    positions = array("Q", [position] * len(extents))
+    seal = pack_seal(salt, position + len(data), Columns(starts, lengths, sums, positions), packed)
+    return b"".join((header, frame, data, seal))
 
 
 def read_whole(storage: Storage, directory: str, identity: str) -> Whole | Literal["nothing", "unclear"]:

@@ -8,6 +8,7 @@ import itertools
 import os
 import time
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jcache import locks
@@ -32,10 +33,11 @@ from jcache.vectors import Extents
 if TYPE_CHECKING:
     from collections.abc import Buffer, Iterator, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
 
+    from jcache.journal.proof import Moment
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
-__all__ = ["SegmentWriter", "describe", "new_salt"]
+__all__ = ["SegmentWriter", "describe", "new_salt", "noted"]
 
 _JOIN_BYTES = (
     16 * 1024
@@ -94,6 +96,7 @@ class SegmentWriter:
         info: Mapping[str, object],
         *,
         file_mode: int,
+        generation: int = 0,
     ) -> SegmentWriter:
         """Create a segment, as `announce` does, and say what is to come, as `begin` does.
 
@@ -101,7 +104,7 @@ class SegmentWriter:
             JournalError: `info` is not JSON or too long.
             OSError: The file system failed.
         """
-        metadata = describe(identity, version, info)
+        metadata = describe(identity, version, info, generation=generation)
         writer = cls.announce(storage, directory, file_mode=file_mode)
         writer.begin(metadata)
         return writer
@@ -114,6 +117,9 @@ class SegmentWriter:
     def begin(self, metadata: Metadata) -> None:
         """Say what is to come. Nothing is written before the first frame, and until then it may be said anew."""
         assert self.is_blank
+        if metadata.proved is not None:
+            metadata = replace(metadata, proved=noted(self._storage, self.segment.source.fd, metadata.proved))
+            self.segment.inode = metadata.proved.inode if metadata.proved is not None else 0
         self.segment.metadata = metadata
         self._header = pack_header(self.segment.source.salt, metadata.pack())
 
@@ -210,7 +216,15 @@ def _stay_open() -> None:
     """Go on writing: of those who write, only journals seal because others need their descriptors."""
 
 
-def describe(identity: str, version: Version, info: Mapping[str, object], *, created_ns: int = 0) -> Metadata:
+def describe(
+    identity: str,
+    version: Version,
+    info: Mapping[str, object],
+    *,
+    created_ns: int = 0,
+    generation: int = 0,
+    proved: Moment | None = None,
+) -> Metadata:
     """Return what a segment of this process says of itself.
 
     Args:
@@ -218,16 +232,27 @@ def describe(identity: str, version: Version, info: Mapping[str, object], *, cre
         version: The state of the file whose bytes are to come.
         info: What the origin said of the file.
         created_ns: Nanoseconds since the epoch, instead of now.
+        generation: See `Metadata`.
+        proved: See `Metadata`.
 
     Raises:
         JournalError: `info` is not JSON or too long.
     """
-    metadata = Metadata(identity, version, info, os.uname().nodename, os.getpid(), created_ns or time.time_ns())
+    host, pid = os.uname().nodename, os.getpid()
+    metadata = Metadata(identity, version, info, host, pid, created_ns or time.time_ns(), generation, proved)
     try:
         metadata.pack()
     except ValueError as error:
         raise JournalError(f"cannot describe {identity} in a segment: {error}") from error
     return metadata
+
+
+def noted(storage: Storage, fd: int, moment: Moment) -> Moment | None:
+    """Return a moment as it is noted in an open file, None where that cannot be told from its copies."""
+    try:
+        return replace(moment, inode=storage.fstat(fd).st_ino)
+    except OSError:
+        return None
 
 
 def new_salt() -> int:

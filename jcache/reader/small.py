@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jcache.cache import Cache, Identity
 from jcache.cache.identity import is_below
+from jcache.journal.proof import Moment
 from jcache.journal.whole import Whole, read_whole, write_whole
 from jcache.origin import Info
 from jcache.reader.details import storable
@@ -100,8 +101,8 @@ class SmallFile:
     """
 
     __slots__ = (
-        "_opening", "_proved_ns", "_shelf", "_snapshot", "_taken_by", "active", "data", "hit_bytes", "hits", "identity",
-        "info", "is_started", "loop", "noted_s", "place", "stored_as", "used_s",
+        "_opening", "_proved", "_proved_ns", "_shelf", "_snapshot", "_taken_by", "active", "data", "hit_bytes", "hits",
+        "identity", "info", "is_started", "loop", "noted_s", "place", "stored_as", "used_s",
     )  # fmt: skip
 
     def __init__(self, shelf: Shelf, identity: Identity, loop: asyncio.AbstractEventLoop) -> None:
@@ -110,6 +111,7 @@ class SmallFile:
         self._opening: Opening | None = None
         self._snapshot: Snapshot | None = None
         self._proved_ns = 0
+        self._proved: Moment | None = None
         self.identity = identity
         stored = shelf.cache.stored(identity)
         self.place = shelf.cache.place(stored.parts)
@@ -157,7 +159,7 @@ class SmallFile:
 
     def landed(self, info: Info, data: bytes | None) -> None:
         """Keep the version, proved now, and the bytes, if they wait to be recorded."""
-        self._proved_ns = time.time_ns()
+        self._proved_ns, self._proved = time.time_ns(), Moment.now()
         self.used_s = time.monotonic()
         self.info = info
         self.data = data
@@ -197,6 +199,7 @@ class SmallFile:
             dir_mode=cache.dir_mode,
             file_mode=cache.file_mode,
             proved_ns=self._proved_ns,
+            proved=self._proved,
         )
         return len(data)
 

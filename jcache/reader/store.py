@@ -210,11 +210,12 @@ class Store:
             return None
         return self._journal.view(version, wait=False)
 
-    async def touch(self, version: Version) -> None:
-        """Note, for processes to come, that a version was found to be the origin's just now."""
-        if self._journal is not None:
+    async def touch(self, version: Version, *, keep_time: bool) -> None:
+        """Note, for processes to come, that a version was found to be the origin's just now; see `Journal.touch`."""
+        if self._journal is not None and self.writable:
+            touch = functools.partial(self._journal.touch, version, keep_time=keep_time)
             with contextlib.suppress(JournalError):
-                await self._host.workers.run(functools.partial(self._journal.touch, version))
+                await self._host.workers.run(touch)
 
     def call(self, task: Callable[[], T], *, size_bytes: int) -> T:
         """Read from the cache directory in synchronous code: on this thread, where that cannot take for ever."""

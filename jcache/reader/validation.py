@@ -51,6 +51,8 @@ class Validation:
         self.open_s = 0.0
         self.opening: Flight | None = None
         self._validated_s = 0.0
+        # How old the answer was that was trusted last.
+        self._age_s = 0.0
         # Counts the changes of mind about the version: one that began before the last one is out of date.
         self._epoch = 0
         # The version that was validated before anything here was needed.
@@ -178,6 +180,7 @@ class Validation:
             snapshot.outdated = True
 
     async def _open(self, origin: Origin) -> Snapshot:
+        self._age_s = 0.0
         versions = await self._store.versions()
         before = self.snapshot
         info = self._trust(versions, before, immutable=is_immutable(origin))
@@ -191,8 +194,9 @@ class Validation:
             info = vouched(await origin.stat(), self._host.validate)
             if await self._store.suit(info.sharing) and before is not None:
                 before.view = None
-            if isinstance(self._host.validate, float):
-                await self._store.touch(info.version)
+            keep_time = isinstance(self._host.validate, float)
+            if keep_time or (versions and not versions[0].version.same_as(info.version)):
+                await self._store.touch(info.version, keep_time=keep_time)
         if before is not None and before.info is not None and info is not None:
             if agrees(before.info.version, info.version):
                 return before
@@ -205,7 +209,7 @@ class Validation:
             if self._epoch != epoch:
                 return False
             self.snapshot = snapshot
-            self._validated_s = time.monotonic()
+            self._validated_s = time.monotonic() - self._age_s
             return True
 
     def _end_opening(self, opening: Flight, error: Exception | None) -> None:
@@ -228,11 +232,10 @@ class Validation:
         validate, newest = self._host.validate, versions[0]
         if self._host.offline or validate == "never" or immutable:
             return Info(newest.version, newest.info)
-        if isinstance(validate, float) and before is None:
-            age_s = time.time() - newest.validated_ns / 1e9
-            # A time in the future is another node's clock: no ground for trust.
-            if 0 <= age_s < validate:
-                return Info(newest.version, newest.info)
+        age_s = newest.age_s  # None of what another machine noted: nobody knows how long ago that was
+        if isinstance(validate, float) and before is None and age_s is not None and age_s < validate:
+            self._age_s = age_s
+            return Info(newest.version, newest.info)
         return None
 
     # -- a small file that was read without all this, see `jcache.reader.small` ---------------------------------
