@@ -32,9 +32,12 @@ def needs(*modules: str) -> None:
 
 @pytest.fixture
 def check(run_python: RunPython, nginx_server: Nginx) -> Callable[..., list[Ran]]:
-    """`check(code, *args)` runs `code` without the cache, cold and warm, and compares what it prints and fetches."""
+    """`check(code, *args)` runs `code` without the cache, cold and warm, and compares what it prints and fetches.
 
-    def run(code: str, *args: str, read_status: tuple[int, ...] = (200, 206)) -> list[Ran]:
+    With `offline` it runs once more, with the server stopped and JCACHE_OFFLINE set.
+    """
+
+    def run(code: str, *args: str, read_status: tuple[int, ...] = (200, 206), offline: bool = False) -> list[Ran]:
         for path in nginx_server.directory.rglob("*"):
             # What was modified just now could change within the same second, and is not recorded.
             os.utime(path, (1_700_000_000, 1_700_000_000))
@@ -64,6 +67,10 @@ def check(run_python: RunPython, nginx_server: Nginx) -> Callable[..., list[Ran]
         assert "cache combined hit rate" in warm.stderr
         assert "100.00" in warm.stderr
         assert sum(report["origin"]["bytes"] for report in cold.reports) == reads
+        if offline:
+            nginx_server.stop()
+            alone = run_python(code, *args, env={"JCACHE_OFFLINE": "1"})
+            assert alone.stdout == plain.stdout
         return [plain, cold, warm]
 
     return run

@@ -1,0 +1,174 @@
+"""More of what people read remote data with: each plain, cold, warm and offline, with equal results.
+
+Its own tests are in `test_libraries.py`; here are the larger frameworks. The table of all is in docs/ecosystem.md.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING
+
+import analysis
+import pytest
+from test_libraries import END_WITH_PYARROW, check, needs, parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Ran
+    from servers import Nginx
+
+__all__ = ["check"]  # a fixture
+
+
+COFFEA = """
+import contextlib, sys, warnings
+warnings.filterwarnings("ignore")
+import awkward as ak
+from coffea import processor
+from coffea.nanoevents import BaseSchema, NanoEventsFactory
+
+class Count(processor.ProcessorABC):
+    def process(self, events):
+        return {"events": len(events), "jets": round(float(ak.sum(events.Jet_pt)), 3)}
+
+    def postprocess(self, found):
+        return found
+
+def main():
+    urls = sys.argv[2:]
+    files = {"ttbar": {"files": {url: "Events" for url in urls}}}
+    {run}
+
+if __name__ == "__main__":
+    main()
+"""
+
+FACTORY = """
+    for url in urls:
+        events = NanoEventsFactory.from_root({url: "Events"}, schemaclass=BaseSchema, mode="eager").events()
+        print(len(events), round(float(ak.sum(events.Jet_pt)), 3), round(float(ak.sum(events.MET_pt)), 3))
+"""
+
+RUN = """
+    with contextlib.redirect_stdout(sys.stderr):
+        run = processor.Runner(executor=executor, schema=BaseSchema, chunksize=1000)
+        found = run(files, Count(), treename="Events")
+    print(sorted(found.items()))
+"""
+
+FUTURES = f"""
+    executor = processor.FuturesExecutor(workers=2, status=False)
+    {RUN.strip()}
+"""
+
+DASK = f"""
+    from distributed import Client
+    client = Client(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    executor = processor.DaskExecutor(client=client, status=False)
+    {RUN.strip()}
+    client.close()
+"""
+
+
+@pytest.mark.parametrize("how", [FACTORY, FUTURES, DASK], ids=["factory", "futures", "dask"])
+def test_coffea(check: Callable[..., list[Ran]], nginx_server: Nginx, how: str) -> None:
+    needs("coffea", "uproot", *(["distributed"] if how is DASK else []))
+    for seed, name in ((1, "a.root"), (2, "b.root")):
+        analysis.write(nginx_server.directory / name, rntuple=False, seed=seed)
+    code = COFFEA.replace("{run}", how.strip())
+    check(code, "-", nginx_server.url("a.root"), nginx_server.url("b.root"), offline=True)
+
+
+def test_polars_with_a_file_of_fsspec(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
+    needs("polars", "pyarrow")
+    parquet(nginx_server.directory)
+    code = """
+import sys
+import fsspec, polars as pl
+with fsspec.open(sys.argv[1]) as file:
+    frame = pl.read_parquet(file, columns=["c1", "key"])
+print(frame.shape, repr(frame["c1"].sum()), frame["key"].sum())
+"""
+    check(code, nginx_server.url("t.parquet"), offline=True)
+
+
+def test_kerchunk_and_xarray(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
+    needs("kerchunk", "xarray", "zarr", "h5py", "numpy")
+    import h5py
+    import numpy as np
+
+    with h5py.File(nginx_server.directory / "f.h5", "w") as file:
+        data = np.random.default_rng(5).random((60, 80))
+        data = file.create_dataset("u", data=data, chunks=(20, 40))
+        data.dims[0].label, data.dims[1].label = "y", "x"
+    code = """
+import sys
+import fsspec
+from kerchunk.hdf import SingleHdf5ToZarr
+import xarray as xr
+url = sys.argv[1]
+with fsspec.open(url) as file:
+    references = SingleHdf5ToZarr(file, url, inline_threshold=0).translate()
+fs = fsspec.filesystem("reference", fo=references, remote_protocol="http", asynchronous=True,
+                       remote_options={"asynchronous": True})
+import zarr
+store = zarr.storage.FsspecStore(fs, read_only=True)
+group = zarr.open_group(store, mode="r", zarr_format=2, use_consolidated=False)
+print(repr(float(group["u"][10:45, 30:70].sum())), group["u"].shape)
+"""
+    check(code, nginx_server.url("f.h5"), offline=True)
+
+
+def test_universal_pathlib(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
+    needs("upath")
+    (nginx_server.directory / "t.bin").write_bytes(random.Random(8).randbytes(300_000))
+    code = """
+import sys
+from upath import UPath
+path = UPath(sys.argv[1])
+print(path.name, path.stat().st_size, sum(path.read_bytes()))
+with path.open("rb") as file:
+    file.seek(1000)
+    print(sum(file.read(5000)))
+"""
+    check(code, nginx_server.url("t.bin"), offline=True)
+
+
+def test_intake(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
+    needs("intake", "pandas", "pyarrow")
+    parquet(nginx_server.directory)
+    code = """
+import sys
+import intake
+from intake.readers.datatypes import Parquet
+from intake.readers.readers import PandasParquet
+frame = PandasParquet(Parquet(url=sys.argv[1], storage_options={})).read()
+print(frame.shape, repr(frame.c1.sum()))
+"""
+    check(code + END_WITH_PYARROW, nginx_server.url("t.parquet"), offline=True)
+
+
+def test_a_tree_as_model_hubs_have_it(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
+    """A revision's files in folders: an index in JSON, shards, each read in part by its header."""
+    directory = nginx_server.directory / "models" / "m" / "resolve" / "main"
+    directory.mkdir(parents=True)
+    rng = random.Random(9)
+    names = [f"shard-{i}.safetensors" for i in range(3)]
+    for name in names:
+        header = json.dumps({"w": {"dtype": "U8", "shape": [200_000], "data_offsets": [0, 200_000]}}).encode()
+        (directory / name).write_bytes(len(header).to_bytes(8, "little") + header + rng.randbytes(200_000))
+    (directory / "index.json").write_text(json.dumps({"shards": names}))
+    code = """
+import json, sys
+import fsspec
+fs, root = fsspec.url_to_fs(sys.argv[1])
+for name in json.loads(fs.cat_file(root + "/index.json"))["shards"]:
+    path = f"{root}/{name}"
+    length = int.from_bytes(fs.cat_file(path, 0, 8), "little")
+    start, stop = json.loads(fs.cat_file(path, 8, 8 + length))["w"]["data_offsets"]
+    print(name, sum(b"".join(fs.cat_ranges([path] * 2, [8 + length + start, 8 + length + 50_000],
+                                           [8 + length + 1000, 8 + length + 52_000]))))
+"""
+    check(code, nginx_server.url("models/m/resolve/main"), offline=True)
