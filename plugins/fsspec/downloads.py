@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -14,6 +14,7 @@ from fsspec.utils import isfilelike
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Info
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
+from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.reads import find, find_soon
 from jcache_plugins.origins.base import in_thread
 
@@ -95,14 +96,27 @@ async def is_one_version(found: Access) -> bool:
         return False
 
 
+def copy_of(parameters: Parameters, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Any, Any] | None:
+    """Return file, other options, target and callback of a `get_file` call; None where it is not understood."""
+    said = parameters.said(args, kwargs)
+    if said is None or len(parameters.names) < 2:
+        return None
+    path, target = said.pop(parameters.first, None), said.pop(parameters.names[1], None)
+    callback = said.pop("callback", DEFAULT_CALLBACK)
+    options = {name: value for name, value in said.items() if name not in COPY_OPTIONS}
+    return None if target is None else (path, options, target, callback)
+
+
 def async_get_file(original: Method) -> Method:
     """Make `_get_file`."""
+    parameters = Parameters.of(original)
 
-    async def _get_file(self: Any, rpath: Any, lpath: Any, *args: Any, **kwargs: Any) -> Any:
-        found = None if args else await find_soon(self, rpath, options_of(kwargs))
-        if found is None or _is_directory(lpath) or not await is_one_version(found):
-            return await original(self, rpath, lpath, *args, **kwargs)
-        return await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK))
+    async def _get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = copy_of(parameters, args, kwargs)
+        found = None if asked is None else await find_soon(self, *asked[:2])
+        if asked is None or found is None or _is_directory(asked[2]) or not await is_one_version(found):
+            return await original(self, *args, **kwargs)
+        return await download(found, *asked[2:])
 
     return _get_file
 
@@ -110,21 +124,19 @@ def async_get_file(original: Method) -> Method:
 def sync_get_file(original: Method) -> Method:
     """Make `get_file` of a synchronous file system."""
     makes_directories = original.__module__ == "fsspec.spec"
+    parameters = Parameters.of(original)
 
-    def get_file(self: Any, rpath: Any, lpath: Any = None, *args: Any, **kwargs: Any) -> Any:
-        found = None if args or lpath is None or on_loop_of(self) else find(self, rpath, options_of(kwargs))
-        if found is None or _is_directory(lpath) or not run(self, is_one_version(found)):
-            return original(self, rpath, lpath, *args, **kwargs)
-        if makes_directories and not isfilelike(lpath):
-            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
-        return run(self, download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)))
+    def get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = copy_of(parameters, args, kwargs)
+        found = None if asked is None or on_loop_of(self) else find(self, *asked[:2])
+        if asked is None or found is None or _is_directory(asked[2]) or not run(self, is_one_version(found)):
+            return original(self, *args, **kwargs)
+        target = asked[2]
+        if makes_directories and not isfilelike(target):
+            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        return run(self, download(found, *asked[2:]))
 
     return get_file
-
-
-def options_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a call that may say what is copied."""
-    return {name: value for name, value in kwargs.items() if name not in COPY_OPTIONS}
 
 
 def _is_directory(target: Any) -> bool:

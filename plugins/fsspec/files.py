@@ -313,14 +313,14 @@ def watched(fs: Any, path: Any, file: Any) -> Any:
 def open_async(original: Method) -> Method:
     """Make `open_async`."""
 
-    async def open_async(self: Any, path: Any, mode: str = "rb", **kwargs: Any) -> Any:
-        found = await find_soon(self, path, options_of(kwargs)) if mode == "rb" else None
+    async def open_async(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        found = await find_soon(self, path, options_of(kwargs)) if mode == "rb" and not args else None
         if found is not None:
             try:
                 return AsyncCachedFile(self, path, found, await found.open())
             except UnsizedError:
                 found = None
-        file = await original(self, path, mode, **kwargs)
+        file = await original(self, path, mode, *args, **kwargs)
         return file if mode == "rb" else opened_for_writing(self, path, file)
 
     return open_async
