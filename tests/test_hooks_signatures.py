@@ -108,7 +108,7 @@ def test_the_classes_of_the_ecosystem_are_among_them() -> None:
 @each_class
 def test_every_call_reaches_the_original_and_means_what_it_meant(active: Callable[..., Session], cls: Any) -> None:
     active(bypass=True)
-    fs = object.__new__(type(cls.__name__, (cls,), {"__del__": lambda _: None}))  # it was never made
+    fs = object.__new__(type(cls.__name__, (cls,), {"__del__": lambda _: None, "__getattr__": lambda *_: None}))
     fs.storage_options, fs.storage_args = {}, ()
     for name, function, make in originals(cls):
         original, calls = recorder(function)
@@ -160,7 +160,7 @@ def test_bounds_become_python_integers_where_a_call_enters(value: Any) -> None:
 
 
 WHAT_IT_IS = """
-import copy, inspect, json, pickle, sys, weakref
+import copy, inspect, json, pickle, re, sys, weakref
 import fsspec
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.utils import tokenize
@@ -171,13 +171,14 @@ for protocol, options in json.loads(sys.argv[1]):
     names = [name for name in dir(type(fs)) if not name.startswith("__") and callable(getattr(type(fs), name))]
     signatures = {}
     for name in names:
-        try: signatures[name] = str(inspect.signature(getattr(fs, name)))
+        try: signatures[name] = re.sub("at 0x[0-9a-f]+", "", str(inspect.signature(getattr(fs, name))))
         except (TypeError, ValueError): pass
     functions = {n: [f.__name__, f.__qualname__, f.__module__, f.__doc__, inspect.iscoroutinefunction(f)]
                  for n in names for f in [getattr(type(fs), n, None)] if inspect.isfunction(f)}
-    here = repr(fs)
-    try: fs.cat_file("nothing://there")
-    except Exception: pass
+    here = re.sub("at 0x[0-9a-f]+", "", repr(fs))
+    if protocol == "http":
+        try: fs.cat_file("http://127.0.0.1:1/nothing")
+        except Exception: pass
     out[protocol] = [sorted(vars(fs)), signatures, functions, here, again is fs, again == fs, hash(fs) == hash(again),
                      copy.copy(fs) is fs, pickle.loads(pickle.dumps(fs)) is fs, len(pickle.dumps(fs)), fs.to_json(),
                      weakref.ref(fs)() is fs, sorted(n for n in vars(type(fs)) if n not in ("_cat_ranges", "cat_ranges",
