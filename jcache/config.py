@@ -3,6 +3,7 @@
 import _thread
 import errno
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ REPORTS_NAME = ".reports"
 """Where JSON reports go, below the cache directory, if nothing else is set."""
 
 _SHOWN_CHARACTERS = 80
+_MOST_BYTES = 1 << 20
+_HARMLESS = frozenset({"size", "flat"})
+"""Settings that touch nothing but the cache, in which whoever may write can do worse."""
 
 
 class ConfigError(ValueError):
@@ -64,6 +68,8 @@ class Config:
     log: str = "warning"
     rules: tuple[Rule, ...] = ()
     """For some remote files only; the first that matches decides. In the file only."""
+    ignored: str = ""
+    """What of the cache directory's file does not count, and why, in one line; empty where all does."""
 
     @property
     def report_directory(self) -> str | None:
@@ -107,11 +113,11 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
     named = environ.get(CONFIG_VARIABLE, "").strip()
     if named:
         path = _path(named)
-        stored = _read(path, limit_s, required=True)
+        stored = _read(path, _content(path, limit_s, read=_plain), required=True)
     elif "dir" in found:
         directory = found["dir"][0]
         path = os.path.join(directory, FILE_NAME)
-        stored = _read(path, limit_s, required=False)
+        stored = _of_cache(path, limit_s)
         if "dir" in stored:
             raise ConfigError(f"{FILE_NAME} in {_shown(directory)} must not set 'dir', by which it was found")
     else:
@@ -167,51 +173,102 @@ class Setting:
         return _path(read, base) if self.is_path else read
 
 
-def _content(path: str, limit_s: float) -> bytes:
-    """Return what a file has, read by a thread that may hang in a mount that does not answer.
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of settings as it was read."""
 
-    Raises:
-        OSError: It cannot be read; a `TimeoutError` where it took longer than the limit, in seconds.
-    """
+    content: bytes | OSError
+    distrust: str = ""
+    """Why those who share its directory need not mean what it says; empty where they do."""
+
+
+def _content(path: str, limit_s: float, *, read: Callable[[str], _File]) -> _File:
+    """Return what a file has, read by a thread that may hang in a mount that does not answer."""
     done = _thread.allocate_lock()
     done.acquire()
-    outcome: list[bytes | OSError] = []
+    outcome: list[_File] = []
 
-    def read() -> None:
+    def work() -> None:
         try:
-            with open(path, "rb") as file:
-                outcome.append(file.read())
+            outcome.append(read(path))
         except OSError as error:
-            outcome.append(error)
+            outcome.append(_File(error))
         finally:
             done.release()
 
     try:
-        _thread.start_new_thread(read, ())
+        _thread.start_new_thread(work, ())
     except RuntimeError:
-        read()  # none to be had, at the interpreter's end or at a limit
+        work()  # none to be had, at the interpreter's end or at a limit
     if not acquire(done, limit_s):
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s")
-    if isinstance(outcome[0], OSError):
-        raise outcome[0]
+        return _File(TimeoutError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s"))
     return outcome[0]
 
 
-def _read(path: str, limit_s: float, *, required: bool) -> dict[str, Any]:
-    """Return what a TOML file sets, nothing where there is no file and none is required."""
+def _plain(path: str) -> _File:
+    with open(path, "rb") as file:
+        return _File(file.read())
+
+
+def _judged(path: str) -> _File:
+    """Read the file in a cache directory, into which somebody else than its owner may have put it."""
+    place, found = os.stat(os.path.dirname(path)), os.lstat(path)
+    trusted = {0, os.geteuid(), place.st_uid}
+    stranger = "it belongs neither to you nor to root nor to the owner of the directory"
+    if found.st_uid not in trusted:
+        stranger = f"{stranger}, but to user {found.st_uid}"
+        if not stat.S_ISREG(found.st_mode):
+            return _File(b"", stranger)
     try:
-        content = _content(path, limit_s)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if required:
-            raise ConfigError(f"{CONFIG_VARIABLE}={_shown(path)} cannot be read: {error.strerror}") from None
-        return {}
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"the settings in {_shown(path)} cannot be read: {error.strerror}") from None
+        if found.st_uid in trusted:
+            raise
+        return _File(error, stranger)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            return _File(b"", "it is no file of settings")
+        distrust = ""
+        # A user's own group (of the same number) has no other member; who may not enter cannot write either.
+        by_group = status.st_mode & 0o020 and status.st_gid != status.st_uid
+        if not {found.st_uid, status.st_uid} <= trusted:
+            distrust = stranger
+        elif place.st_mode & 0o077 and (by_group or status.st_mode & 0o002):
+            distrust = "others than its owner may write to it: chmod go-w"
+        return _File(file.read(_MOST_BYTES), distrust)
+
+
+def _of_cache(path: str, limit_s: float) -> dict[str, Any]:
+    """Return what the file in a cache directory sets, for who uses the directory as for who wrote the file."""
+    file = _content(path, limit_s, read=_judged)
+    if not file.distrust:
+        return _read(path, file, required=False)
+    try:
+        stored = _read(path, file, required=False)
+    except ConfigError:
+        stored = {}  # whoever shares the directory could else keep all others from caching
+    kept = {key: value for key, value in stored.items() if key in _HARMLESS}
+    dropped = ", ".join(sorted(stored.keys() - kept)) or ("all" if not kept else "")
+    if dropped:
+        kept["ignored"] = f"{dropped} in {_shown(path)} ignored: {file.distrust}"
+    return kept
+
+
+def _read(path: str, file: _File, *, required: bool) -> dict[str, Any]:
+    """Return what a TOML file sets, nothing where there is no file and none is required."""
+    content = file.content
+    if isinstance(content, FileNotFoundError | NotADirectoryError):
+        if required:
+            raise ConfigError(f"{CONFIG_VARIABLE}={_shown(path)} cannot be read: {content.strerror}")
+        return {}
+    if isinstance(content, OSError):
+        raise ConfigError(f"the settings in {_shown(path)} cannot be read: {content.strerror}")
     import tomllib
 
     try:
         table = tomllib.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"the settings in {_shown(path)} are not valid TOML: {reason}") from None
     known = {setting.key: setting for setting in SETTINGS if setting.field is not None}

@@ -60,7 +60,10 @@ def test_the_table_and_the_fields_are_the_same() -> None:
     assert [setting.field for setting in SETTINGS if setting.field] == [
         name for name in (setting.key for setting in SETTINGS) if name != "config"
     ]
-    assert {setting.field for setting in SETTINGS} - {None} == {field.name for field in fields(Config)} - {"rules"}
+    assert {setting.field for setting in SETTINGS} - {None} == {field.name for field in fields(Config)} - {
+        "rules",
+        "ignored",
+    }
     for setting in SETTINGS:
         assert setting.help.endswith(".")
         assert f"| `{setting.variable}` | {setting.type} |" in settings_table()

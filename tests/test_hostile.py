@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from jcache.cache.books import Book, Head, Use
 from jcache.cache.eviction import Cleaner, Wish
 from jcache.cache.verify import verify
 from jcache.cli import main
+from jcache.config import Config
 from jcache.journal import Journal, Version
 from jcache.journal import format as fmt
 from jcache.journal.errors import JournalError
@@ -229,6 +231,7 @@ import os, sys, fsspec
 from click.testing import CliRunner
 from jcache.cache import Cache
 from jcache.cli import main
+from jcache.config import Config
 from jcache.journal import Version
 cache = Cache({cache.directory!r})
 cache.prepare()
@@ -506,3 +509,100 @@ def test_shared_files_and_directories_have_their_permissions_before_their_names(
     assert len(seen) > 5
     for path, mode in seen:
         assert stat.S_IMODE(mode) & 0o770 == (0o770 if stat.S_ISDIR(mode) else 0o660), path
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+_EVIL = """
+json = "/tmp/evil"
+validate = "never"
+size = "1GB"
+offline = true
+summary = false
+[[rules]]
+url = "*"
+validate = "never"
+"""
+
+
+def settings_of(place: Path) -> Config:
+    return Config.from_environ({"JCACHE_DIR": str(place)})
+
+
+@root_only
+@pytest.mark.parametrize(
+    "content", [_EVIL, "validate = 'maybe'", "no TOML", "x = " + 10_000 * "[", "\0", "dir = '/tmp'"]
+)
+@pytest.mark.parametrize("kind", ["file", "link", "unreadable"])
+def test_settings_of_somebody_else_do_not_count(tmp_path: Path, content: str, kind: str) -> None:
+    tmp_path.chmod(0o2777)
+    path = tmp_path / "jcache.toml"
+    if kind == "link":
+        (tmp_path / "mine.toml").write_text(content)
+        path.symlink_to(tmp_path / "mine.toml")
+    else:
+        path.write_text(content)
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    if kind == "unreadable":
+        path.chmod(0)
+    config = settings_of(tmp_path)
+    assert "ignored" in config.ignored
+    assert str(NOBODY) in config.ignored
+    assert "\n" not in config.ignored
+    expected = Config(dir=str(tmp_path), ignored=config.ignored)
+    if content is _EVIL and kind != "link":
+        assert config.ignored.startswith("json, offline, rules, summary, validate in ")
+        expected = replace(expected, size=10**9)
+    assert config == expected
+    os.chown(tmp_path, NOBODY, NOBODY)  # whose directory it is may say what holds in it
+    if content is _EVIL and kind != "link":
+        assert settings_of(tmp_path).validate == "never"
+        assert not settings_of(tmp_path).ignored
+
+
+@pytest.mark.parametrize(("place", "file", "counts"), [
+    (0o700, 0o666, True), (0o755, 0o644, True), (0o775, 0o646, False), (0o2770, 0o662, False), (0o1777, 0o644, True),
+])  # fmt: skip
+def test_settings_that_others_may_write_to_do_not_count(tmp_path: Path, place: int, file: int, counts: bool) -> None:
+    path = tmp_path / "jcache.toml"
+    path.write_text(_EVIL)
+    path.chmod(file)
+    tmp_path.chmod(place)
+    config = settings_of(tmp_path)
+    assert (config.validate, bool(config.ignored)) == (("never", False) if counts else ("open", True))
+
+
+@root_only
+def test_settings_that_a_group_may_write_to_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "jcache.toml"
+    path.write_text(_EVIL)
+    os.chown(path, 0, 100)
+    path.chmod(0o664)
+    tmp_path.chmod(0o775)
+    assert "chmod go-w" in settings_of(tmp_path).ignored
+    os.chown(path, 0, 0)
+    assert not settings_of(tmp_path).ignored
+
+
+def test_settings_that_are_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "jcache.toml")
+    began_s = time.monotonic()
+    assert settings_of(tmp_path).ignored
+    assert time.monotonic() - began_s < 5
+
+
+@root_only
+def test_what_was_ignored_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "jcache.toml"
+    path.write_text(_EVIL)
+    tmp_path.chmod(0o2777)
+    os.chown(path, NOBODY, NOBODY)
+    code = """
+import fsspec, jcache.session
+fsspec.filesystem("http")
+assert jcache.session.current().config.validate == "open"
+"""
+    environ = {**os.environ, "JCACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, check=True, capture_output=True, text=True)
+    (line,) = [line for line in done.stderr.splitlines() if "jcache.toml" in line]
+    assert line.startswith("jcache: json, offline, rules, summary, validate in ")

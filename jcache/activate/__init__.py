@@ -164,6 +164,8 @@ def _begin_with(ending: Ending, config: "Config") -> "Session":
     from jcache.activate.job import program_name
 
     begun = session.start(config, run_id=ending.job.run)
+    if config.ignored:
+        say_once(config.ignored)
     name = program_name()
     if name in config.noapp:
         begun.bypass(f"JCACHE_NOAPP names {name}")

@@ -8,6 +8,8 @@ import re
 from fnmatch import translate
 from typing import TYPE_CHECKING
 
+import click
+
 from jcache.cache.books import USAGE_NAME
 from jcache.cache.catalogue import Entry, entry_of
 from jcache.cache.catalogue import journals as every_journal
@@ -17,6 +19,7 @@ from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option
 from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
+from jcache.report.units import visible
 from jcache.rules import ignored_query
 from jcache.storage import Storage
 
@@ -52,6 +55,8 @@ def cache_config(given: Path | str | None, *, remedy: str = "give --dir DIR, or 
         config = Config.from_environ(environ)
     except ConfigError as error:
         raise WrongInputError(str(error)) from None
+    if config.ignored:
+        click.echo(f"jcache: {visible(config.ignored)}", err=True)
     if config.dir is None:
         raise WrongInputError(f"there is no cache directory: {remedy}")
     if not os.path.isdir(config.dir):

@@ -52,6 +52,8 @@ def config(directory: Path | None, *, as_json: bool) -> None:
             near = difflib.get_close_matches(name, _VARIABLES, n=1)
             hint = f"; perhaps {near[0]}" if near else ""
             click.echo(f"jcache: {visible(name)} is no setting, and changes nothing{hint}", err=True)
+    if values.ignored:
+        click.echo(f"jcache: {visible(values.ignored)}", err=True)
     settings: dict[str, dict[str, Any]] = {}
     for setting in SETTINGS:
         if setting.field is None:
