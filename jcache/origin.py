@@ -28,11 +28,13 @@ class Info:
         version: Size in bytes and the strongest validators that the origin gave.
         details: The file system's own `info` dictionary; what JSON cannot hold is dropped when it is stored.
         sharing: For whom it is.
+        also: What the origin called this version when it was asked in another way, which is not asked any more.
     """
 
     version: Version
     details: Mapping[str, Any] = field(default_factory=dict)
     sharing: Sharing = "all"
+    also: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,15 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.chained import ChainedFileSystem
 
 from jcache.activate import ensure
+from jcache.errors import OfflineMissError, OriginChangedError
 from jcache_plugins.fsspec.access import Access, access, run, unwrapped
-from jcache_plugins.fsspec.downloads import download, is_one_version
+from jcache_plugins.fsspec.downloads import download
 from jcache_plugins.fsspec.files import OPEN_OPTIONS, AsyncCachedFile, CachedFile
 from jcache_plugins.fsspec.metadata import stored_info
 from jcache_plugins.fsspec.reads import UNSET, bounds, cat_many
 from jcache_plugins.fsspec.writes import invalidate, prepared
 from jcache_plugins.fsspec.written import opened_for_writing
-from jcache_plugins.origins.base import UnsizedError, in_thread, reaching
+from jcache_plugins.origins.base import in_thread, reaching
 
 __all__ = ["JCacheFileSystem"]
 
@@ -148,7 +149,9 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         if found is not None:
             try:
                 return CachedFile(self, path, found, run(self, found.open()), block_size=block_size)
-            except UnsizedError:
+            except (OfflineMissError, OriginChangedError):
+                raise
+            except Exception:  # noqa: BLE001 - the file system has its own way, or says better what is wrong
                 found = None
         file = self.fs.open(path, mode, block_size=block_size, **kwargs)
         return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
@@ -159,17 +162,17 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         if found is not None:
             try:
                 return AsyncCachedFile(self, path, found, await found.open())
-            except UnsizedError:
+            except (OfflineMissError, OriginChangedError):
+                raise
+            except Exception:  # noqa: BLE001 - the file system has its own way, or says better what is wrong
                 found = None
         file = await self.fs.open_async(path, mode, **kwargs)
         return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
         found = await self._way_soon(rpath)
-        if found is None or not await is_one_version(found):
+        if found is None or not await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)):
             await self._ask("get_file", rpath, lpath, **kwargs)
-        else:
-            await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK))
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         found = None if kwargs else await self._way_soon(path)

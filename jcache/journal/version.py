@@ -51,6 +51,22 @@ class Version:
             return self.mtime_ns == other.mtime_ns
         return False
 
+    def tells_from(self, other: Version) -> bool | None:
+        """Tell whether the other one is another state: None where nothing beyond the size is told of one of them."""
+        if self.size_bytes != other.size_bytes:
+            return True
+        if self.same_as(other) or not (self.is_provable or other.is_provable):
+            return False
+        shared = any(
+            mine is not None and theirs is not None
+            for mine, theirs in (
+                (self.checksum, other.checksum),
+                (self.etag, other.etag),
+                (self.mtime_ns, other.mtime_ns),
+            )
+        )
+        return True if shared else None
+
     def says_more_than(self, other: Version) -> bool:
         """Tell whether this version has a stronger field than the other's strongest."""
         if self.checksum is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from jcache.errors import OriginChangedError
+from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import JournalError, View
 from jcache.journal.table import Run
 from jcache.ranges import Range, normalise, subtract
@@ -62,7 +62,15 @@ def assemble(row: Sequence[Part], served: dict[Part, bytes]) -> bytes | Exceptio
             if hit is None:
                 return None
             pieces.append(hit)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if len(pieces) == 1:
+        return pieces[0]
+    ends = [len(piece) for piece in pieces]
+    if any(
+        size < stop - start and any(ends[i + 1 :])
+        for i, (size, (start, stop, *_)) in enumerate(zip(ends, row, strict=True))
+    ):
+        return ShortReadError("the origin sent too few bytes in the middle of a range")
+    return b"".join(pieces)
 
 
 def missed(row: Sequence[Part], size_bytes: int, before: Iterable[Range] = ()) -> int:

@@ -492,6 +492,12 @@ class RemoteFile:
         """Whether its version is known, as well as the settings want it; else the next read finds out."""
         return self._validation.fresh() is not None
 
+    @property
+    def is_unproved(self) -> bool:
+        """Whether the origin has answered without saying of which version its bytes are."""
+        snapshot = self._validation.snapshot
+        return snapshot is not None and snapshot.unproved
+
     async def make_ready(self, origin: Origin) -> None:
         """Attach the journal and validate the version; whatever fails is left to the next read to meet."""
         with contextlib.suppress(Exception):

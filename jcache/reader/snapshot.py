@@ -47,7 +47,7 @@ class Snapshot:
         self.lock = threading.Lock()
         # Whether this process has written to the file meanwhile: what it has of this version is not to be recorded.
         self.outdated = False
-        self._delivered = False
+        self._delivered = self._delivered_proved = False
         self._discarded = False
         self._held: IntervalMap[Held] = IntervalMap()
         self._flights: IntervalMap[tuple[Flight, int]] = IntervalMap()
@@ -59,7 +59,8 @@ class Snapshot:
 
     def is_of(self, version: Version | None) -> bool:
         """Whether this is the given version, as far as it is known by now; None is any."""
-        return version is None or self.info is None or agrees(version, self.info.version)
+        info = self.info
+        return version is None or info is None or agrees(version, info.version) or version == info.also
 
     def deliver(self) -> None:
         """Note that bytes of this version go to the application; raise OriginChangedError if it was given up.
@@ -74,10 +75,10 @@ class Snapshot:
             self._delivered = True
 
     def discard(self) -> bool:
-        """Give this version up; return whether the application has been given bytes of it."""
+        """Give this version up; return whether the application has been given bytes that were proved to be of it."""
         with self.lock:
             self._discarded = True
-            return self._delivered
+            return self._delivered_proved if self.unproved else self._delivered
 
     def use_view(self) -> View | None:
         """Return the view to read from, for a reader that plans nothing."""
@@ -349,6 +350,8 @@ class Snapshot:
         with self.lock:
             if self.used_journal:
                 return False
+            if not self.unproved:
+                self._delivered_proved = self._delivered
             self.unproved = True
             self.view = None
             self._held.clear()

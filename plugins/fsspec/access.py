@@ -16,7 +16,7 @@ from jcache.reader.lent import Lent
 from jcache.reader.remote import Span
 from jcache.rules import ignored_query
 from jcache.session import Session, current
-from jcache_plugins.origins.base import FileSystemOrigin
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
 
 __all__ = ["Access", "access", "identities", "on_loop_of", "origin_of", "run"]
 
@@ -87,6 +87,8 @@ class Access:
         remote = session.acquire(self.identity, directory=self.directory)
         try:
             rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
+            if remote.is_unproved and any((start or 0) < 0 or (stop or 0) < 0 for start, stop in spans):
+                raise UnsizedError(self.identity.url)
             if self.origin.lenient or all(rows):
                 return rows
             size = (await remote.stat(self.origin)).version.size_bytes
@@ -96,9 +98,17 @@ class Access:
                     rows[i] = meant
                 elif meant is not None:
                     rows[i] = (await remote.read(self.origin, [meant], vector=vector, version=version))[0]
-            return rows
+        except UnsizedError:
+            if version is None:
+                raise
+            # A file object goes on with what there is.
+            rows = (await self.origin.fetch([(start or 0, stop) for start, stop in spans], known=None)).data
+            total = sum(len(row) for row in rows if isinstance(row, bytes))
+            session.counters.read(total, 0, 0, total, url=self.identity.url)
+            session.counters.origin(requests=len(rows), nbytes=total)
         finally:
             session.release(remote)
+        return rows
 
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
         """Return what the journal has from `start` on, uncounted."""

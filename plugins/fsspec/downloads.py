@@ -13,12 +13,13 @@ from fsspec.utils import isfilelike
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Info
+from jcache.reader.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.reads import find, find_soon
 from jcache_plugins.origins.base import in_thread
 
-__all__ = ["ASYNC", "SYNC", "download", "is_one_version"]
+__all__ = ["ASYNC", "SYNC", "download"]
 
 Method = Callable[..., Any]
 
@@ -30,15 +31,21 @@ RESTARTS = 4
 COPY_OPTIONS = frozenset({"callback", "chunk_size"})
 
 
-async def download(found: Access, target: Any, callback: Any) -> None:
+async def download(found: Access, target: Any, callback: Any) -> bool:
     """Copy a whole file through the journal to a local path or file object, piece by piece.
 
     All pieces are of one version. Where the file is replaced meanwhile, a copy to a path starts over. What a copy that
     fails has written to a path is removed.
+
+    Returns:
+        False, having touched nothing, where the pieces cannot be had, or cannot be proved to be of one version.
     """
-    info = await found.open()
+    begun = await begin(found)
+    if begun is None:
+        return False
     if isfilelike(target):
-        return await _copy(found, info, target.write, callback)
+        await _copy(found, *begun, target.write, callback)
+        return True
     file = await in_thread(functools.partial(open, target, "wb"))
 
     async def write(data: bytes) -> None:
@@ -47,32 +54,62 @@ async def download(found: Access, target: Any, callback: Any) -> None:
     try:
         for restart in range(RESTARTS):
             try:
-                return await _copy(found, info, write, callback)
+                await _copy(found, *begun, write, callback)
             except OriginChangedError:
                 if restart == RESTARTS - 1 or not _is_regular(file):
                     raise
+            else:
+                break
             await in_thread(functools.partial(file.seek, 0))
             await in_thread(file.truncate)
             callback.absolute_update(0)
-            info = await found.stat()
+            begun = await begin(found)
+            if begun is None:
+                raise OriginChangedError(REPLACED)
     except BaseException:
         _remove(file, target)
         raise
     finally:
         await in_thread(file.close)
+    return True
 
 
-async def _copy(found: Access, info: Info, write: Callable[[bytes], Any], callback: Any) -> None:
-    """Copy one version of a file to where `write` writes."""
+async def begin(found: Access) -> tuple[Info, bytes] | None:
+    """Return a file's version and first piece; None where it is to be read as ever, or the file system meets an error.
+
+    The piece shows whether the version is what the origin said before.
+    """
+    try:
+        info = await found.open()
+        for _ in range(RESTARTS):
+            if not info.version.is_provable:
+                return None
+            data = unwrapped((await found.read([(0, min(DOWNLOAD_BYTES, info.version.size_bytes))], vector=False))[0])
+            before, info = info, await found.stat()
+            if info.version == before.version:
+                return info, data
+    except (OfflineMissError, OriginChangedError):
+        raise
+    except Exception:  # noqa: BLE001 - the file system itself meets it, and says it in its own words
+        return None
+    return None
+
+
+async def _copy(found: Access, info: Info, data: bytes, write: Callable[[bytes], Any], callback: Any) -> None:
+    """Copy one version of a file, of which the first piece is here, to where `write` writes."""
     size = info.version.size_bytes
     callback.set_size(size)
-    for start in range(0, size, DOWNLOAD_BYTES):
-        span = (start, min(start + DOWNLOAD_BYTES, size))
-        data = unwrapped((await found.read([span], vector=False, version=info.version))[0])
+    start = 0
+    while True:
         written = write(data)
         if inspect.isawaitable(written):
             await written
         callback.relative_update(len(data))
+        start += DOWNLOAD_BYTES
+        if start >= size:
+            return
+        span = (start, min(start + DOWNLOAD_BYTES, size))
+        data = unwrapped((await found.read([span], vector=False, version=info.version))[0])
 
 
 def _is_regular(file: Any) -> bool:
@@ -84,16 +121,6 @@ def _remove(file: Any, target: Any) -> None:
     with contextlib.suppress(OSError, ValueError):
         if _is_regular(file):
             os.unlink(os.path.realpath(target))
-
-
-async def is_one_version(found: Access) -> bool:
-    """Whether pieces of a file can be proved to be of one version; else, and where it fails, it is read as ever."""
-    try:
-        return (await found.stat()).version.is_provable
-    except (OfflineMissError, OriginChangedError):
-        raise
-    except Exception:  # noqa: BLE001 - the file system itself meets it, and says it in its own words
-        return False
 
 
 def copy_of(parameters: Parameters, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Any, Any] | None:
@@ -114,9 +141,9 @@ def async_get_file(original: Method) -> Method:
     async def _get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None else await find_soon(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]) or not await is_one_version(found):
+        if asked is None or found is None or _is_directory(asked[2]) or not await download(found, *asked[2:]):
             return await original(self, *args, **kwargs)
-        return await download(found, *asked[2:])
+        return None
 
     return _get_file
 
@@ -129,12 +156,14 @@ def sync_get_file(original: Method) -> Method:
     def get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None or on_loop_of(self) else find(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]) or not run(self, is_one_version(found)):
+        if asked is None or found is None or _is_directory(asked[2]):
             return original(self, *args, **kwargs)
         target = asked[2]
         if makes_directories and not isfilelike(target):
             os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-        return run(self, download(found, *asked[2:]))
+        if run(self, download(found, *asked[2:])):
+            return None
+        return original(self, *args, **kwargs)
 
     return get_file
 

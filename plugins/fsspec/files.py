@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from fsspec.asyn import AbstractAsyncStreamedFile
 from fsspec.spec import AbstractBufferedFile
 
-from jcache.errors import OriginChangedError
+from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, access, loop_of, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.ahead import ReadAhead, Window
 from jcache_plugins.fsspec.reads import find, find_soon, measured
 from jcache_plugins.fsspec.written import opened_for_writing
-from jcache_plugins.origins.base import UnsizedError, reaching, within_origin
+from jcache_plugins.origins.base import reaching, within_origin
 
 if TYPE_CHECKING:
     from jcache.reader.lent import Lent
@@ -57,6 +57,7 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         """
         self._access = access
         self._version = info.version
+        self._is_open_ended = info.details.get("partial") is False
         self._ahead = ReadAhead(access, lambda: loop_of(fs))
         self._buffer = b""
         self._buffer_start = 0
@@ -82,7 +83,17 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         if stop <= start:
             return b""
         data = self._read(start, stop)
+        if self._is_open_ended and stop == self.size:
+            data += self._read_on(stop, None if length < 0 else start + length)
         self.loc = start + len(data)
+        return data
+
+    def _read_on(self, start: int, stop: int | None) -> bytes:
+        """Read what there is behind the end that was told, of a file that is sent as a stream."""
+        if stop is not None and stop <= start:
+            return b""
+        data = unwrapped(run(self.fs, self._access.read([(start, stop)], vector=False, version=self._version))[0])
+        self.size += len(data)
         return data
 
     def _fetch_range(self, start: int, end: int) -> bytes:
@@ -273,8 +284,10 @@ def open_file(original: Method) -> Method:
         if found is not None:
             try:
                 info = run(self, found.open())
-            except UnsizedError:
-                found = None  # read as a stream, as the file system does it
+            except (OfflineMissError, OriginChangedError):
+                raise
+            except Exception:  # noqa: BLE001 - the file system has its own way, or says better what is wrong
+                found = None
         if found is None:
             return watched(self, path, original(self, path, mode, *args, **kwargs))
         block_size = args[0] if args else kwargs.get("block_size")
@@ -318,7 +331,9 @@ def open_async(original: Method) -> Method:
         if found is not None:
             try:
                 return AsyncCachedFile(self, path, found, await found.open())
-            except UnsizedError:
+            except (OfflineMissError, OriginChangedError):
+                raise
+            except Exception:  # noqa: BLE001 - the file system has its own way, or says better what is wrong
                 found = None
         file = await original(self, path, mode, *args, **kwargs)
         return file if mode == "rb" else opened_for_writing(self, path, file)

@@ -88,11 +88,11 @@ def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
 def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> bool:
     """Whether a range's result is the application's; else the file system is to be asked itself.
 
-    It is asked where reading failed before the range was asked for, and where the range lies behind the end: S3 raises
-    then, others return nothing.
+    It is asked where reading failed before the range was asked for, where the server refused, which may have been asked
+    for more or less than this range, and where the range lies behind the end: S3 raises then, others return nothing.
     """
     if result or result is None:
-        return result is not None
+        return result is not None and not hasattr(result, "status")
     session = current()
     if (start is None and stop is None) or session is None or session.offline or session.validate == "never":
         return True

@@ -1,7 +1,6 @@
 """HTTP over fsspec's `HTTPFileSystem`: every response names its version, and ranges are asked for under it."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,24 +10,40 @@ from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
-from jcache.reader.snapshot import REPLACED, agrees
-from jcache_plugins.origins.base import FileSystemOrigin, is_past, nanoseconds, reaching, strong
+from jcache.reader.snapshot import REPLACED
+from jcache_plugins.origins.answers import (
+    Answer,
+    Validators,
+    content_range,
+    cut,
+    details_of,
+    is_plain,
+    is_settled_now,
+    length_of,
+    size_beyond,
+    took_long,
+)
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, reaching
 from jcache_plugins.origins.sharing import sharing_of
-from jcache_plugins.origins.witness import Testimony, Witnesses
+from jcache_plugins.origins.stream import Stream
+from jcache_plugins.origins.witness import Witnesses
 
 __all__ = ["HttpOrigin"]
 
-PLAIN = frozenset({"", "identity"})
-OK, PARTIAL, PRECONDITION_FAILED, OUT_OF_RANGE, NOT_FOUND = 200, 206, 412, 416, 404
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
-# What an `info` says of a file besides its size and type.
-TOLD = ("ETag", "Content-MD5", "Digest", "Last-Modified")
-CHUNK_BYTES = 1 << 20
+OK, NO_CONTENT, PARTIAL, NOT_FOUND, PRECONDITION_FAILED, OUT_OF_RANGE = 200, 204, 206, 404, 412, 416
+# How servers refuse a request that they would have answered without a condition.
+CONDITION_REFUSED = frozenset({400, PRECONDITION_FAILED, 501})
+RANGE_REFUSED = frozenset({400, 405, 501})
 RETRIES = 2
 # So often the event loop is let go round after bytes have come, for what is to be asked next to be asked.
 TURNS = 4
-# What a server is taken to read from its disk in one go.
-AT_ONCE_BYTES = 256 << 10
+# A `HEAD` that takes longer than this will not be answered.
+HEAD_S = 10.0
+# So long a file is taken to be one of which the server gives no size.
+UNSIZED_S = 60.0
+WHOLE = (0, None)
+# So often, and for so many bytes, it is asked again whether validators change where bytes do not.
+PROBES, PROBE_BYTES = 4, 4096
 
 
 class HttpOrigin(FileSystemOrigin):
@@ -37,6 +52,9 @@ class HttpOrigin(FileSystemOrigin):
     Bytes are asked for with `If-Match` where the server has strong entity tags, and each response's own `ETag`,
     `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof, but for one
     `HEAD` behind bodies that are large, or took longer than a round trip.
+
+    What a `GET` says goes before what a `HEAD` says. One that fails, says less, or contradicts is not sent again for
+    this file: a `GET` of one byte asks instead.
     """
 
     exists_by_reading = True
@@ -45,34 +63,113 @@ class HttpOrigin(FileSystemOrigin):
         """Name a file; the arguments are those of `FileSystemOrigin`."""
         super().__init__(fs, path, identity)
         self._witnesses = Witnesses()
+        self._validators = Validators()
+        # Whether `HEAD` is asked, and which versions it has named.
+        self._heads = True
+        self._by_head: set[Version] = set()
+        self._is_misled = False
+        self._unsized_until_s = 0.0
+        # How long the file is by what a GET says.
+        self._sizes: set[int] = set()
+        # The version that `HEAD` names for the one that `GET` names; while it is not sure of that, the one in doubt.
+        self._also: Version | None = None
+        self._doubted: Version | None = None
+        # Whether conditions are sent, and whether the server answers a range by that range, as if it were the file.
+        self._conditional = True
+        self._sends_alone: bool | None = None
+        # Whether parts are asked for; else the file is, and read on from where it is.
+        self._ranged = True
+        self._stream = Stream()
+
+    # -- the version --------------------------------------------------------------------------------------------
 
     async def stat(self) -> Info:
-        """Ask for the file's `info` now; its version is what answers to range requests name as well."""
+        """Ask for the file's version now: the one that answers to range requests name."""
+        if time.monotonic() < self._unsized_until_s:
+            raise UnsizedError(self.path)
         with reaching():
-            info = await self._asked()
+            session = await self.fs.set_session()
+            info = await self._ask_head(session) if self._heads else None
+            if info is None:
+                self._heads = False
+                info = await self._ask_get(session)
         if info is None:
             info = await super().stat()
+            # As HEAD says, which may be 0 of a file that is made when it is asked for.
+            self._by_head.add(info.version)
+            if self._is_misled or not info.version.size_bytes:
+                self._unsized_until_s = time.monotonic() + UNSIZED_S
+                msg = f"{self.path}: the origin gives no size"
+                raise UnsizedError(msg)
         # With a range, Content-MD5 is that of the range.
         return replace(info, version=replace(info.version, checksum=None)) if info.version.checksum else info
 
-    async def _asked(self) -> Info | None:
-        """Ask as the file system does; None where its own way says better what the answer means."""
-        session = await self.fs.set_session()
-        async with self._head(session) as response:
-            headers = response.headers
-            length = headers.get("Content-Length", "")
-            if response.status != OK or not length.isdecimal() or headers.get("Content-Encoding", "") not in PLAIN:
-                return None
-            details = self._details(int(length), headers)
-            if headers.get("Accept-Ranges") == "none":
-                details["partial"] = False
-            return self._told_by(headers, int(length), {**details, "url": str(response.url)})
-
-    def _head(self, session: Any) -> Any:
+    async def _ask_head(self, session: Any) -> Info | None:
+        """Ask by `HEAD`; None where that fails, or does not name a version."""
         options = dict(self.fs.kwargs)
         headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
         options.setdefault("allow_redirects", True)
-        return session.head(self.fs.encode_url(self.path), headers=headers, **options)
+        try:
+            async with (
+                asyncio.timeout(HEAD_S),
+                session.head(self.fs.encode_url(self.path), headers=headers, **options) as response,
+            ):
+                size = length_of(response.headers)
+                if response.status != OK or not size:
+                    return None
+                info = self._info(response, size)
+                if not is_settled_now(response.headers):
+                    info = replace(info, version=replace(info.version, mtime_ns=None))
+        except Exception:  # noqa: BLE001 - there is a better way to ask
+            return None
+        if not info.version.is_provable:
+            return None
+        self._by_head.add(info.version)
+        return info
+
+    async def _ask_get(self, session: Any) -> Info | None:
+        """Ask for one byte; None where the answer does not tell how long the file is."""
+        async with self._request(session, (0, 1)) as response:
+            if response.status in RANGE_REFUSED:
+                self._ranged = False
+                return None
+            if response.status != OUT_OF_RANGE:
+                self._raise_for_status(response)
+            found, size = content_range(response.headers), length_of(response.headers)
+            if response.status == OUT_OF_RANGE:
+                size = 0 if size_beyond(response.headers) == 0 else None
+            elif found is not None or response.status != OK:
+                size = None if found is None else found[2]
+            elif size == 1:
+                size = None  # the file, or the range?
+            info = None
+            if size is not None and is_plain(response.headers):
+                self._sizes.add(size)
+                info = self._info(response, size)
+            if response.status == OK:
+                response.close()  # the file itself is on its way
+        if info is None or self._doubted is None:
+            return info
+        # Either the file was replaced since, or HEAD calls the same version by another name.
+        doubted, self._doubted = self._doubted, None
+        again = [head.version for head in (await self._ask_head(session), await self._ask_head(session)) if head]
+        if any(doubted.tells_from(version) is not True for version in again) or len(set(again)) > 1:
+            self._also = doubted
+        return replace(info, also=self._also)
+
+    def _info(self, response: Any, size: int) -> Info:
+        details = details_of(self.path, size, response.headers)
+        if response.headers.get("Accept-Ranges") == "none":
+            details["partial"] = False
+            self._ranged = False
+        version = self._version(response.headers, size)
+        details["url"] = str(response.url)
+        return Info(version, details, sharing_of(response.headers, self.fs), also=self._also)
+
+    def _version(self, headers: Mapping[str, str], size: int) -> Version:
+        return self._validators.version(headers, size)
+
+    # -- bytes --------------------------------------------------------------------------------------------------
 
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
@@ -81,52 +178,121 @@ class HttpOrigin(FileSystemOrigin):
         with reaching():
             session = await self.fs.set_session()
             if len(ranges) == 1:
-                only = await self._get(session, ranges[0], known)
-                if isinstance(only, _Answer) and known is None and not only.beyond and not took_long((only,)):
-                    return Fetched([only.body], only.info, recordable=only.settled, retries=only.retries)
-                answers = [only]
+                answers = [await self._get(session, ranges[0], known)]
             else:
                 answers = await self._get_all(session, ranges, known)
-            for answer in answers:
-                if isinstance(answer, OriginChangedError):
-                    raise answer
-            good = [answer for answer in answers if isinstance(answer, _Answer)]
-            info = common_info(good)
-            if info is not None and known is not None:
-                if not agrees(known.version, info.version):
-                    raise OriginChangedError(REPLACED)
-                info = known if known.sharing == info.sharing else replace(known, sharing=info.sharing)
-            if info is not None and took_long(good):
-                done_s = max(answer.done_s for answer in good)
-                if arrived is not None:
-                    arrived()
-                    for _ in range(TURNS):
-                        await asyncio.sleep(0)
-                if not await self._is_proved_by_others(info.version, done_s):
-                    await self._ask_again(session, info.version)
+            good = [answer for answer in answers if isinstance(answer, Answer)]
+            while True:
+                try:
+                    for answer in answers:
+                        if isinstance(answer, OriginChangedError):
+                            raise answer
+                    info = await self._prove(session, good, known, arrived)
+                    break
+                except OriginChangedError:
+                    if self._doubt(known) or not await self._is_restless(session, good):
+                        raise
+                    arrived = None
         return Fetched(
-            [answer.body if isinstance(answer, _Answer) else answer for answer in answers],
+            [answer.body if isinstance(answer, Answer) else answer for answer in answers],
             info,
             recordable=all(answer.settled for answer in good),
             requests=len(ranges),
             retries=sum(answer.retries for answer in good),
         )
 
-    async def _get_all(
-        self, session: Any, ranges: Sequence[OriginRange], known: Info | None
-    ) -> "list[_Answer | Exception]":
-        limit = asyncio.Semaphore(self.fs.batch_size or 64)
+    def _doubt(self, known: Info | None) -> bool:
+        """Whether what the file turned out not to be is what `HEAD` said, which is not asked any more then."""
+        if self._is_misled or known is None or known.version not in self._by_head:
+            return False
+        self._heads, self._doubted, self._is_misled = False, known.version, True
+        return True
 
-        async def one(part: OriginRange) -> "_Answer | Exception":
-            async with limit:
-                return await self._get(session, part, known)
+    async def _prove(
+        self, session: Any, answers: Sequence[Answer], known: Info | None, arrived: Callable[[], None] | None
+    ) -> Info | None:
+        """Return the one version that all answers are of, None if that is not proved.
 
-        return await asyncio.gather(*map(one, ranges))
+        Raises:
+            OriginChangedError: They are of several, or of another one than the known one.
+        """
+        info = self._common(answers, known)
+        if info is not None and took_long(answers):
+            done_s = max(answer.done_s for answer in answers)
+            if arrived is not None:
+                arrived()
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+            if not await self._is_proved_by_others(info.version, done_s):
+                if not self._heads and not self._ranged and any(answer.part != WHOLE for answer in answers):
+                    # Each question would be answered with the file.
+                    for answer in answers:
+                        answer.settled = False
+                    return info
+                await self._ask_again(session, info.version)
+        return info
+
+    def _common(self, answers: Sequence[Answer], known: Info | None) -> Info | None:
+        info, proved = known, True
+        for answer in answers:
+            if answer.beyond:
+                continue  # no bytes to prove
+            seen = self._seen(answer, known)
+            if seen is None:
+                proved = False
+            elif info is None:
+                info = seen
+            else:
+                told = info.version.tells_from(seen.version)
+                if told:
+                    raise OriginChangedError(REPLACED)
+                proved = proved and told is False
+                if info is known and info.sharing != seen.sharing:
+                    info = replace(info, sharing=seen.sharing)
+        return info if proved else None
+
+    def _seen(self, answer: Answer, known: Info | None) -> Info | None:
+        """Return the version that an answer names, None where it does not show that its bytes are of it."""
+        size = answer.size_bytes
+        if size is not None:
+            self._sizes.add(size)
+        elif known is not None and known.version in self._by_head and known.version.size_bytes not in self._sizes:
+            raise OriginChangedError(REPLACED)  # it is as long as HEAD says, or not
+        else:
+            if known is None or not is_plain(answer.headers):
+                return None
+            # Of the known version it may be; it is not recorded where nothing shows which bytes these are.
+            seen = self._version(answer.headers, known.version.size_bytes)
+            answer.settled = answer.settled and answer.placed
+            return Info(seen, sharing=sharing_of(answer.headers, self.fs)) if seen.is_provable else None
+        if not answer.placed:
+            return None
+        version = self._version(answer.headers, size)
+        if known is None and version.etag is None and not answer.settled:
+            return None  # a change within this second would not show
+        return Info(version, details_of(self.path, size, answer.headers), sharing_of(answer.headers, self.fs))
+
+    async def _is_restless(self, session: Any, answers: Sequence[Answer]) -> bool:
+        """Whether the server names another version each time it is asked, of the same bytes; that is then dropped."""
+        sample = next((answer for answer in answers if answer.body), None)
+        if sample is None:
+            return False
+        start, body = sample.part[0], sample.body[:PROBE_BYTES]
+        behind: list[Mapping[str, str]] = []
+        for _ in range(PROBES):
+            try:
+                answer = await self._get_once(session, (start, start + len(body)), None)
+            except Exception:  # noqa: BLE001 - who cannot be asked has not said that it was replaced
+                return False
+            if answer.body != body or answer.size_bytes != sample.size_bytes:
+                return False
+            behind.append(answer.headers)
+        return self._validators.doubt(behind)
 
     async def _is_proved_by_others(self, version: Version, done_s: float) -> bool:
         """Whether the answer to a request that was sent behind the bytes says that the file is still of a version."""
         seen = await self._witnesses.version_behind(done_s)
-        if seen is not None and not agrees(version, seen):
+        if seen is not None and version.tells_from(seen):
             raise OriginChangedError(REPLACED)
         return seen is not None
 
@@ -134,17 +300,32 @@ class HttpOrigin(FileSystemOrigin):
         """Ask whether the file is still of a version; servers that do not answer such questions are not pressed."""
         testimony = self._witnesses.ask()
         try:
-            async with self._head(session) as response:
-                if response.status != OK or not response.headers.get("Content-Length", "").isdecimal():
-                    return
-                now = self._version(response.headers, int(response.headers["Content-Length"]))
-                testimony.tell(now if now.is_provable else None)
+            info = await self._ask_head(session) if self._heads else None
+            if info is None or version.tells_from(info.version) is not False:
+                # What HEAD says against it counts for nothing.
+                info = await self._ask_get(session)
+                self._heads = self._heads and info is not None and version.tells_from(info.version) is True
+            told = None if info is None else info.version
+            testimony.tell(told if told is not None and told.is_provable else None)
+        except Exception:  # noqa: BLE001 - the bytes are here, and were of that version as they were sent
+            return
         finally:
             testimony.tell(None)
-        if now.is_provable and not agrees(version, now):
+        if told is not None and version.tells_from(told):
             raise OriginChangedError(REPLACED)
 
-    async def _get(self, session: Any, part: OriginRange, known: Info | None) -> "_Answer | Exception":
+    async def _get_all(
+        self, session: Any, ranges: Sequence[OriginRange], known: Info | None
+    ) -> "list[Answer | Exception]":
+        limit = asyncio.Semaphore(self.fs.batch_size or 64)
+
+        async def one(part: OriginRange) -> "Answer | Exception":
+            async with limit:
+                return await self._get(session, part, known)
+
+        return await asyncio.gather(*map(one, ranges))
+
+    async def _get(self, session: Any, part: OriginRange, known: Info | None) -> "Answer | Exception":
         retries = 0
         while True:
             try:
@@ -158,218 +339,145 @@ class HttpOrigin(FileSystemOrigin):
                 answer.retries = retries
                 return answer
 
-    async def _get_once(self, session: Any, part: OriginRange, known: Info | None) -> "_Answer":
+    async def _get_once(self, session: Any, part: OriginRange, known: Info | None) -> Answer:
+        etag = None if known is None or not self._conditional or not self._validators.tags else known.version.etag
+        if etag is not None:
+            try:
+                return await self._answer(session, part, known, etag)
+            except Exception as error:
+                if getattr(error, "status", None) not in CONDITION_REFUSED:
+                    raise
+        # Some servers refuse whatever has a condition. What this answer names says whether the file was replaced.
+        answer = await self._answer(session, part, known, None)
+        if etag is not None and answer.headers.get("ETag") == etag:
+            self._conditional = False
+        return answer
+
+    async def _get_on(self, session: Any, part: OriginRange, etag: str | None) -> Answer:
+        """Read a range of a file whose server sends no parts."""
+
+        async def ask() -> Any:
+            response = await self._request(session, WHOLE, etag)
+            try:
+                self._raise_for_status(response)
+            except BaseException:
+                response.close()
+                raise
+            return response
+
+        body, headers, asked_s, told_s = await self._stream.read(ask, *part)
+        answer = Answer(part, body, headers, size_bytes=length_of(headers), placed=True)
+        answer.asked_s, answer.told_s, answer.done_s = asked_s, told_s, time.monotonic()
+        return answer
+
+    async def _answer(self, session: Any, part: OriginRange, known: Info | None, etag: str | None) -> Answer:
+        if known is not None and part == (0, known.version.size_bytes):
+            part = WHOLE
+        if not self._ranged and part != WHOLE:
+            return await self._get_on(session, part, etag)
+        testimony = self._witnesses.ask()
+        try:
+            async with self._request(session, part, etag) as response:
+                told_s = time.monotonic()
+                testimony.tell(self._told(response))
+                if response.status in RANGE_REFUSED and part != WHOLE and known is not None:
+                    self._ranged = False
+                    return await self._get_on(session, part, None)
+                if response.status == OUT_OF_RANGE:
+                    answer = await self._beyond(session, response, part, known)
+                else:
+                    self._raise_for_status(response)
+                    answer = await self._answered(session, response, part, known)
+        finally:
+            testimony.tell(None)
+        answer.asked_s, answer.told_s, answer.done_s = testimony.asked_s, told_s, time.monotonic()
+        return answer
+
+    def _request(self, session: Any, part: OriginRange, etag: str | None = None) -> Any:
         start, stop = part
         options = dict(self.fs.kwargs)
         headers = dict(options.pop("headers", None) or {})
         # Offsets count the bytes of the file itself, not those of a compressed transfer of it.
         headers["Accept-Encoding"] = "identity"
-        whole = start == 0 and stop is None
-        if not whole:
+        if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        if known is not None and known.version.etag is not None:
-            headers["If-Match"] = known.version.etag
-        testimony = self._witnesses.ask()
-        try:
-            return await self._answer(session, part, known, headers=headers, options=options, testimony=testimony)
-        finally:
-            testimony.tell(None)
+        if etag is not None:
+            headers["If-Match"] = etag
+        return session.get(self.fs.encode_url(self.path), headers=headers, **options)
 
-    async def _answer(
-        self,
-        session: Any,
-        part: OriginRange,
-        known: Info | None,
-        *,
-        headers: Mapping[str, str],
-        options: Mapping[str, Any],
-        testimony: Testimony,
-    ) -> "_Answer":
-        start, stop = part
-        async with session.get(self.fs.encode_url(self.path), headers=headers, **options) as response:
-            told_s = time.monotonic()
-            testimony.tell(self._told(response))
-            if response.status == PRECONDITION_FAILED and "If-Match" in headers:
-                raise OriginChangedError(REPLACED)
-            if response.status == OUT_OF_RANGE:
-                return self._beyond(response.headers, known)
-            if response.status == NOT_FOUND:
-                raise FileNotFoundError(self.path)
-            response.raise_for_status()
-            if response.status not in {OK, PARTIAL}:
-                msg = f"{self.path}: the server answered with {response.status} {response.reason}"
-                raise OSError(msg)
-            if response.status == PARTIAL:
-                body = await response.read()
-                if not located(response.headers):
-                    known = None  # nothing proves where in the file these bytes are from
-                size = self._check_range(response.headers, start, stop, len(body))
-            else:
-                body, size = await self._cut(response, start, stop)
-            answer = _Answer(body, response.headers, self._info(response, size, known))
-            answer.asked_s, answer.told_s, answer.done_s = testimony.asked_s, told_s, time.monotonic()
-            return answer
+    def _raise_for_status(self, response: Any) -> None:
+        if response.status == NOT_FOUND:
+            raise FileNotFoundError(self.path)
+        response.raise_for_status()
+        if not OK <= response.status < 300 or response.status == NO_CONTENT:
+            msg = f"{self.path}: the server answered with {response.status} {response.reason}"
+            raise OSError(msg)
 
     def _told(self, response: Any) -> Version | None:
         """Return the version that a response names before its body, if it is one that bytes can be held against."""
-        match = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        if response.status != PARTIAL or match is None or match[3] == "*":
+        found = content_range(response.headers)
+        if response.status != PARTIAL or found is None or found[2] is None or not is_plain(response.headers):
             return None
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            return None
-        version = self._version(response.headers, int(match[3]))
+        version = self._version(response.headers, found[2])
         return version if version.is_provable else None
 
-    def _check_range(self, headers: Mapping[str, str], start: int, stop: int | None, length: int) -> int | None:
-        """Check that a partial response holds the range asked for, whole; return the file's size if it is told."""
-        match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
-        if match is None or match[1] is None:
-            # Delivered as the plain file system would, if it has the right length, and not as proved.
-            if stop is None or length != stop - start:
-                msg = f"{self.path}: partial response without a usable Content-Range"
-                raise ShortReadError(msg)
-            return None
-        size = None if match[3] == "*" else int(match[3])
-        last = int(match[2]) + 1
-        ends = {stop, size} if stop is None or size is None else {min(stop, size)}
-        if int(match[1]) != start or last not in ends or length != last - start:
-            msg = f"{self.path}: asked for bytes {start}-{stop}, got {match[0]} with {length} bytes"
+    async def _answered(self, session: Any, response: Any, part: OriginRange, known: Info | None) -> Answer:
+        """Read the body: the range, or the file, of which the range is cut out."""
+        found, size = content_range(response.headers), length_of(response.headers)
+        if response.status == PARTIAL or (found is not None and found[0] == part[0]):
+            return cut(self.path, part, await response.read(), response.headers)
+        if part != WHOLE:
+            if await self._is_alone(session, part, size, known):
+                return Answer(part, await response.read(), response.headers, size_bytes=None, placed=False)
+            self._ranged = False
+            response.close()
+            return await self._get_on(session, part, None)
+        if known is not None and size is not None and size != known.version.size_bytes:
+            response.close()  # of no use, however long it is
+            return Answer(part, b"", response.headers, size_bytes=size, placed=True)
+        body = await response.read()
+        if size is not None and len(body) != size:
+            msg = f"{self.path}: got {len(body)} of {size} bytes"
             raise ShortReadError(msg)
-        return size
+        if "chunked" in response.headers.get("Transfer-Encoding", ""):
+            size = len(body)  # and not cut off
+        return Answer(part, body, response.headers, size_bytes=size, placed=True)
 
-    async def _cut(self, response: Any, start: int, stop: int | None) -> tuple[bytes, int | None]:
-        """Cut the range out of a response that has the whole file, reading no further than its end."""
-        length = response.headers.get("Content-Length")
-        size = int(length) if length is not None and not response.headers.get("Content-Encoding") else None
-        if start == 0 and (stop is None or (size is not None and stop >= size)):
-            body = await response.read()
-            if size is not None and len(body) != size:
-                msg = f"{self.path}: got {len(body)} of {size} bytes"
-                raise ShortReadError(msg)
-            return body, size
-        pieces: list[bytes] = []
-        at = 0
-        while stop is None or at < stop:
-            piece = await response.content.read(CHUNK_BYTES)
-            if not piece:
-                break
-            end = len(piece) if stop is None else min(len(piece), stop - at)
-            pieces.append(piece[max(start - at, 0) : end])
-            at += len(piece)
-        else:
-            response.close()  # the rest of the body is of no use
-        return b"".join(pieces), size
+    async def _is_alone(self, session: Any, part: OriginRange, size: int | None, known: Info | None) -> bool:
+        """Whether a body that is not said to be a part is the range that was asked for, and not the file."""
+        start, stop = part
+        if known is not None and size is not None and size == known.version.size_bytes:
+            return False
+        if size is not None and stop is not None and (size > stop - start or (start == 0 and size < stop)):
+            return False
+        if self._sends_alone is None:
+            self._sends_alone = await self._is_one_byte_alone(session)
+        return self._sends_alone
 
-    def _beyond(self, headers: Mapping[str, str], known: Info | None) -> "_Answer":
+    async def _is_one_byte_alone(self, session: Any) -> bool:
+        try:
+            async with self._request(session, (0, 1)) as response:
+                begin = await response.content.read(2)
+                begin += await response.content.read(1) if len(begin) == 1 else b""
+                response.close()
+                return response.status == OK and len(begin) == 1
+        except Exception:  # noqa: BLE001 - then it is what it should be
+            return False
+
+    async def _beyond(self, session: Any, response: Any, part: OriginRange, known: Info | None) -> Answer:
         """Return nothing for a range behind the end, unless the file is known to have reached there."""
-        match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
-        if known is not None:
-            raise OriginChangedError(REPLACED)  # ranges are clamped to a known size: the file has shrunk
-        size = None if match is None or match[3] == "*" else int(match[3])
-        # Many servers name no validator here.
-        version = None if size is None else self._version(headers, size)
-        proved = version is not None and version.is_provable
-        info = self._told_by(headers, version.size_bytes) if version is not None and proved else None
-        return _Answer(b"", headers, info, beyond=True, size_bytes=size)
-
-    def _info(self, response: Any, size: int | None, known: Info | None) -> Info | None:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            return None
-        if size is not None:
-            return self._told_by(response.headers, size)
-        etag = strong(response.headers.get("ETag"))
-        if known is None or etag is None or known.version.etag is None:
-            return None
-        if known.version.etag != etag:
+        size = size_beyond(response.headers)
+        if known is None and size is not None and size <= part[0]:
+            return Answer(part, b"", response.headers, size_bytes=None, placed=False, beyond=True)
+        if known is None:
+            response.raise_for_status()
+            raise AssertionError
+        # Ranges are clamped to a known size: the file has shrunk, if it can be asked for at all.
+        now = await self._ask_get(session)
+        if now is None:
+            self._ranged = False  # it refuses parts
+            return await self._get_on(session, part, None)
+        if known.version.tells_from(now.version):
             raise OriginChangedError(REPLACED)
-        return known  # the size is not told, but the entity tag is that of the known one
-
-    def _told_by(self, headers: Mapping[str, str], size: int, details: dict[str, Any] | None = None) -> Info:
-        """Return what the headers of an answer say of the file, and for whom that is."""
-        details = self._details(size, headers) if details is None else details
-        return Info(self._version(headers, size), details, sharing_of(headers, self.fs))
-
-    def _details(self, size: int | None, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Return what `info` would have said, without asking."""
-        details: dict[str, Any] = {"name": self.path, "size": size, "type": "file"}
-        if "Content-Type" in headers:
-            details["mimetype"] = headers["Content-Type"].partition(";")[0]
-        for name in TOLD:
-            value = headers.get(name)
-            if value is not None:
-                details[name] = value
-        return details
-
-    def _version(self, headers: Mapping[str, str], size: int) -> Version:
-        return Version(size, mtime_ns=nanoseconds(headers.get("Last-Modified")), etag=strong(headers.get("ETag")))
-
-
-def took_long(answers: "Sequence[_Answer]") -> bool:
-    """Whether the file may have been overwritten in place while the server sent these bodies.
-
-    A server names the version when it begins to send; nginx then goes on with whatever the file holds. Only a question
-    behind the bytes can tell. It is spared for what a server has read at once as it named the version: little, and
-    delivered within a round trip.
-    """
-    if len(answers) > 1:
-        answers = [answer for answer in answers if answer.body]
-    if not answers or not answers[0].body:
-        return False
-    round_trip_s = min(answer.told_s - answer.asked_s for answer in answers)
-    sending_s = max(answer.done_s for answer in answers) - min(answer.told_s for answer in answers)
-    return sending_s > round_trip_s or sum(len(answer.body) for answer in answers) > AT_ONCE_BYTES
-
-
-class _Answer:
-    """The bytes of one range and what the response said of them."""
-
-    __slots__ = ("asked_s", "beyond", "body", "done_s", "info", "retries", "settled", "size_bytes", "told_s")
-
-    def __init__(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        info: Info | None,
-        *,
-        beyond: bool = False,
-        size_bytes: int | None = None,
-    ) -> None:
-        self.body = body
-        self.info = info
-        # Whether the range lies behind the end of the file, which has so many bytes.
-        self.beyond = beyond
-        self.size_bytes = size_bytes
-        self.retries = 0
-        # When the request was sent, its headers came, and its body was there.
-        self.asked_s = self.told_s = self.done_s = 0.0
-        date_ns = nanoseconds(headers.get("Date", ""))
-        # By the server's own clock where it tells the time.
-        read_s = time.time() if date_ns is None else date_ns / 1e9
-        # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.
-        self.settled = info is None or is_past(info.version.mtime_ns, read_s)
-
-
-def located(headers: Mapping[str, str]) -> bool:
-    """Whether a partial response says which range it holds."""
-    match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
-    return match is not None and match[1] is not None
-
-
-def common_info(answers: Sequence[_Answer]) -> Info | None:
-    """Return the one version that all answers are proved to be of, None if one of them does not say.
-
-    Raises:
-        OriginChangedError: They are not of one version.
-    """
-    telling = [answer for answer in answers if answer.info is not None or not answer.beyond]
-    info = telling[0].info if telling else None
-    for answer in telling:
-        if answer.info is None or info is None:
-            return None
-        if not agrees(info.version, answer.info.version):
-            raise OriginChangedError(REPLACED)
-    for answer in answers:
-        # No bytes to prove: it is enough that the file is as long as the others say.
-        if info is not None and answer.beyond and answer.size_bytes not in {None, info.version.size_bytes}:
-            raise OriginChangedError(REPLACED)
-    return info
+        response.raise_for_status()
+        raise AssertionError
