@@ -38,6 +38,8 @@ Ranges = tuple[list[str], list[int | None], list[int | None], Any]
 
 UNSET: Any = object()
 _BOUNDS = frozenset({int, type(None)})
+# How a server refuses what was asked for with a condition, or with more or less than a range.
+_REFUSALS = frozenset({400, 405, 406, 412, 416, 501})
 # Classes of file systems that return nothing for a range behind the end.
 _silent: set[type] = set()
 
@@ -92,7 +94,7 @@ def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> boo
     for more or less than this range, and where the range lies behind the end: S3 raises then, others return nothing.
     """
     if result or result is None:
-        return result is not None and not hasattr(result, "status")
+        return result is not None and getattr(result, "status", None) not in _REFUSALS
     session = current()
     if (start is None and stop is None) or session is None or session.offline or session.validate == "never":
         return True
