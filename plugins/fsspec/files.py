@@ -139,7 +139,8 @@ class CachedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is untyp
         if found is not None:
             self._ahead.keep(self.size)
             return found[0]
-        if window.size_bytes and start >= window.ahead_until:  # else it is being read ahead
+        # Else it is being read ahead, or is sent as a stream.
+        if window.size_bytes and start >= window.ahead_until and not self._is_open_ended:
             self._ahead.skip(stop)
         self._ahead.keep(self.size)
         reading = self._access.read([(start, stop)], vector=False, version=self._version)
