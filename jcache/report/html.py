@@ -36,9 +36,9 @@ STYLE = (
 .jc.jc p{{margin:4px 0}}
 .jc.jc .jc-soft{{color:var(--jc-muted)}}
 .jc.jc .jc-alarm{{color:var(--jc-bad);font-weight:600}}
-.jc.jc code{{display:block;margin-top:10px;padding:8px 12px;background:var(--jc-card);border-radius:6px;
+.jc.jc code.jc-command{{display:block;margin-top:10px;padding:8px 12px;background:var(--jc-card);border-radius:6px;
  font:13px/1.5 ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;overflow-wrap:anywhere}}
-.jc.jc .jc-cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(168px,1fr));gap:12px;margin:22px 0 0}}
+.jc.jc .jc-cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(168px,100%),1fr));gap:12px;margin:22px 0 0}}
 .jc.jc .jc-card{{background:var(--jc-card);border-radius:10px;padding:14px 16px}}
 .jc.jc .jc-card dt{{color:var(--jc-muted);font-size:13px;font-weight:400}}
 .jc.jc .jc-card dt,.jc.jc .jc-card dd{{float:none;clear:none;width:auto;padding:0}}
@@ -140,7 +140,7 @@ def _heading(report: Report) -> str:
         lines.append(f'<p class="{"jc-alarm" if state == INTERIM else "jc-soft"}">{state}</p>')
     if report.cache.bypassed is not None:
         lines.append(f'<p class="jc-alarm">cache not used: {_text(report.cache.bypassed)}</p>')
-    lines.append(f"<code>{_text(report.command)}</code>")
+    lines.append(f'<code class="jc-command">{_text(report.command)}</code>')
     return "".join(lines)
 
 
