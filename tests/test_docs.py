@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+import tomllib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -150,6 +152,17 @@ def test_every_key_of_a_json_report_is_named() -> None:
         inner = value[0] if key == "urls" else value
         if isinstance(inner, dict):
             assert named[key] | (named["read"] if key == "readv" else set()) == set(inner), key
+
+
+def test_the_readme_has_the_extras_and_each_has_lower_bounds() -> None:
+    """Without one, pip has chosen a version of ten years ago to please another package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: needed for name, needed in project["optional-dependencies"].items() if name != "test"}
+    for requirement in [*project["dependencies"], *itertools.chain.from_iterable(extras.values())]:
+        assert ">=" in requirement, requirement
+    rows = re.findall(r"^\| `([a-z0-9]+)` \| ([\w, -]+) \| .* \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    needed = {name: ", ".join(re.split(r"\W*>=", one)[0] for one in wanted) for name, wanted in extras.items()}
+    assert dict(rows) == needed
 
 
 def test_exit_codes_are_those_that_the_help_names() -> None:

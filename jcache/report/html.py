@@ -38,7 +38,8 @@ STYLE = (
 .jc.jc .jc-alarm{{color:var(--jc-bad);font-weight:600}}
 .jc.jc code.jc-command{{display:block;margin-top:10px;padding:8px 12px;background:var(--jc-card);border-radius:6px;
  font:13px/1.5 ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;overflow-wrap:anywhere}}
-.jc.jc .jc-cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(168px,100%),1fr));gap:12px;margin:22px 0 0}}
+.jc.jc .jc-cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(168px,100%),1fr));gap:12px;
+ margin:22px 0 0}}
 .jc.jc .jc-card{{background:var(--jc-card);border-radius:10px;padding:14px 16px}}
 .jc.jc .jc-card dt{{color:var(--jc-muted);font-size:13px;font-weight:400}}
 .jc.jc .jc-card dt,.jc.jc .jc-card dd{{float:none;clear:none;width:auto;padding:0}}
