@@ -7,7 +7,7 @@ whom the origin refuses is refused. A fingerprint that errs on the side of "anot
 import os
 import uuid
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from jcache.cache.credentials import TUNING
 from jcache.cache.layout import digest
@@ -25,44 +25,49 @@ _VARIABLES = (
     "GITHUB_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "HF_TOKEN", "KRB5CCNAME", "X509_USER_CERT", "X509_USER_KEY",
     "X509_USER_PROXY", "XrdSecPROTOCOL", "XrdSecGSIUSERPROXY",
 )  # fmt: skip
+_IDLE = TUNING - {"anon"}
 _objects: "weakref.WeakKeyDictionary[object, str]" = weakref.WeakKeyDictionary()
 
 
 def who_asks(options: Mapping[str, object], environ: Mapping[str, str]) -> str:
     """Return the fingerprint of all that may say who asks: options that are no mere tuning, and the environment's."""
-    own = {name: value for name, value in options.items() if name not in TUNING or name == "anon"}
-    return fingerprint((own, tuple((name, environ[name]) for name in _VARIABLES if name in environ)))
+    return fingerprint((options, tuple((name, environ[name]) for name in _VARIABLES if name in environ)))
 
 
 def fingerprint(value: object) -> str:
     """Return the hash of a value; empty for one that holds nothing, marked where an object in it is unknown."""
-    parts: list[str] = []
-    _collect(value, parts)
-    if not parts:
+    unknown: list[object] = []
+    told = _told(value, unknown)
+    if told is None:
         return ""
-    mark = UNSTABLE if any(part.startswith(UNSTABLE) for part in parts) else ""
-    return mark + digest(repr(parts), DIGITS)
+    return (UNSTABLE if unknown else "") + digest(repr(told), DIGITS)
 
 
-def _collect(value: object, parts: list[str]) -> None:
+def _told(value: object, unknown: list[object]) -> object:
+    """Return what a value says, in a form whose `repr` is the same in every process; None where that is nothing.
+
+    Args:
+        value: Any.
+        unknown: Gets the objects of which that cannot be said.
+    """
     if value is None or value is False or value == "":
-        return
+        return None
+    if isinstance(value, (str, bytes, bool, int, float)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping):
-        for name, item in sorted(value.items(), key=lambda item: str(item[0])):
-            before = len(parts)
-            _collect(item, parts)
-            if len(parts) > before:
-                parts.insert(before, f"{name!s}=")
-    elif isinstance(value, (str, bytes, bool, int, float, os.PathLike)):
-        parts.append(repr(value))
-    elif (isinstance(value, Iterable) and type(value).__module__ == "builtins") or isinstance(value, tuple):
-        items = value if isinstance(value, (list, tuple)) else sorted(value, key=repr)
-        for item in items:
-            _collect(item, parts)
-    elif callable(value) and "<" not in (name := str(getattr(value, "__qualname__", "<"))):
-        parts.append(f"{value.__module__}.{name}")
-    else:
-        parts.append(UNSTABLE + _name_of(value))
+        named = ((str(name), _told(item, unknown)) for name, item in value.items() if name not in _IDLE)
+        return tuple(sorted((pair for pair in named if pair[1] is not None), key=lambda pair: pair[0])) or None
+    if isinstance(value, (list, tuple)):
+        items = tuple(_told(item, unknown) for item in value)
+        return items if any(item is not None for item in items) else None
+    if isinstance(value, (set, frozenset)):
+        return tuple(sorted(repr(_told(item, unknown)) for item in value)) or None
+    if callable(value) and "<" not in (name := str(getattr(value, "__qualname__", "<"))):
+        return f"{value.__module__}.{name}"
+    unknown.append(value)
+    return _name_of(value)
 
 
 def _name_of(unknown: object) -> str:

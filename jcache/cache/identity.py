@@ -114,7 +114,10 @@ def identify(
         url = _display(address)
     key = _key(mark, [*directories, name], variant)
     parts = layout.flat(name, key) if flat else layout.tree(directories, name, variant=variant)
-    below = () if flat else layout.tree(directories, name) if variant else parts
+    below = () if flat else parts
+    if variant and not flat:
+        is_long = layout.LONG in parts
+        below = layout.tree(directories, name) if is_long else (*parts[:-1], layout.component(name))
     if variant:
         url += f" ~{variant[:_MARK_DIGITS]}"
     if asker is None:
