@@ -21,7 +21,8 @@ from servers import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph-mds", "ceph-fuse", "monmaptool")
+CLUSTER = ("ceph", "ceph-authtool", "ceph-mon", "ceph-mgr", "ceph-osd", "monmaptool")
+PROGRAMS = (*CLUSTER, "ceph-mds", "ceph-fuse")
 START_S, STOP_S = 120, 20
 
 _CONFIG = """
@@ -88,7 +89,7 @@ class Client:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _wait_for(lambda: os.path.ismount(self.path), START_S, "the mount")
+        wait_for(lambda: os.path.ismount(self.path), START_S, "the mount")
 
     def stop(self) -> None:
         """Make the mount hang, and wait until no thread of the client takes a request any more."""
@@ -100,7 +101,7 @@ class Client:
             tasks = Path(f"/proc/{process.pid}/task").glob("*/stat")
             return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
-        _wait_for(is_stopped, STOP_S, "the client's end")
+        wait_for(is_stopped, STOP_S, "the client's end")
 
     def go_on(self) -> None:
         """Bring a mount back that hangs."""
@@ -129,18 +130,15 @@ class Client:
                 process.wait()
 
 
-class CephFS:
-    """Monitor, manager, one object store of 4 GB at most (sparse), metadata server; and two clients.
+class Cluster:
+    """Monitor, manager, and one object store of 4 GB at most (sparse)."""
 
-    Attributes:
-        clients: The two, mounted.
-    """
+    more = ""
 
     def __init__(self, work: Path) -> None:
         self._work = work
         self._config = work / "ceph.conf"
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self.clients: list[Client] = []
         try:
             self._start()
         except BaseException:
@@ -154,9 +152,7 @@ class CephFS:
         self.stop()
 
     def stop(self) -> None:
-        """Unmount the clients and end every daemon."""
-        for client in self.clients:
-            client.unmount()
+        """End every daemon."""
         for daemon in reversed(self._daemons):
             daemon.terminate()
         deadline_s = time.monotonic() + STOP_S
@@ -170,10 +166,10 @@ class CephFS:
 
     def _start(self) -> None:
         work, fsid = self._work, str(uuid.uuid4())
-        for name in ("mon", "mgr", "osd", "mds"):
+        for name in ("mon", "mgr", "osd"):
             (work / name).mkdir()
         address = f"[v2:127.0.0.1:{(v2 := free_port())},v1:127.0.0.1:{(v1 := free_port())}]"
-        self._config.write_text(_CONFIG.format(fsid=fsid, work=work, v1=v1, v2=v2))
+        self._config.write_text(_CONFIG.format(fsid=fsid, work=work, v1=v1, v2=v2) + self.more)
         keyring, monmap = os.fspath(work / "keyring"), os.fspath(work / "monmap")
         allowed = [word for kind in ("mon", "osd", "mds", "mgr") for word in ("--cap", kind, "allow *")]
         run("ceph-authtool", "--create-keyring", keyring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
@@ -186,15 +182,7 @@ class CephFS:
         self._run("ceph", "osd", "new", store)
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store)
         self._daemon("ceph-osd", "0")
-        self._daemon("ceph-mds", "d")
-        _wait_for(lambda: "1 up" in self._run("ceph", "osd", "stat"), START_S, "the object store")
-        for pool in ("metadata", "data"):
-            self._run("ceph", "osd", "pool", "create", pool, "8")
-        self._run("ceph", "fs", "new", "files", "metadata", "data")
-        _wait_for(lambda: "up:active" in self._run("ceph", "mds", "stat"), START_S, "the metadata server")
-        # A client that is gone without a word is not waited for for minutes.
-        self._run("ceph", "fs", "set", "files", "session_timeout", "30")
-        self.clients = [Client(self._config, work / f"client-{i}") for i in (1, 2)]
+        wait_for(lambda: "1 up" in self._run("ceph", "osd", "stat"), START_S, "the object store")
 
     def _daemon(self, program: str, name: str) -> None:
         self._daemons.append(
@@ -210,6 +198,36 @@ class CephFS:
         return run(program, "-c", os.fspath(self._config), *args)
 
 
+class CephFS(Cluster):
+    """A cluster with a metadata server, and two clients.
+
+    Attributes:
+        clients: The two, mounted.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self.clients: list[Client] = []
+        super().__init__(work)
+
+    def stop(self) -> None:
+        """Unmount the clients and end every daemon."""
+        for client in self.clients:
+            client.unmount()
+        super().stop()
+
+    def _start(self) -> None:
+        super()._start()
+        (self._work / "mds").mkdir()
+        self._daemon("ceph-mds", "d")
+        for pool in ("metadata", "data"):
+            self._run("ceph", "osd", "pool", "create", pool, "8")
+        self._run("ceph", "fs", "new", "files", "metadata", "data")
+        wait_for(lambda: "up:active" in self._run("ceph", "mds", "stat"), START_S, "the metadata server")
+        # A client that is gone without a word is not waited for for minutes.
+        self._run("ceph", "fs", "set", "files", "session_timeout", "30")
+        self.clients = [Client(self._config, self._work / f"client-{i}") for i in (1, 2)]
+
+
 def run(*command: str) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_S)
     if done.returncode:
@@ -217,7 +235,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def _wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:
     deadline_s = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline_s:

@@ -1,9 +1,10 @@
-"""S3 servers for tests: moto in a process of its own, which notes every request that it gets."""
+"""S3 servers for tests: moto in a process of its own, which notes every request that it gets; and Ceph's gateway."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cephfs import CLUSTER, Cluster, wait_for
 from servers import free_port
 
 if TYPE_CHECKING:
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 START_S = 60
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def client(url: str) -> Any:
+    """Return a client that is not s3fs's, for what others do to a server's objects."""
+    import boto3
+
+    keys = {"aws_access_key_id": KEYS["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    return boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,64 @@ class Moto:
         """Forget all buckets."""
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")):
             self.requests()
+
+
+class Gateway(Cluster):
+    """The S3 gateway of a Ceph cluster, the server that most sites of particle physics run.
+
+    Needs the programs of Debian's packages radosgw, ceph-mon, ceph-mgr, ceph-osd and ceph-common.
+
+    Attributes:
+        url: Its endpoint.
+    """
+
+    programs = (*CLUSTER, "radosgw", "radosgw-admin")
+
+    def __init__(self, work: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.more = f"""
+mon_max_pg_per_osd = 1000
+osd_pool_default_pg_num = 4
+osd_pool_default_pg_autoscale_mode = off
+ms_mon_client_mode = crc
+rgw_frontends = beast endpoint=127.0.0.1:{port}
+rgw_data = {work}/rgw
+"""
+        super().__init__(work)
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Return the programs that are not installed."""
+        return [program for program in cls.programs if shutil.which(program) is None]
+
+    def requests(self) -> list[Request]:
+        """Return nothing: it notes them in ways of its own."""
+        return []
+
+    def reset(self) -> None:
+        """Remove all buckets."""
+        s3 = client(self.url)
+        for bucket in s3.list_buckets()["Buckets"]:
+            for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket["Name"]):
+                for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                    s3.delete_object(Bucket=bucket["Name"], Key=one["Key"], VersionId=one["VersionId"])
+            s3.delete_bucket(Bucket=bucket["Name"])
+
+    def _start(self) -> None:
+        super()._start()
+        (self._work / "rgw").mkdir()
+        keys = ["--access-key", KEYS["AWS_ACCESS_KEY_ID"], "--secret-key", KEYS["AWS_SECRET_ACCESS_KEY"]]
+        self._run("radosgw-admin", "user", "create", "--uid", "user", "--display-name", "user", *keys)
+        self._daemon("radosgw", "gateway")
+        wait_for(self._answers, START_S, "the gateway")
+
+    def _answers(self) -> bool:
+        try:
+            urllib.request.urlopen(self.url, timeout=5).close()
+        except OSError:
+            return False
+        return True
 
 
 def noting(app: Callable[..., Iterable[bytes]], log: Path) -> Callable[..., Iterator[bytes]]:

@@ -90,6 +90,15 @@ class FileSystemOrigin:
         """Return what a range means in which a file has no byte: another range, an error, or None for no bytes."""
         return None
 
+    async def ask(self, start: int | None, stop: int | None) -> bytes | Exception:
+        """Return what the file system itself gives for a range, or the exception that it raises."""
+        try:
+            with reaching():
+                data: bytes = await self._call("cat_file", self.path, start=start, end=stop)
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            return error
+        return data
+
     @property
     def identity(self) -> Identity:
         """Which object this is."""

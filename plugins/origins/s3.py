@@ -132,11 +132,11 @@ class S3Origin(FileSystemOrigin):
     def without_bytes(self, start: int | None, stop: int | None, size: int) -> Span | Exception | None:
         """Return what a range without a byte means to S3: another range, an error, or None for nothing.
 
-        A range behind the end is an error. One that ends before it begins is none at all (RFC 9110, 14.1.1): the whole
-        object is sent.
+        A range behind the end is an error. One that ends before it begins is none at all (RFC 9110, 14.1.1), and the
+        whole object is sent; Ceph's gateway, where it may be asked, calls that an error as well.
         """
         first = start or 0
-        if stop is None and (start is None or first < 0):
+        if start is None and stop is None:
             return None
         first += size if first < 0 else 0
         last = size + 1 if stop is None else stop + size if stop < 0 else stop
