@@ -17,6 +17,7 @@ pytest.importorskip("moto.server", reason="moto's server is not installed")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from jcache.session import Session
 
@@ -114,8 +115,7 @@ def test_any_range_gives_what_plain_gives_cold_warm_and_offline(
     fs = client(any_server)
     plain = [outcome(lambda p=p, s=s: fs.cat_file(p, start=s[0], end=s[1])) for p, s in zip(paths, SPANS, strict=True)]
     plain_vectors = [as_told(fs.cat_ranges([p], [s[0]], [s[1]])) for p, s in zip(paths, SPANS, strict=True)]
-    states = [{}, {}, {"validate": "never"}, *([{"offline": True}] if data else [])]
-    for state in states:
+    for state in ({}, {}, {"validate": "never"}, {"offline": True}):
         active(**state)
         fs = client(any_server)
         for path, (start, end), single, vector in zip(paths, SPANS, plain, plain_vectors, strict=True):
@@ -143,7 +143,10 @@ def test_what_is_not_there_raises_what_plain_raises(any_server: Moto | Gateway, 
             for name in ("cat_file", "info", "exists", "isdir", "isfile")
         ]
         calls += [lambda path=path: fs.cat_file(path, start=0, end=3) for path in ("bucket/directory", "bucket/none")]
-        calls += [lambda path=path: fs.open(path).read() for path in ("bucket/directory", "bucket/none", "bucket")]
+        calls += [
+            lambda path=path: fs.open(path).read()
+            for path in ("bucket/directory", "bucket/none", "bucket", "nowhere/file", "nowhere")
+        ]
         return [outcome(call) for call in calls]
 
     deactivate()
@@ -337,3 +340,39 @@ def test_the_options_of_the_file_system_hold(
         assert fs.cat_ranges(["bucket/file"] * 2, [0, 50], [10, 60]) == [OLD[:10], OLD[50:60]]
         with fs.open("bucket/file", requester_pays=options.get("requester_pays", False)) as file:
             assert file.read(10) == OLD[:10]
+
+
+def test_what_is_written_is_forgotten_however_its_path_is_spelt(server: Moto, active: Callable[..., Session]) -> None:
+    old = put(server, "kept/file", OLD)
+    active(validate="never")
+    fs = client(server, version_aware=True)
+    assert fs.cat_file("kept/file") == OLD
+    fs.pipe_file(f"s3://kept/file?versionId={old}", NEW)
+    assert fs.cat_file("kept/file") == NEW
+    assert fs.cat_file("kept/file", version_id=old) == OLD
+    fs.rm("kept", recursive=True)
+    with pytest.raises(FileNotFoundError):
+        fs.cat_file("kept/file")
+
+
+def test_the_copy_of_an_object_and_many_objects_at_once(
+    server: Moto, active: Callable[..., Session], tmp_path: Path
+) -> None:
+    paths = [f"bucket/many/{i}" for i in range(50)]
+    old = put(server, "kept/file", OLD)
+    put(server, "kept/file", NEW)
+    for path in paths:
+        put(server, path, path.encode())
+    expected = {path: path.encode() for path in paths}
+    active()
+    fs = client(server)
+    assert fs.cat(paths) == expected
+    assert methods(server) == ["GET"] * 50
+    fs.get_file("kept/file", str(tmp_path / "new"))
+    fs.get_file("kept/file", str(tmp_path / "old"), version_id=old)
+    assert (tmp_path / "new").read_bytes() == NEW
+    assert (tmp_path / "old").read_bytes() == OLD
+    server.requests()
+    active()
+    assert client(server).cat(paths) == expected
+    assert methods(server) == ["HEAD"] * 50

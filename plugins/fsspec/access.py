@@ -284,14 +284,22 @@ def access(
     return found
 
 
-def identities(fs: Any, paths: Sequence[str]) -> list[Identity | None]:
-    """Return which objects paths mean, without a trace of each; None where that cannot be told."""
+def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[Identity | None]:
+    """Return which objects paths mean, without a trace of each; None where that cannot be told.
+
+    Args:
+        fs: The file system.
+        paths: As it takes them.
+        written: Whether the objects are those that change where the paths are written.
+    """
     session = require()
     known = _known(session, fs)
     found: list[Identity | None] = []
     for path in paths:
         try:
-            found.append(known.identifier.identify(known.origin_class.named(fs, path, NO_OPTIONS) or path))
+            origin = known.origin_class
+            named = origin.written(path) if written else origin.named(fs, path, NO_OPTIONS)
+            found.append(None if named is None else known.identifier.identify(named))
         except Unidentifiable as error:
             session.trouble(f"{error}; such files are not cached")
             found.append(None)

@@ -53,7 +53,7 @@ def invalidate(fs: Any, *paths: Any, directory: str | None = None) -> None:
     names = list(named(paths))
     # A directory may be named with a slash behind it.
     names += [name.rstrip("/") for name in names if name.endswith("/")]
-    for identity in identities(fs, names):
+    for identity in identities(fs, names, written=True):
         if identity is not None:
             session.invalidate(identity, directory=directory)
 

@@ -78,6 +78,11 @@ class FileSystemOrigin:
         """Return the path of what a call with options means; None where only the file system can tell."""
         return None if options else path
 
+    @classmethod
+    def written(cls, path: str) -> str:
+        """Return the path of what changes where a path is written."""
+        return path
+
     def kept(self, details: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - for subclasses
         """Return the path of one version of the file, where the origin keeps it when the file is overwritten.
 

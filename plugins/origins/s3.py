@@ -80,6 +80,11 @@ class S3Origin(FileSystemOrigin):
             return None  # not one version, and yet named as one
         return f"{name}{PIN}{version_id}" if version_id else name
 
+    @classmethod
+    def written(cls, path: str) -> str:
+        """Return the path of what changes: s3fs heeds no version where it writes."""
+        return path.partition(PIN)[0]
+
     def kept(self, details: Mapping[str, Any]) -> str | None:
         """Return the name of one version of the object, None unless the file system reads on in an overwritten one."""
         version_id = details.get("VersionId")
@@ -89,6 +94,8 @@ class S3Origin(FileSystemOrigin):
 
     async def stat(self) -> Info:
         """Ask for the object's `info` now, and leave the listings that s3fs has cached as they are."""
+        if not self._key:
+            raise DirectoryError(self.path)
         with reaching():
             if self._pin:
                 answer = await self._call("call_s3", "head_object", self.fs.kwargs, **self._names())
