@@ -22,6 +22,7 @@ from jcache.cache import Cache
 from jcache.cache import usage as usages
 from jcache.cache.books import Book, Head, Use
 from jcache.cache.eviction import Cleaner, Wish
+from jcache.cache.pins import add_pin
 from jcache.cache.verify import verify
 from jcache.cli import main
 from jcache.config import Config
@@ -319,6 +320,7 @@ FORGED = {
     "not in order": [(1000, 100, 1000), (0, 100, 0), (500, 100, 500)],
     "inside one another": [(0, 300, 0), (10, 10, 10), (400, 10, 400)],
     "the same twice": [(0, 100, 0), (0, 100, 0), (0, 100, 0)],
+    "the same start twice": [(0, 100, 0), (0, 200, 1 << 41), (100, 100, 100)],
     "of no length": [(0, 0, 0), (100, 0, 100)],
     "long": [(0, 0xFFFFFFFF, 0)],
     "descending": [(900 - 100 * i, 100, 900 - 100 * i) for i in range(10)],
@@ -606,3 +608,28 @@ assert jcache.session.current().config.validate == "open"
     done = subprocess.run([sys.executable, "-c", code], env=environ, check=True, capture_output=True, text=True)
     (line,) = [line for line in done.stderr.splitlines() if "jcache.toml" in line]
     assert line.startswith("jcache: json, offline, rules, summary, validate in ")
+
+
+# -- what is printed -------------------------------------------------------------------------------------------------
+
+_ESCAPES = "\x1b]0;evil\x07\x1b[2Jx"
+
+
+def test_no_terminal_obeys_what_others_have_written(tmp_path: Path) -> None:
+    cache = made(tmp_path / "cache")
+    root = Path(cache.directory)
+    place = root / "https" / _ESCAPES / "f"
+    journal = Journal(Storage(), str(place), f"url:https/h/{_ESCAPES}")
+    journal.append(Version(10, etag=_ESCAPES), {"name": _ESCAPES}, [(0, b"abc")])
+    journal.close()
+    for name in (f"@x{_ESCAPES}.seg", _ESCAPES, f"@h{_ESCAPES}.1.0123456789abcdef.seg"):
+        (place / name).write_bytes(b"junk")
+    (root / ".reports").mkdir()
+    (root / ".reports" / f"jcache.{_ESCAPES}.json").write_text("{")
+    add_pin(Storage(), str(root), _ESCAPES, dir_mode=0o700, file_mode=0o600)
+    commands = ["ls", "ls -l", "pin --list", "verify", "compact --all", "clean --all --dry-run", "report", "top --once"]
+    for words in (["info", f"url:https/h/{_ESCAPES}"], *map(str.split, commands)):
+        by_option = words[0] in {"ls", "info", "pin", "compact"}
+        done = CliRunner().invoke(main, [*words, *(["--dir"] if by_option else []), str(root)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exc_info)
+        assert not {"\x1b", "\x07"} & set(done.output), words

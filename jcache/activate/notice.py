@@ -11,7 +11,10 @@ def say(message: str) -> None:
     Past `sys.stderr`: at exit it may be closed or replaced, and its buffer may be locked by the code that a signal
     interrupted.
     """
-    data = f"jcache: {' '.join(message.split())}\n".encode("utf-8", "replace")
+    line = " ".join(message.split())
+    # It may name what somebody else has written: no terminal is to be told to do anything by it.
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    data = f"jcache: {line}\n".encode("utf-8", "replace")
     try:
         os.write(2, data)
     except OSError:

@@ -366,7 +366,7 @@ def _parse_head(line: bytes) -> Index:
             folded=Head(count(head["folded"][0]), count(head["folded"][1]), count(head["folded"][2])),
             walked_s=float(head["walked"]),
             walk=None if walk is None else Walk(str(walk[0]), *map(count, walk[1:])),
-            dropped=[name for name in head["dropped"] if is_book(name)],
+            dropped=[name for name in head["dropped"] if isinstance(name, str) and is_book(name)],
         )
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
         return Index()

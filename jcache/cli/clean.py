@@ -109,7 +109,7 @@ def clean(
     if as_json:
         click.echo(json.dumps(document, indent=1))
     for what in failed:
-        click.echo(f"jcache: {what}", err=True)
+        click.echo(f"jcache: {visible(what)}", err=True)
     ctx.exit(1 if failed else 0)
 
 

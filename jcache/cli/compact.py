@@ -64,7 +64,7 @@ def compact(ctx: click.Context, url: str | None, directory: Path | None, *, ever
                 after = journal.size_bytes
             except JournalError as error:
                 failed += 1
-                click.echo(f"jcache: {error}", err=True)
+                click.echo(f"jcache: {visible(str(error))}", err=True)
                 continue
             finally:
                 journal.close()

@@ -4,6 +4,8 @@ from typing import IO, Any
 
 import click
 
+from jcache.report.units import visible
+
 
 class CommandError(click.ClickException):
     """The command did not do its work, for a reason that the user can mend."""
@@ -12,7 +14,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message in the form of the library's own warnings."""
-        click.echo(f"jcache: {self.format_message()}", file=file, err=file is None)
+        click.echo(f"jcache: {visible(self.format_message())}", file=file, err=file is None)
 
 
 class WrongInputError(CommandError):

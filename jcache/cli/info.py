@@ -107,7 +107,8 @@ def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
 def _print(entry: Entry, document: dict[str, Any]) -> None:
     now_s = time.time()
     disk = " ".join(human(entry.disk_bytes))
-    click.echo(f"address      {visible(entry.url)}\nname         {visible(entry.name)}\njournal      {entry.directory}")
+    for what, text in (("address", entry.url), ("name", entry.name), ("journal", entry.directory)):
+        click.echo(f"{what:<12} {visible(text)}")
     click.echo(f"on disk      {entry.disk_bytes} bytes ({disk}) in {number_of(entry.segments, 'segment')}")
     hits = f"{number_of(entry.hits, 'read')}, {' '.join(human(entry.hit_bytes))}, served without the origin"
     click.echo(f"last used    {_moment(entry.used_s)}, {duration(max(now_s - entry.used_s, 0.0))} ago; {hits}")

@@ -31,7 +31,7 @@ from jcache.report.select import (
     total,
 )
 from jcache.report.tables import KINDS, By, Line, coldest, slowest, table
-from jcache.report.units import parse_moment
+from jcache.report.units import parse_moment, visible
 
 
 @click.command()
@@ -109,7 +109,7 @@ def report(
             elif html is None and svg is None:
                 _print_text(whole, reports, by)
     for error in errors:
-        click.echo(f"jcache: cannot read {error}", err=True)
+        click.echo(f"jcache: cannot read {visible(str(error))}", err=True)
     ctx.exit(1 if errors else 0)
 
 

@@ -83,7 +83,8 @@ COLUMN_BYTES = 28  # an extent's share of the index: start, position, checksum, 
 HEAD_PATTERN = re.compile(b"%b|%b" % (FRAME_MAGIC, INDEX_MAGIC))
 """Where the header of a frame or index might begin."""
 
-_NAME = re.compile(r"@(?P<host>[^/]*)\.(?P<pid>\d+)\.(?P<salt>[0-9a-f]{16})\.seg")
+_NAME = re.compile(r"@(?P<host>[A-Za-z0-9_.-]*)\.(?P<pid>[0-9]{1,10})\.(?P<salt>[0-9a-f]{16})\.seg")
+_MOST_PID = 2**31 - 1  # more is no process's number, and no call takes it
 _SWAP = sys.byteorder == "big"
 
 checksum = xxh3_64_intdigest
@@ -192,7 +193,9 @@ def host_label(host: str) -> str:
 def parse_segment_name(name: str) -> tuple[str, int, int] | None:
     """Return host, pid and salt of a segment's file name, or None for any other name."""
     match = _NAME.fullmatch(name)
-    return (match["host"], int(match["pid"]), int(match["salt"], 16)) if match else None
+    if match is None or int(match["pid"]) > _MOST_PID:
+        return None
+    return match["host"], int(match["pid"]), int(match["salt"], 16)
 
 
 def parse_metadata(packed: bytes | memoryview) -> Metadata | None:

@@ -101,7 +101,7 @@ class Segments:
         for row in rows:
             start, position = run.starts[row], run.positions[row]
             known = segment is not None and segment.table.forget(start, position)
-            forgotten += run.forget(start, position) or known
+            forgotten += run.forget_row(row) or known
         if forgotten:
             name = segment.name if segment else "a removed segment"
             self.damaged += forgotten

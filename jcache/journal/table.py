@@ -142,6 +142,10 @@ class Run:
         row = bisect_left(self.starts, start)
         if row == len(self.starts) or self.starts[row] != start or self.positions[row] != position:
             return False
+        return self.forget_row(row)
+
+    def forget_row(self, row: int) -> bool:
+        """Take out the extent in a row, wherever the rows of a forged table are; True if it was not out before."""
         if not self.lengths[row]:
             return False
         if not isinstance(self.lengths, array):
