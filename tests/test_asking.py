@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jcache.session import Session
 
 SIZE = 600
-ASKING = ("Authorization", "Cookie", "X-Auth-Token", "Accept-Language", "X-Tenant", "User-Agent")
+ASKING = ("Authorization", "Cookie", "X-Auth-Token", "Accept-Language", "X-Tenant", "User-Agent", "X-Odd-Token")
 
 
 def content(path: str, *asked: str) -> bytes:
@@ -298,6 +298,17 @@ def test_a_rule_sets_all_that_aside(asked: Asked, active: Callable[..., Session]
     assert asked.bodies() == 2
     active()
     assert by("bob").cat_file(f"{asked.url}/f?x=2&nonce=3") == content("/f?x=2&nonce=3")
+
+
+def test_a_header_that_only_looks_like_a_credential_decides(asked: Asked, active: Callable[..., Session]) -> None:
+    """Its server says nothing of it; nor does the disk."""
+    asked.varies = ("X-Odd-Token",)
+    for _ in range(2):
+        active(validate="never")
+        for value in ("one", "two"):
+            fs = fsspec.filesystem("http", headers={"X-Odd-Token": value})
+            assert fs.cat_file(f"{asked.url}/f") == content("/f", value)
+    assert asked.bodies() == 2
 
 
 def test_two_who_ask_at_the_same_time_share_a_journal(asked: Asked, active: Callable[..., Session]) -> None:

@@ -19,7 +19,7 @@ from jcache.cache.identity import Unidentifiable
 from jcache.cache.layout import escape
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.verify import Finding, Progress, Totals, measure, verify
-from jcache.cli.catalogue import cache_config, cache_of, journals, must_hold_something, root_of
+from jcache.cli.catalogue import cache_config, cache_of, find_journal, must_hold_something, root_of
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option, one_directory, paths
 from jcache.report.units import number_of
@@ -116,10 +116,10 @@ def _locate(target: str | None, given: Path | None, storage: Storage) -> tuple[s
         identity = cache.identify(url.partition("://")[0], url, {})
         if os.path.isdir(cache.path(identity)):
             return cache.path(identity), identity.key
-    # Options of the file system may have decided too; then the name is what `jcache ls` prints.
-    for entry in journals(directory, storage=storage):
-        if entry.name == url:
-            return entry.directory, entry.name
+    # Options of the file system, or who asked, may have decided too.
+    entry = find_journal(url, directory, config, storage=storage)
+    if entry is not None:
+        return entry.directory, entry.name
     raise WrongInputError(f"the cache {directory} holds nothing of {target}; 'jcache ls' lists what it holds")
 
 
