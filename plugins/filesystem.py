@@ -11,12 +11,12 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.chained import ChainedFileSystem
 
 from jcache.activate import ensure
-from jcache.errors import OfflineMissError, OriginChangedError
 from jcache_plugins.fsspec.access import Access, access, run, unwrapped
 from jcache_plugins.fsspec.downloads import download
-from jcache_plugins.fsspec.files import OPEN_OPTIONS, AsyncCachedFile, CachedFile
+from jcache_plugins.fsspec.files import known_version, open_journaled, options_of, version_of
 from jcache_plugins.fsspec.metadata import stored_info
 from jcache_plugins.fsspec.reads import UNSET, bounds, cat_many
+from jcache_plugins.fsspec.streams import open_journaled_async
 from jcache_plugins.fsspec.writes import invalidate, prepared
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import in_thread, reaching
@@ -145,27 +145,19 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         return run(self, self._cat_ranges(paths, starts, ends, max_gap=max_gap, on_error=on_error, **kwargs))
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
-        found = self._way(path) if mode == "rb" and not kwargs.keys() - OPEN_OPTIONS else None
-        if found is not None:
-            try:
-                return CachedFile(self, path, found, run(self, found.open()), block_size=block_size)
-            except (OfflineMissError, OriginChangedError):
-                raise
-            except Exception:  # noqa: BLE001 - the file system has its own way, or says better what is wrong
-                found = None
+        found = self._way(path) if mode == "rb" and not options_of(kwargs) else None
+        info = None if found is None else version_of(self, found)
+        if found is not None and info is not None:
+            return open_journaled(self, path, found, info, block_size=block_size)
         file = self.fs.open(path, mode, block_size=block_size, **kwargs)
         return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
 
     async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         """Open a file for asynchronous reading."""
         found = await self._way_soon(path) if mode == "rb" else None
-        if found is not None:
-            try:
-                return AsyncCachedFile(self, path, found, await found.open())
-            except (OfflineMissError, OriginChangedError):
-                raise
-            except Exception:  # noqa: BLE001 - the file system has its own way, or says better what is wrong
-                found = None
+        info = None if found is None else await known_version(found)
+        if found is not None and info is not None:
+            return open_journaled_async(self, path, found, info)
         file = await self.fs.open_async(path, mode, **kwargs)
         return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
 

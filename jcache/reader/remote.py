@@ -503,14 +503,18 @@ class RemoteFile:
         with contextlib.suppress(Exception):
             await self._validation.ready(origin)
 
+    def known(self) -> Info | None:
+        """Return the file's version and info, if they were validated and need not be asked for again."""
+        return self._validation.known()
+
     async def is_known(self) -> bool:
         """Whether anything of the file is recorded, or was validated in this process."""
-        return self._validation.known() is not None or bool(await self._store.versions())
+        return self.known() is not None or bool(await self._store.versions())
 
     def opened(self, seconds: float) -> None:
         """Count an open of this file by the application, `seconds` long."""
         self._opened = True
-        info = self._validation.known()
+        info = self.known()
         self._host.counters.file_opened(self.url, None if info is None else info.version.size_bytes, seconds)
 
     def invalidate(self) -> None:

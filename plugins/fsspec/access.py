@@ -200,6 +200,18 @@ class Access:
         finally:
             session.release(remote)
 
+    def open_here(self) -> Info | None:
+        """Do as `open` does, where the version was validated before; None else."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory)
+        try:
+            info = remote.known()
+            if info is not None:
+                remote.opened(0.0)
+            return info
+        finally:
+            session.release(remote)
+
     async def open(self) -> Info:
         """Return the file's version and info, and count an open of it by the application."""
         started_s = time.perf_counter()

@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem, _Cached
 
 from jcache.session import current
-from jcache_plugins.fsspec import downloads, files, metadata, reads, writes, written
+from jcache_plugins.fsspec import downloads, files, metadata, reads, streams, writes, written
 
 __all__ = ["install", "is_remote", "uninstall"]
 
@@ -121,7 +121,7 @@ def hook(cls: Any) -> bool:
 
 def _hook_methods(cls: Any) -> None:
     makers = writes.writes(cls)
-    for group in (reads, files, downloads, metadata):
+    for group in (reads, files, streams, downloads, metadata):
         makers.update(group.ASYNC if cls.async_impl else group.SYNC)
     for name, make in makers.items():
         owner: Any = next((base for base in cls.__mro__ if name in vars(base)), None)
@@ -162,7 +162,7 @@ def _replace(cls: Any, name: str, hooked: Any) -> None:
 def _take(instance: Any) -> None:
     """Remember an instance, and shorten the way of the synchronous methods that fsspec bound to it."""
     _instances[id(instance)] = instance
-    for name, make in reads.MIRRORED.items():
+    for name, make in (reads.MIRRORED | metadata.MIRRORED).items():
         plain = vars(instance).get(name)
         if plain is not None and getattr(type(instance), f"_{name}", None) is getattr(
             getattr(plain, "__wrapped__", None), "__func__", None

@@ -1,0 +1,182 @@
+"""What stands in a file object where fsspec has its own cache: reads through the journal, exactly, and ahead."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fsspec.caching import BaseCache
+
+from jcache.errors import OriginChangedError
+from jcache.origin import Info
+from jcache.session import current
+from jcache_plugins.fsspec.access import Access, loop_of, run, unwrapped
+from jcache_plugins.fsspec.ahead import ReadAhead
+
+if TYPE_CHECKING:
+    from jcache.reader.lent import Lent
+
+__all__ = ["JournalCache", "leave_soon"]
+
+# Reads smaller than this are served in steps out of a piece of the journal that was verified once.
+SMALL_BYTES = 64 << 10
+PIECE_BYTES = 256 << 10
+
+
+class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
+    """The cache of one file object: one version of the file, through the journal.
+
+    Like the file object it belongs to one thread at a time; only `fetch_exactly` may be called by any.
+    """
+
+    def __init__(self, fs: Any, path: Any, access: Access, info: Info, *, name: str, blocksize: int) -> None:
+        """Read nothing yet.
+
+        Args:
+            fs: The file system that the file belongs to.
+            path: As that file system takes it.
+            access: The path's way to the journal and the origin.
+            info: The version to read.
+            name: Of the cache that would be here without JCache; it is pickled with the file object.
+            blocksize: Likewise.
+        """
+        super().__init__(blocksize, None, info.version.size_bytes)
+        self.name = name
+        self.access = access
+        self.ahead = ReadAhead(access, lambda: loop_of(fs))
+        self._fs = fs
+        self._path = path
+        self._version = info.version
+        self._details = info.details
+        self._buffer = b""
+        self._buffer_start = 0
+        # The piece of what was read ahead that is being used.
+        self._lent: Lent | None = None
+
+    @property
+    def fetcher(self) -> Callable[[int, int], bytes]:
+        """What another cache in this one's place reads with."""
+        return self.fetch_exactly
+
+    @fetcher.setter
+    def fetcher(self, _: Any) -> None:
+        """Ignore what fsspec's own initialization sets."""
+
+    def _fetch(self, start: int | None, stop: int | None) -> bytes:
+        start = 0 if start is None else start
+        stop = self.size if stop is None else min(stop, self.size)
+        return self.read(start, stop) if start < stop else b""
+
+    def fetch_exactly(self, start: int, stop: int) -> bytes:
+        """Read [start, stop), up to the end of the file, and nothing ahead."""
+        stop = min(stop, self.size)
+        if start >= stop:
+            return b""
+        if is_off():
+            data: bytes = self._fs.cat_file(self._path, start, stop)
+            return data
+        found = self.access.try_read([(start, stop)], vector=False, version=self._version)
+        return self._ask(start, stop, self.fetch_exactly) if found is None else found[0]
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Read [start, stop), which lies in the file and is not empty; ahead where reads follow one another."""
+        if is_off():
+            data: bytes = self._fs.cat_file(self._path, start, stop)
+            return data
+        window = self.ahead.window
+        left = self.ahead.follow(start, stop)
+        if left is not None:
+            self._leave(*left)
+        if stop - start <= SMALL_BYTES:
+            small = self._read_small(start, stop, sequential=left is None)
+            if small is not None:
+                return small
+        found = self.access.try_read([(start, stop)], vector=False, version=self._version)
+        if found is not None:
+            self.ahead.keep(self.size)
+            return found[0]
+        if window.size_bytes and start >= window.ahead_until:  # else it is being read ahead
+            self.ahead.skip(stop)
+        self.ahead.keep(self.size)
+        return self._ask(start, stop, self.read)
+
+    def _ask(self, start: int, stop: int, again: Callable[[int, int], bytes]) -> bytes:
+        """Read [start, stop) on the event loop; once more where the origin keeps this version beside a later one."""
+        try:
+            reading = self.access.read([(start, stop)], vector=False, version=self._version)
+            return unwrapped(run(self._fs, reading)[0])
+        except OriginChangedError:
+            kept = self.access.kept(self._fs, self._details)
+            if kept is None:
+                raise
+        self._leave(*self.ahead.end())
+        self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of)
+        return again(start, stop)
+
+    def _read_small(self, start: int, stop: int, *, sequential: bool) -> bytes | None:
+        """Read out of what is in hand, or can be had in one piece from memory or journal; None where it is neither."""
+        at = start - self._buffer_start
+        if at >= 0 and stop <= self._buffer_start + len(self._buffer):
+            self.access.count_read(stop - start)
+            return self._buffer[at : at + stop - start]
+        if not sequential or not start:
+            return None
+        if self.ahead.window.ahead_until:
+            data = None if self._lent is None else self._lent.take(start, stop)
+            if data is None:
+                self._lent = self.access.lend(start, self._lent, version=self._version)
+                data = None if self._lent is None else self._lent.take(start, stop)
+            if data is not None:
+                self.access.count_ahead(len(data))
+                self.ahead.keep(self.size)
+                return data
+        self._buffer = self.access.peek(start, start + PIECE_BYTES, version=self._version)
+        self._buffer_start = start
+        if len(self._buffer) < stop - start:
+            return None
+        self.access.count_read(stop - start)
+        return self._buffer[: stop - start]
+
+    def _leave(self, start: int, stop: int) -> None:
+        """Drop what was read ahead in [start, stop) and nobody asked for; nothing more of it comes."""
+        lent, self._lent = self._lent, None
+        leave(self.access, lent, start, stop)
+
+    def close(self) -> None:
+        """Drop what was read ahead and never asked for; reading goes on where there is any more of it."""
+        self._buffer = b""
+        if self.ahead.window.ahead_until:
+            self._leave(*self.ahead.end())
+
+    def close_soon(self) -> None:
+        """Do as `close` does, without taking a lock: have the event loop do it.
+
+        A file object is collected at any point of any thread, also of one that holds a lock that is needed to drop what
+        was read ahead. Where the loop is closed, or the interpreter is taken down, the session has it dropped.
+        """
+        ahead, access, lent = self.ahead, self.access, self._lent
+        if ahead.window.ahead_until:
+            self.ahead = ReadAhead(access, ahead.loop_of)  # `close` finds nothing to do
+            if not sys.is_finalizing():
+                leave_soon(ahead.loop, lambda: leave(access, lent, *ahead.end()))
+
+
+def is_off() -> bool:
+    """Whether JCache was deactivated since: the file system is what it was without us."""
+    return current() is None or sys.is_finalizing()
+
+
+def leave(access: Access, lent: "Lent | None", start: int, stop: int) -> None:
+    """Drop what a file object read ahead in [start, stop), of which nothing more comes; record what was taken of it."""
+    if stop:
+        if lent is not None:
+            access.hand_back(lent)
+        access.drop_ahead(start, stop)
+
+
+def leave_soon(loop: asyncio.AbstractEventLoop | None, task: Callable[[], None]) -> None:
+    """Have an event loop drop what a file object read ahead, unless it is closed; takes no lock."""
+    if loop is not None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task)
