@@ -15,6 +15,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.display import display
 
 from jcache import activate, session
+from jcache.activate import past
 from jcache.activate.job import Job
 from jcache.config import Config, ConfigError
 from jcache.counters import Counters
@@ -191,6 +192,9 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
                     )
                 )
             )
+            passed = past.found()
+            if passed is not None:
+                print(f"jcache: {passed}")  # noqa: T201 - the cell's output
 
 
 class _Both:

@@ -15,6 +15,7 @@ is not Python's own is imported, when the `.pth` files have all been read and th
 import os
 import sys
 
+from jcache.activate import past
 from jcache.activate.notice import say
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ class PluginHooks:
         self._waiting: dict[str, list[str]] = {}
         self._known: set[tuple[str, str]] = set()
         self._installed: list[tuple[str, str]] = []
+        self._watched: set[str] = set()
 
     def install(self) -> None:
         """Start watching. Triggers that were imported before are found by the next `scan`."""
@@ -86,12 +88,17 @@ class PluginHooks:
         """Tell whether `name` is a trigger; if so, its plug-ins are installed after its import."""
         if name.partition(".")[0] not in sys.stdlib_module_names and name not in _START_UP and name[0] != "_":
             self.scan()
-        values = self._waiting.pop(name, None)
-        if values is None:
+        if name in past.NATIVE and self._active:
+            past.imported(name)
+        values, watch = self._waiting.pop(name, ()), past.WATCHED.get(name) if self._active else None
+        if not values and watch is None:
             return False
         import wrapt
 
-        def installs(_module: "ModuleType") -> None:
+        def installs(module: "ModuleType") -> None:
+            if watch is not None and name not in self._watched:
+                self._watched.add(name)
+                watch(module)
             for value in values:
                 self._install(name, value)
 

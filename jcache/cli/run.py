@@ -168,7 +168,8 @@ def _report(config: Config, job: Job, command: Sequence[str]) -> None:
         directory = str(config.report_directory)
         if _can_write(directory):
             say(
-                "no process of the command read remote data through JCache, so there is no report; if one should have, "
+                "no process of the command read remote data through JCache, so there is no report. If one should have: "
+                "a line above names libraries that read past the cache (JCACHE_LOG=debug says what is hooked); else, "
                 "is JCache installed in the Python that ran it, or was it killed within a second?"
             )
         else:

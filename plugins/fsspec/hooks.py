@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem, _Cached
 
+from jcache.activate.notice import say
 from jcache.session import current
 from jcache_plugins.fsspec import downloads, files, metadata, reads, streams, writes, written
 
@@ -113,13 +114,23 @@ def hook(cls: Any) -> bool:
             known = _hooked.get(cls)
             if known is None:
                 known = is_remote(cls)
-                if known:
-                    _hook_methods(cls)
+                hooked = _hook_methods(cls) if known else []
                 _hooked[cls] = known
+                _explain(cls, hooked)
     return known
 
 
-def _hook_methods(cls: Any) -> None:
+def _explain(cls: Any, hooked: list[str]) -> None:
+    """With JCACHE_LOG=debug, say what of a class is hooked."""
+    session = current()
+    if session is not None and session.config.log == "debug":
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        say(f"{name}: hooked {', '.join(hooked)}" if hooked else f"{name}: not hooked, it reads nothing remote itself")
+
+
+def _hook_methods(cls: Any) -> list[str]:
+    """Replace what a class has, or inherits, of the methods that read and write; return their names."""
+    names = []
     makers = writes.writes(cls)
     for group in (reads, files, streams, downloads, metadata):
         makers.update(group.ASYNC if cls.async_impl else group.SYNC)
@@ -138,10 +149,12 @@ def _hook_methods(cls: Any) -> None:
             # What a class that is not remote has of its own stays as it is.
             place = owner if owner not in ABSTRACT and is_remote(owner) else cls
             _replace(place, name, _like(hooked, original))
+            names.append(name)
             for alias, function in list(vars(place).items()):
                 # A synchronous name that was bound in the body of the class.
                 if getattr(function, "__wrapped__", None) is original and not getattr(function, "_jcache", False):
                     _replace(place, alias, _like(sync_wrapper(hooked), function))
+    return names
 
 
 def _like(hooked: Any, original: Any) -> Any:
