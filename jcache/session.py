@@ -216,8 +216,8 @@ class Session:
                 remote.active += 1
                 return remote
         cache = self.cache(directory)
-        if cache is not None and identity.owner:
-            self._know_owner(cache, identity)
+        if cache is not None and not self._knows_owner(cache, identity):
+            cache = None
         with self._lock:
             remote = self._files.get(key)
             if remote is None:
@@ -263,21 +263,26 @@ class Session:
         self, shelf: Shelf, identities: Sequence[Identity | None], loop: "AbstractEventLoop"
     ) -> list[SmallFile | None]:
         """Begin to read small files on an event loop; None for those that are open already, or being read."""
-        owned = {one.owner: one for one in identities if one is not None and one.owner}
-        for identity in owned.values():
-            self._know_owner(shelf.cache, identity)
+        owned = {one.owner: one for one in identities if one is not None}
+        unknown = {owner for owner, one in owned.items() if not self._knows_owner(shelf.cache, one)}
         with self._lock:
             return [
                 None
-                if identity is None or (shelf.key, identity.key, identity.asker) in self._files
+                if identity is None
+                or identity.owner in unknown
+                or (shelf.key, identity.key, identity.asker) in self._files
                 else self.small.begin(shelf, identity, loop)
                 for identity in identities
             ]
 
-    def _know_owner(self, cache: Cache, identity: Identity) -> None:
+    def _knows_owner(self, cache: Cache, identity: Identity) -> bool:
         """Have a cache directory asked, in time, for what it takes to store an object that is one asker's own."""
-        with contextlib.suppress(CacheHungError):
-            self.workers.call(functools.partial(cache.stored, identity))
+        if not cache.knows(identity):
+            try:
+                self.workers.call(functools.partial(cache.stored, identity))
+            except CacheHungError:
+                return False
+        return True
 
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
         rule = self.rule(identity)

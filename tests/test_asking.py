@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from jcache.cache import Cache, identify
 from jcache.cache.asking import UNSTABLE, fingerprint, who_asks
 from jcache.cli import main
+from jcache.rules import Rule
 from jcache_plugins.origins.sharing import sharing_of
 
 if TYPE_CHECKING:
@@ -286,8 +287,6 @@ def test_what_must_not_be_stored_is_not(asked: Asked, active: Callable[..., Sess
 
 
 def test_a_rule_sets_all_that_aside(asked: Asked, active: Callable[..., Session]) -> None:
-    from jcache.rules import Rule
-
     asked.headers = {"Cache-Control": "no-store, private", "Vary": "Authorization"}
     rules = (Rule(url=f"{asked.url}/*", shared=True, ignore_query=("nonce",)),)
     active(rules=rules)
@@ -483,3 +482,6 @@ def test_versions_and_tenants_of_s3_are_apart(tmp_path: Path, active: Callable[.
         active(offline=True)
         with pytest.raises(OSError, match="JCACHE_OFFLINE"):
             read(version_aware=True, key="AKIA3", secret="s")
+        for fields in ({}, {"offline": True}):
+            active(rules=(Rule(url="s3://kept/*", shared=True),), **fields)
+            assert read(version_aware=True, key=f"AKIA{len(fields)}", secret="s") == b"old"

@@ -175,6 +175,10 @@ class Cache:
             return identity.of(self._keyed(f"asker {identity.asker}"))
         return identity.of(self._keyed(identity.owner)) if identity.owner else identity
 
+    def knows(self, identity: Identity) -> bool:
+        """Whether `stored` takes no look at the directory."""
+        return not identity.owner or identity.owner in self._owners
+
     @property
     def has_owned(self) -> bool:
         """Whether anything here may be stored for one asker alone."""
