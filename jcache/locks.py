@@ -218,7 +218,7 @@ def _probe(fd: int, storage: Storage) -> Holder:
 
 
 class RangeLock:
-    """Exclusive OFD locks over byte ranges of one open file, which need not have those bytes.
+    """OFD locks over byte ranges of one open file, which need not have those bytes; exclusive ones by default.
 
     The locks belong to the open file: whoever uses this object, threads and tasks of this process included, owns them
     together and does not exclude one another. Ranges that were taken join: what is unlocked is free, whichever call
@@ -238,12 +238,13 @@ class RangeLock:
         self._storage = Storage() if storage is None else storage
         self._pid = os.getpid()
 
-    def try_lock(self, ranges: Sequence[Range]) -> Claim:
+    def try_lock(self, ranges: Sequence[Range], *, shared: bool = False) -> Claim:
         """Ask once for each range, and keep those that nobody else holds a byte of.
 
         Args:
             ranges: Half-open; empty ones are left out. One call of the operating system each, and on a network file
                 system one round trip.
+            shared: Whether others may share them; what this object has of another kind becomes this one.
 
         Returns:
             Which were taken and which are held. Where the file system fails, what was taken is released again.
@@ -254,7 +255,7 @@ class RangeLock:
         for start, stop in ranges:
             if start >= stop:
                 continue
-            number = errno.ENOSYS if command is None else self._call(command, _WRITE, start, stop)
+            number = errno.ENOSYS if command is None else self._call(command, _READ if shared else _WRITE, start, stop)
             if number == 0:
                 taken.append((start, stop))
             elif number in _HELD:
@@ -283,7 +284,7 @@ class RangeLock:
             taken += claim.taken
         return Claim(taken, claim.held, claim.errno, is_supported=claim.is_supported)
 
-    def conflict(self, start: int, stop: int) -> Range | Outcome:
+    def conflict(self, start: int, stop: int, *, shared: bool = False) -> Range | Outcome:
         """Tell what stands in the way of locking a range, without locking it.
 
         Returns:
@@ -294,7 +295,8 @@ class RangeLock:
         if command is None or self._pid != os.getpid() or not 0 <= start < stop <= _MOST:
             return Outcome.UNSUPPORTED
         try:
-            answer = self._storage.fcntl(self._fd, command, _FLOCK.pack(_WRITE, os.SEEK_SET, start, stop - start, 0))
+            wanted = _FLOCK.pack(_READ if shared else _WRITE, os.SEEK_SET, start, stop - start, 0)
+            answer = self._storage.fcntl(self._fd, command, wanted)
             kind, _, first, length, _ = _FLOCK.unpack(answer)
         except (OSError, struct.error):
             return Outcome.UNSUPPORTED

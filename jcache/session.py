@@ -509,6 +509,9 @@ class Session:
                 file.forget()
             for keeper in self._keepers.values():
                 keeper.forget()
+            for cache in self._caches.values():
+                if cache is not None:
+                    cache.forget()
         self._reset()
         self.started = time.time()
         if bypassed is not None:

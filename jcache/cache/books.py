@@ -34,7 +34,18 @@ if TYPE_CHECKING:
 
     from jcache.storage import Storage
 
-__all__ = ["USAGE_NAME", "Book", "Head", "Use", "count", "is_book", "is_over", "read_head", "read_uses"]
+__all__ = [
+    "USAGE_NAME",
+    "Book",
+    "Head",
+    "Use",
+    "count",
+    "is_book",
+    "is_over",
+    "make_directory",
+    "read_head",
+    "read_uses",
+]
 
 USAGE_NAME = ".usage"
 """The directory, below the cache's root, of all that is noted of its use."""

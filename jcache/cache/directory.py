@@ -15,7 +15,7 @@ from jcache.mounts import find_mount
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
-    from jcache.journal import Journal
+    from jcache.journal import Journal, Turns
 
 TAG_NAME = "CACHEDIR.TAG"
 TAG = (
@@ -108,6 +108,7 @@ class Cache:
         self.file_mode = _PRIVATE_DIR & 0o666
         self.storage = Storage() if storage is None else storage
         self.storage.keep_inside(self.directory)
+        self._turns: Turns | None = None
         self._key = b""
         # Keyed hashes of who asks, by fingerprint.
         self._owners: dict[str, str] = {}
@@ -232,12 +233,31 @@ class Cache:
 
     def journal(self, identity: Identity, *, asker: bool = False) -> "Journal":
         """Return the journal of an object, which may be one of the asker's own; nothing is read or made yet."""
-        from jcache.journal import Journal
+        from jcache.cache.books import USAGE_NAME, make_directory
+        from jcache.journal import Journal, Turns
 
         stored = self.stored(identity, asker=asker)
+        if self._turns is None:
+            directory = os.path.join(self.directory, USAGE_NAME)
+            self._turns = Turns(
+                self.storage,
+                os.path.join(directory, "@turns"),
+                mode=self.file_mode,
+                prepare=lambda: make_directory(self.storage, directory, self.dir_mode),
+            )
         return Journal(
-            self.storage, self.place(stored.parts), stored.key, dir_mode=self.dir_mode, file_mode=self.file_mode
+            self.storage,
+            self.place(stored.parts),
+            stored.key,
+            dir_mode=self.dir_mode,
+            file_mode=self.file_mode,
+            turns=self._turns if self.writable else None,
         )
+
+    def forget(self) -> None:
+        """In a forked child: let go of what the parent has locked."""
+        if self._turns is not None:
+            self._turns.forget()
 
     def remove(self, *gone: Identity) -> None:
         """Remove what is recorded of paths, and of what is below them; readers that have it open keep it.

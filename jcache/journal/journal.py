@@ -16,6 +16,7 @@ from jcache.journal.errors import JournalError
 from jcache.journal.leases import LEASE_FILE, Leases
 from jcache.journal.presence import Presence, writer_exists
 from jcache.journal.segments import Segments
+from jcache.journal.turns import Turn
 from jcache.journal.version import StoredVersion
 from jcache.journal.view import View
 from jcache.journal.writer import SegmentWriter, describe
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from jcache.journal.leases import Contended, Lease
     from jcache.journal.table import Run
+    from jcache.journal.turns import Turns
     from jcache.journal.version import Version
     from jcache.storage import Storage
 
@@ -49,6 +51,7 @@ class Journal:
         *,
         dir_mode: int = 0o700,
         file_mode: int = 0o600,
+        turns: Turns | None = None,
     ) -> None:
         """Name a journal; nothing is touched before `attach` or `append`.
 
@@ -59,10 +62,12 @@ class Journal:
             dir_mode: Permissions of directories that are created. The umask narrows them only where they are the
                 owner's alone: who asks for sharing gets it.
             file_mode: Permissions of files, likewise.
+            turns: Tell whose turn it is to fetch; without them all is as where there are no locks.
         """
         self._storage = storage
         self._directory = Directory(storage, os.fsdecode(directory), dir_mode=dir_mode, file_mode=file_mode)
         self._identity = identity
+        self.turn = Turn(None, 0) if turns is None else turns.of(identity)
         self._reset()
 
     def _reset(self) -> None:
@@ -364,6 +369,7 @@ class Journal:
         """
         views = list(self._views.values())
         self._leases.forget()
+        self.turn.forget()
         # The locks may be held by threads that the child does not have.
         self._reset()
         for view in views:
@@ -371,6 +377,7 @@ class Journal:
 
     def _empty(self) -> None:
         self._leases.close()
+        self.turn.close()
         self._segments.known.clear()
         self._publish()
         self._views.clear()

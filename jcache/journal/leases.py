@@ -20,7 +20,7 @@ A holder publishes before it releases, so who waited, or came a moment later, fi
 it would have had to wait. That costs a second fetch of the same bytes, as does everything else that goes wrong here: no
 byte's rightness depends on a lease. All calls but the answers' attributes may block as long as the directory does.
 
-Of processes that start together the first one sees no other, so its first fetch has no lease, and may be done twice.
+Who is alone needs no lease: see `jcache.journal.turns`.
 
 Cost: one lock call for each range, at most 32 for any number of ranges (the closest are joined), one more to release
 them all; the file is opened at the first, and closed while nothing is leased and others need its descriptor. Nothing
@@ -32,7 +32,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jcache.descriptors import Descriptor
 from jcache.journal.directory import create_file
@@ -55,15 +55,33 @@ LEASE_LIMIT_S = 5.0
 MOST_RANGES = 32
 
 
+class Lessor(Protocol):
+    """Who gives out leases: `Leases`, or a `Turn`."""
+
+    def release(self, lease: Lease) -> None:
+        """Take a lease back."""
+
+    def is_free(self, wanted: Range) -> bool:
+        """Whether nobody else holds a byte of a range, as far as anybody can tell."""
+
+    def stop_waiting(self) -> None:
+        """Never answer `Contended` again."""
+
+
 class Lease:
     """The right to fetch some bytes, until it is released or its process ends. Any thread may release it."""
 
     __slots__ = ("_leases", "ranges")
 
-    def __init__(self, leases: Leases | None, ranges: Sequence[Range]) -> None:
+    def __init__(self, leases: Lessor | None, ranges: Sequence[Range]) -> None:
         self._leases = leases
         self.ranges = ranges
         """What is locked; empty where there are no locks to have, or nobody is waited for any more."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether there is anything to release."""
+        return self._leases is not None
 
     def release(self) -> None:
         """Let others have these bytes; does nothing the second time, in a forked child, and after the journal's end."""
@@ -77,7 +95,7 @@ class Contended:
 
     __slots__ = ("_leases", "held")
 
-    def __init__(self, leases: Leases, held: Range) -> None:
+    def __init__(self, leases: Lessor, held: Range) -> None:
         self._leases = leases
         self.held = held
         """The first range that somebody else holds a byte of."""

@@ -110,6 +110,8 @@ class Recorder:
         # How many steps were begun, and how long this one may take besides what the caller allows for a stall.
         self._step = 0
         self._due_s = 0.0
+        # What is to be done when, in that order.
+        self._later: dict[Callable[[], None], float] = {}
         self._closed = False
         self._abandoned = False
         self._thread: threading.Thread | None = None
@@ -157,6 +159,15 @@ class Recorder:
             if self._closed:
                 return False
             return self._put(task, urgent=urgent)
+
+    def later(self, task: Callable[[], None], after_s: float) -> None:
+        """Have the thread run a task once it was not asked for again for so long.
+
+        It is not woken for that: call it where the thread has something to do. Nothing waits for the task, and what is
+        left when the recorder is closed is not run.
+        """
+        self._later.pop(task, None)
+        self._later[task] = time.monotonic() + after_s
 
     def give_up(self) -> None:
         """Take nothing more and wait for nothing: the cache directory hangs, and the thread with it."""
@@ -237,12 +248,15 @@ class Recorder:
 
     def _run(self) -> None:
         while True:
+            self._run_late()
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                while self._queue and (pause_s := self._pause_s()):
+                late_s = self._late_s()
+                self._changed.wait_for(lambda: self._queue or self._closed, late_s)
+                if self._queue and (pause_s := self._pause_s()):
                     self._is_waiting = True
-                    self._changed.wait(pause_s)
+                    self._changed.wait(pause_s if late_s is None else min(pause_s, late_s))
                     self._is_waiting = False
+                    continue
                 if not self._queue:
                     self._urgent = False
                     if self._closed:
@@ -268,6 +282,18 @@ class Recorder:
                     self._urgent = self._urgent and bool(self._queue)
                     self._waiting_bytes -= size_bytes
                     self._changed.notify_all()
+
+    def _late_s(self) -> float | None:
+        """Return how long until the next of what is to be done later, in seconds."""
+        # A copy, made in one step: other threads may add to it.
+        due_s = next(iter(self._later.copy().values()), None)
+        return None if due_s is None else max(due_s - time.monotonic(), 0.0)
+
+    def _run_late(self) -> None:
+        while self._late_s() == 0.0 and not self._closed:
+            task = next(iter(self._later.copy()))
+            self._later.pop(task, None)
+            self._attempt(task)
 
     def _small(self, first: SmallFile) -> list[SmallFile]:
         """Return the small files that are next in the queue."""

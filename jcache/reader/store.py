@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +26,10 @@ __all__ = ["ROOM_S", "Home", "Host", "Own", "Store"]
 
 T = TypeVar("T")
 
-# A first fetch of less than this is made without looking around before: others at most make it as well.
-ALONE_BYTES = 256 << 10
+# Where a look around takes long, a first fetch of less than this is made without: others at most make it as well.
+ALONE_BYTES = 64 << 10
+# So long after its last fetch nobody waits any more for a process that fetches alone.
+REST_S = 0.05
 # What a look around may have taken for the next one to be made on the event loop.
 QUICK_S = 0.0005
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
@@ -110,8 +111,6 @@ class Store:
         self._attached = False
         self._announced = False
         self._looked = False
-        # What the last look around took, in seconds.
-        self._look_s = math.inf
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         self._local = local
@@ -226,9 +225,9 @@ class Store:
     async def share(self, gaps: Sequence[Range], view: View | None) -> Lease | None:
         """Look around before gaps are fetched: who else writes here, what they have published, what they are fetching.
 
-        Costs one stat of the journal's directory while this process is alone, and nothing for the first few bytes of a
-        file, nor for a small file. Where others write, the gaps are leased; if one of them is fetching some of these
-        bytes, its fetch is waited for, a bounded time.
+        Costs one stat of the journal's directory while this process is alone, and a lock for as long as it goes on
+        fetching. Where others write, the gaps are leased; if one of them is fetching some of these bytes, or was alone
+        until now, its fetch is waited for, a bounded time.
 
         Args:
             gaps: What is about to be fetched.
@@ -240,36 +239,46 @@ class Store:
         """
         journal = self._journal
         first, self._looked = not self._looked, True
-        if journal is None or (first and sum(stop - start for start, stop in gaps if stop != END) < ALONE_BYTES):
+        if journal is None:
+            return NO_LEASE
+        if first and not self._local and sum(stop - start for start, stop in gaps if stop != END) < ALONE_BYTES:
             return NO_LEASE
 
-        taking = _Taking()
+        taking, workers = _Taking(self._drop), self._host.workers
 
         def is_published() -> bool:
             if view is None:
                 return bool(journal.versions())
             return any(part[2] is not None for gap in gaps for part in view.find(*gap))
 
+        def be_seen() -> bool:
+            first, self._announced = not self._announced, True
+            with contextlib.suppress(JournalError):
+                return first and journal.announce()
+            return False
+
         def look() -> Lease | Contended | None:
-            found = False
-            if self.writable and not self._announced:
-                self._announced = True
-                with contextlib.suppress(JournalError):
-                    found = journal.announce()
-            # Whoever holds a lease publishes before releasing it: what is looked for behind one's own is all there.
-            answer = journal.lease(gaps) if journal.others_live() else NO_LEASE
+            found, answer = False, journal.turn.take() if self.writable else NO_LEASE
+            if answer is None or isinstance(answer, Contended):
+                found = be_seen()
+            if answer is None:
+                answer = journal.lease(gaps) if journal.turn.has_company or journal.others_live() else NO_LEASE
             if isinstance(answer, Contended):
                 return answer
+            # Whoever holds a lease publishes before releasing it: what is looked for behind one's own is all there.
             # Without waiting for the recorder: then the origin is the faster one.
             found |= journal.refresh(wait=False)
-            if answer is NO_LEASE and journal.others_live():
+            if not answer.ranges and journal.others_live():
                 # They came since the last look, and wait for what is leased only.
+                journal.turn.make_room()
+                answer.release()
+                found |= self.writable and be_seen()
                 answer = journal.lease(gaps)
                 if isinstance(answer, Contended):
                     return answer
                 found |= journal.refresh(wait=False)
             if found and is_published():
-                answer.release()
+                self._drop(answer)
                 return None
             return taking.take(answer)
 
@@ -278,15 +287,15 @@ class Store:
             try:
                 return look()
             finally:
-                self._look_s = time.monotonic() - began_s
+                workers.look_s = time.monotonic() - began_s
 
         # Where that is known to be shorter than the way to another thread and back, and to wait for nobody.
-        is_quick = self._local and self._announced and self._look_s < QUICK_S and not self._host.workers.hung
+        is_quick = self._local and workers.look_s < QUICK_S and not workers.hung
         try:
             if is_quick and not journal.others_live():
                 answer = timed_look()
             else:
-                answer = await self._host.workers.run(timed_look)
+                answer = await workers.run(timed_look)
             if not isinstance(answer, Contended):
                 return answer
             patience, began_s = self._host.patience, time.monotonic()
@@ -298,13 +307,16 @@ class Store:
 
             for pause_s in pauses(patience.left_s):
                 await asyncio.sleep(pause_s)
-                over = await self._host.workers.run(answer.is_over)
+                # Who was alone keeps the right to go on for a while after what this reader waits for is there.
+                over = await workers.run(lambda: answer.is_over() or look_again())
                 if over:
                     break
-            published = await self._host.workers.run(look_again)
-            patience.waited(time.monotonic() - began_s, in_vain=not published)
+            published = await workers.run(look_again)
+            # To be let in, by who was alone until then, is worth the wait.
+            is_let_in = over and not journal.turn.has_company
+            patience.waited(time.monotonic() - began_s, in_vain=not published and not is_let_in)
             if not over:
-                await self._host.workers.run(answer.give_up)
+                await workers.run(answer.give_up)
                 # What came meanwhile is taken; for the rest nobody is waited for.
                 return None if published else NO_LEASE
         except (JournalError, OSError):
@@ -317,13 +329,21 @@ class Store:
 
     def release(self, lease: Lease) -> None:
         """Release a lease behind the caller's back: it takes a call on the cache directory."""
-        if lease.ranges and not self._host.recorder.call(lease.release):
+        if lease.is_held and not self._host.recorder.call(functools.partial(self._release_here, lease)):
             self._release_here(lease)
+
+    def _drop(self, lease: Lease) -> None:
+        """Release a lease on what is not fetched after all."""
+        lease.release()
+        if self._owned is not None and not lease.ranges:
+            self._owned.turn.rest()
 
     def _release_here(self, lease: Lease) -> None:
         # In a directory that hangs the call would hang too, whoever makes it; the lease goes with the process.
-        if not self._host.workers.hung:
+        if lease.is_held and not self._host.workers.hung:
             lease.release()
+            if not lease.ranges and self._owned is not None:
+                self._host.recorder.later(self._owned.turn.rest, REST_S)
 
     # -- recording ------------------------------------------------------------------------------------------
 
@@ -477,9 +497,10 @@ NO_LEASE = Lease(None, ())
 class _Taking:
     """A lease on its way from the thread that takes it to the task that wants it, which may be gone by then."""
 
-    __slots__ = ("_lease", "_left", "_lock")
+    __slots__ = ("_drop", "_lease", "_left", "_lock")
 
-    def __init__(self) -> None:
+    def __init__(self, drop: Callable[[Lease], None]) -> None:
+        self._drop = drop
         self._lock = threading.Lock()
         self._lease: Lease | None = None
         self._left = False
@@ -490,7 +511,7 @@ class _Taking:
             self._lease = lease
             left = self._left
         if left:
-            lease.release()
+            self._drop(lease)
         return lease
 
     def leave(self) -> None:
@@ -499,4 +520,4 @@ class _Taking:
             self._left = True
             lease = self._lease
         if lease is not None:
-            lease.release()
+            self._drop(lease)

@@ -6,6 +6,7 @@ for them with a time limit. Past it the directory counts as hung, and nobody wai
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class Workers:
 
     Attributes:
         hung: Whether the cache directory has ever exceeded the limit.
+        look_s: What the last look around a journal took, in seconds; see `Store.share`.
     """
 
     def __init__(self, *, threads: int, limit_s: float, on_hung: Callable[[float], None]) -> None:
@@ -46,6 +48,7 @@ class Workers:
             on_hung: Called once, when a task has exceeded its limit, with that limit.
         """
         self.hung = False
+        self.look_s = math.inf
         self._threads = threads
         self._limit_s = limit_s
         self._on_hung = on_hung
