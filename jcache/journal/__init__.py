@@ -3,7 +3,7 @@
 from jcache.journal.errors import DamagedExtent, JournalError, LostSegment
 from jcache.journal.journal import Journal, StoredVersion
 from jcache.journal.leases import Contended, Lease
-from jcache.journal.turns import Turns
+from jcache.journal.turns import Sole, Turns
 from jcache.journal.version import Version
 from jcache.journal.view import Part, View
 
@@ -15,6 +15,7 @@ __all__ = [
     "Lease",
     "LostSegment",
     "Part",
+    "Sole",
     "StoredVersion",
     "Turns",
     "Version",

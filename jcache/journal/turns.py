@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from jcache.storage import Storage
 
-__all__ = ["Turn", "Turns"]
+__all__ = ["Sole", "Turn", "Turns"]
 
 
 class Turns:
@@ -108,6 +108,16 @@ class Turns:
         return RangeLock(Descriptor(fd, self._storage.close, self), storage=self._storage)
 
 
+class Sole(Lease):
+    """The right to fetch anything, of who is alone. Who releases it has the turn `rest` some time later."""
+
+    __slots__ = ("turn",)
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(turn, ())
+        self.turn = turn
+
+
 class Turn:
     """What this process has of the right to fetch bytes of one file. Any thread may call any method."""
 
@@ -146,7 +156,7 @@ class Turn:
                     return None
                 self._is_alone = True
             self._fetches += 1
-            return Lease(self, ())
+            return Sole(self)
 
     def make_room(self) -> None:
         """Let others in, who were seen: from now on all lease. They come when what is being fetched is published."""

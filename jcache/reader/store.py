@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from jcache.counters import Counters
-from jcache.journal import Contended, Journal, JournalError, Lease, StoredVersion, Version, View
+from jcache.journal import Contended, Journal, JournalError, Lease, Sole, StoredVersion, Version, View
 from jcache.locks import pauses
 from jcache.origin import Info, Sharing
 from jcache.ranges import Range
@@ -244,7 +244,7 @@ class Store:
         if first and not self._local and sum(stop - start for start, stop in gaps if stop != END) < ALONE_BYTES:
             return NO_LEASE
 
-        taking, workers = _Taking(self._drop), self._host.workers
+        taking, workers = _Taking(), self._host.workers
 
         def is_published() -> bool:
             if view is None:
@@ -278,7 +278,7 @@ class Store:
                     return answer
                 found |= journal.refresh(wait=False)
             if found and is_published():
-                self._drop(answer)
+                drop(answer)
                 return None
             return taking.take(answer)
 
@@ -332,18 +332,12 @@ class Store:
         if lease.is_held and not self._host.recorder.call(functools.partial(self._release_here, lease)):
             self._release_here(lease)
 
-    def _drop(self, lease: Lease) -> None:
-        """Release a lease on what is not fetched after all."""
-        lease.release()
-        if self._owned is not None and not lease.ranges:
-            self._owned.turn.rest()
-
     def _release_here(self, lease: Lease) -> None:
         # In a directory that hangs the call would hang too, whoever makes it; the lease goes with the process.
         if lease.is_held and not self._host.workers.hung:
             lease.release()
-            if not lease.ranges and self._owned is not None:
-                self._host.recorder.later(self._owned.turn.rest, REST_S)
+            if isinstance(lease, Sole):
+                self._host.recorder.later(lease.turn.rest, REST_S)
 
     # -- recording ------------------------------------------------------------------------------------------
 
@@ -491,16 +485,22 @@ def pieces_of(extents: Extents, most_bytes: int) -> Iterator[Extents]:
         yield piece
 
 
+def drop(lease: Lease) -> None:
+    """Release a lease on what is not fetched after all."""
+    lease.release()
+    if isinstance(lease, Sole):
+        lease.turn.rest()
+
+
 NO_LEASE = Lease(None, ())
 
 
 class _Taking:
     """A lease on its way from the thread that takes it to the task that wants it, which may be gone by then."""
 
-    __slots__ = ("_drop", "_lease", "_left", "_lock")
+    __slots__ = ("_lease", "_left", "_lock")
 
-    def __init__(self, drop: Callable[[Lease], None]) -> None:
-        self._drop = drop
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lease: Lease | None = None
         self._left = False
@@ -511,7 +511,7 @@ class _Taking:
             self._lease = lease
             left = self._left
         if left:
-            self._drop(lease)
+            drop(lease)
         return lease
 
     def leave(self) -> None:
@@ -520,4 +520,4 @@ class _Taking:
             self._left = True
             lease = self._lease
         if lease is not None:
-            self._drop(lease)
+            drop(lease)
