@@ -312,9 +312,7 @@ class Store:
                 if over:
                     break
             published = await workers.run(look_again)
-            # To be let in, by who was alone until then, is worth the wait.
-            is_let_in = over and not journal.turn.has_company
-            patience.waited(time.monotonic() - began_s, in_vain=not published and not is_let_in)
+            patience.waited(time.monotonic() - began_s, in_vain=not published)
             if not over:
                 await workers.run(answer.give_up)
                 # What came meanwhile is taken; for the rest nobody is waited for.
