@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import analysis
 import pytest
+import s3_servers
 from test_libraries import END_WITH_PYARROW, check, needs, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from conftest import Ran
+    from conftest import Ran, RunPython
     from servers import Nginx
 
 __all__ = ["check"]  # a fixture
@@ -172,3 +174,91 @@ for name in json.loads(fs.cat_file(root + "/index.json"))["shards"]:
                                            [8 + length + 1000, 8 + length + 52_000]))))
 """
     check(code, nginx_server.url("models/m/resolve/main"), offline=True)
+
+
+# -- S3 ----------------------------------------------------------------------------------------------------
+
+DUCKDB = """
+import sys
+import duckdb, fsspec
+fs = fsspec.filesystem("s3", endpoint_url=sys.argv[1])
+connection = duckdb.connect()
+connection.register_filesystem(fs)
+table = "read_parquet('s3://bucket/t.parquet')"
+print(connection.execute(f"select key, count(*) from {table} where c1 < 0.5 group by 1 order by 1").fetchall())
+"""
+
+PANDAS = """
+import sys
+import pandas as pd
+options = {"endpoint_url": sys.argv[1]}
+frame = pd.read_parquet("s3://bucket/t.parquet", columns=["c1", "key"], storage_options=options)
+print(frame.shape, repr(frame.c1.sum()))
+"""
+
+XARRAY = """
+import sys
+import fsspec, xarray as xr
+with fsspec.open("s3://bucket/f.nc", endpoint_url=sys.argv[1]) as file:
+    with xr.open_dataset(file, engine="h5netcdf") as data:
+        print(repr(float(data.u.isel(y=slice(5, 15)).sum())))
+"""
+
+VIRTUALIZARR = """
+import sys, warnings
+warnings.filterwarnings("ignore")
+import fsspec, json
+from kerchunk.hdf import SingleHdf5ToZarr
+import xarray as xr
+options = {"endpoint_url": sys.argv[1], "asynchronous": False}
+with fsspec.open("s3://bucket/f.nc", **options) as file:
+    references = SingleHdf5ToZarr(file, "s3://bucket/f.nc", inline_threshold=0).translate()
+data = xr.open_dataset("reference://", engine="zarr", consolidated=False, backend_kwargs={"storage_options": {
+    "fo": references, "remote_protocol": "s3", "remote_options": {**options, "asynchronous": True}}})
+print(repr(float(data.u.isel(y=slice(5, 15)).sum())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        (DUCKDB, ("duckdb", "pyarrow")),
+        (PANDAS + END_WITH_PYARROW, ("pandas", "pyarrow")),
+        (XARRAY, ("xarray", "h5netcdf")),
+        (VIRTUALIZARR, ("kerchunk", "xarray", "zarr", "h5py")),
+    ],
+    ids=["duckdb", "pandas", "xarray", "references"],
+)
+def test_s3(run_python: RunPython, tmp_path: Path, code: str, modules: tuple[str, ...]) -> None:
+    needs("s3fs", "moto", *modules)
+    import numpy as np
+    import xarray as xr
+
+    parquet(tmp_path)
+    values = np.random.default_rng(3).random((40, 50))
+    xr.Dataset({"u": (("y", "x"), values)}).to_netcdf(
+        tmp_path / "f.nc", engine="h5netcdf", encoding={"u": {"chunksizes": (10, 25)}}
+    )
+    (tmp_path / "moto").mkdir()
+    with s3_servers.Moto(tmp_path / "moto") as server:
+        client = s3_servers.client(server.url)
+        client.create_bucket(Bucket="bucket")
+        for name in ("t.parquet", "f.nc"):
+            client.put_object(Bucket="bucket", Key=name, Body=(tmp_path / name).read_bytes())
+        plain = run_python(code, server.url, cache=None, env=s3_servers.KEYS)
+        plain_gets = gets(server)
+        cold = run_python(code, server.url, env=s3_servers.KEYS)
+        assert gets(server) > 0
+        warm = run_python(code, server.url, env=s3_servers.KEYS)
+        assert gets(server) == 0
+        assert plain_gets > 0
+    assert plain.stdout == cold.stdout == warm.stdout != ""
+    if code is not DUCKDB:
+        assert run_python(code, server.url, env={**s3_servers.KEYS, "JCACHE_OFFLINE": "1"}).stdout == plain.stdout
+    for ran in (cold, warm):
+        assert "jcache:" not in ran.stderr
+
+
+def gets(server: s3_servers.Moto) -> int:
+    """Return how many objects, or parts of them, were got since this was last asked."""
+    return sum(request.method == "GET" and request.path.count("/") > 1 for request in server.requests())
