@@ -304,8 +304,9 @@ def test_an_open_file_of_a_kept_version_is_read_to_its_end(
         assert file.read(1000) == other.read(1000) == OLD[:1000]
         put(any_server, "kept/file", NEW)
         assert file.read(1000) + file.read() == OLD[1000:]
-        with pytest.raises(OriginChangedError):
+        with pytest.raises(s3fs.utils.FileExpired) as raised:
             other.read(1000)
+        assert isinstance(raised.value, OriginChangedError)
     assert fs.cat_file("kept/file") == NEW
 
 

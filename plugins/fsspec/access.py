@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fsspec.asyn import get_loop, sync
 
 from jcache.cache import Identifier, Identity, Unidentifiable
+from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.origin import Info
 from jcache.reader.lent import Lent
@@ -99,9 +100,14 @@ class Access:
                 elif meant is not None and (session.offline or session.validate == "never"):
                     rows[i] = (await remote.read(self.origin, [meant], vector=vector, version=version))[0]
                 elif meant is not None:
-                    rows[i] = told = await self.origin.ask(*span)
-                    if isinstance(told, bytes):
-                        session.counters.read(len(told), 0, 0, len(told), url=self.identity.url)
+                    rows[i] = answer = await self.origin.ask(*span)
+                    if isinstance(answer, bytes):
+                        session.counters.read(len(answer), 0, 0, len(answer), url=self.identity.url)
+        except OriginChangedError as error:
+            told = None if version is None else self.origin.replaced(version)
+            if told is None:
+                raise
+            raise told from error
         except UnsizedError:
             if version is None:
                 raise

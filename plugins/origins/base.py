@@ -95,6 +95,10 @@ class FileSystemOrigin:
         """Return what a range means in which a file has no byte: another range, an error, or None for no bytes."""
         return None
 
+    def replaced(self, version: Version) -> Exception | None:  # noqa: ARG002 - for subclasses
+        """Return what the file system's file objects raise where the file is no longer of a version, if they do."""
+        return None
+
     async def ask(self, start: int | None, stop: int | None) -> bytes | Exception:
         """Return what the file system itself gives for a range, or the exception that it raises."""
         try:

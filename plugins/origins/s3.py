@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 from fsspec.asyn import _get_batch_size
 from s3fs.core import _error_wrapper
 from s3fs.errors import translate_boto_error
+from s3fs.utils import FileExpired
 
 from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
@@ -151,6 +152,10 @@ class S3Origin(FileSystemOrigin):
             return out_of_range()
         return (None, None)
 
+    def replaced(self, version: Version) -> Exception:
+        """Return what is both s3fs's error and JCache's."""
+        return ReplacedError(self.path, version.etag)
+
     # -- one range --------------------------------------------------------------------------------------------
 
     def _names(self) -> dict[str, Any]:
@@ -251,6 +256,10 @@ class S3Origin(FileSystemOrigin):
             elif not agrees(known.version, answer.version):
                 raise OriginChangedError(REPLACED)
         return known
+
+
+class ReplacedError(OriginChangedError, FileExpired):  # type: ignore[misc]  # s3fs is untyped
+    """An object was replaced while a file object read it."""
 
 
 class DirectoryError(FileNotFoundError, UnsizedError):
