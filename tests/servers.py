@@ -164,6 +164,9 @@ class Resource:
     ranges: bool = True
     if_match: bool = True
     head: bool = True
+    head_delay_s: float = 0.0
+    # The entity tag of the k-th answer, from 1.
+    etag_of: Callable[[int], str] | None = None
     delay_s: float = 0.0
     short_by: int = 0
     drop_after: int | None = None
@@ -306,6 +309,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if reply.delay_s:
             time.sleep(reply.delay_s)
         headers = {"Accept-Ranges": "bytes" if reply.ranges else "none"}
+        if not get and reply.head_delay_s:
+            time.sleep(reply.head_delay_s)
+        if reply.etag_of is not None:
+            reply.etag = reply.etag_of(reply.gets + reply.heads)
         if reply.etag is not None:
             headers["ETag"] = reply.etag
         if reply.modified_s is not None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
+import fsspec
 import pytest
 from odd_servers import OddServer, attempts, right
+
+from jcache.activate import activate, deactivate
+from jcache.errors import OriginChangedError
+
+if TYPE_CHECKING:
+    from servers import Resource
 
 # JCACHE_ODD_SERVERS=1000:3000 tries these seeds instead.
 FIRST, LAST = map(int, os.environ.get("JCACHE_ODD_SERVERS", "0:100").split(":"))
@@ -76,3 +86,101 @@ def test_as_plain_fsspec_reads_it_cold_and_warm(server: OddServer, tmp_path: Pat
                 if not (accepted(mine, theirs, truth) or (origin.drop_after and is_cut(mine, theirs))):
                     wrong.append(f"{run} {seed}: {name}{what} gave {mine}, plain {theirs}, right {truth}; {origin}")
     assert not wrong, "\n".join([f"{len(wrong)} differ", *wrong[:40]])
+
+
+# -- one by one ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JCACHE_DIR", str(tmp_path / "cache"))
+    session = activate()
+    assert session is not None
+    yield fsspec.filesystem("http", skip_instance_cache=True)
+    deactivate()
+
+
+def test_a_server_that_sends_no_parts_sends_the_file_once(cached, http_origin) -> None:
+    data = random.Random(1).randbytes(8 << 20)
+    file = http_origin.put("f", data, ranges=False)
+    with cached.open(http_origin.url("f")) as opened:
+        assert b"".join(iter(lambda: opened.read(300_000), b"")) == data
+    assert file.gets == 1
+    assert file.body_bytes == len(data)
+
+
+def test_a_head_that_hangs_costs_its_limit_once(cached, http_origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jcache_plugins.origins.http.HEAD_S", 0.3)
+    data = random.Random(2).randbytes(400_000)
+    file = http_origin.put("f", data, modified_s=1.6e9, head_delay_s=3.0)
+    started_s = time.monotonic()
+    with cached.open(http_origin.url("f")) as opened:
+        assert opened.read() == data
+    assert cached.cat_file(http_origin.url("f"), 5, 10) == data[5:10]
+    assert time.monotonic() - started_s < 2.5
+    assert file.heads == 1
+
+
+def test_tags_that_change_in_every_answer_cost_no_read_and_the_time_is_cached_by(cached, http_origin) -> None:
+    data = random.Random(3).randbytes(50_000)
+    file = http_origin.put("f", data, etag=None, modified_s=1.6e9, etag_of=lambda number: f'"{number}"')
+    url = http_origin.url("f")
+    with cached.open(url) as opened:
+        assert [opened.read(100) for _ in range(20)] == [data[i : i + 100] for i in range(0, 2000, 100)]
+    assert cached.cat_ranges([url] * 2, [0, 40_000], [50, 40_050]) == [data[:50], data[40_000:40_050]]
+    gets = file.gets
+    assert cached.cat_file(url, 40_010, 40_040) == data[40_010:40_040]
+    assert file.gets == gets, "it is recorded"
+
+
+@pytest.mark.parametrize("if_match", [True, False])
+def test_a_file_that_is_replaced_all_the_time_is_not_taken_for_one_with_restless_tags(
+    cached, http_origin, *, if_match: bool
+) -> None:
+    states = [random.Random(i).randbytes(20_000) for i in range(64)]
+
+    def change(resource: Resource) -> None:
+        resource.data, resource.etag = states[resource.gets % 64], f'"{resource.gets}"'
+
+    http_origin.put("f", states[0], etag='"0"', if_match=if_match, at=dict.fromkeys(range(500), change))
+    url = http_origin.url("f")
+    raised = 0
+    for _ in range(10):
+        with cached.open(url) as opened:
+            try:
+                got = opened.read(5000) + opened.read(5000)
+            except OriginChangedError:
+                raised += 1
+            else:
+                assert got in [state[:10_000] for state in states]
+    assert raised
+
+
+def test_a_replaced_file_is_read_anew_where_the_client_raises_for_status(http_origin, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("JCACHE_DIR", str(tmp_path / "cache"))
+    assert activate() is not None
+    try:
+        fs = fsspec.filesystem("http", client_kwargs={"raise_for_status": True}, skip_instance_cache=True)
+        file, url = http_origin.put("f", b"old" * 1000), http_origin.url("f")
+        assert fs.cat_file(url, 0, 3) == b"old"
+        file.change(b"new" * 1000, etag='"2"')
+        with pytest.raises(OriginChangedError):
+            fs.cat_file(url, 300, 303)
+        assert fs.cat_file(url, 300, 303) == b"new"
+    finally:
+        deactivate()
+
+
+def test_an_origin_out_of_reach_raises_what_the_plain_file_system_raises(cached, http_origin) -> None:
+    data = b"x" * 1000
+    http_origin.put("f", data)
+    url = http_origin.url("f")
+    assert cached.cat_file(url, 0, 10) == data[:10]
+    deactivate()
+    assert activate() is not None
+    http_origin.stop()
+    fs = fsspec.filesystem("http", skip_instance_cache=True)
+    with pytest.raises(aiohttp.ClientConnectorError):
+        fs.cat_file(url, 0, 10)
+    with pytest.raises(FileNotFoundError):
+        fs.open(url)
