@@ -492,11 +492,13 @@ class RemoteFile:
         """Whether its version is known, as well as the settings want it; else the next read finds out."""
         return self._validation.fresh() is not None
 
-    @property
-    def is_unproved(self) -> bool:
-        """Whether the origin has answered without saying of which version its bytes are."""
+    def is_end_unproved(self, spans: Sequence[Span]) -> bool:
+        """Whether any of these ranges depends on where the file ends, and the origin has said that and not shown it."""
         snapshot = self._validation.snapshot
-        return snapshot is not None and snapshot.unproved
+        if snapshot is None or not snapshot.unproved or snapshot.info is None:
+            return False
+        size = snapshot.info.version.size_bytes
+        return any(stop is None or stop > size or stop < 0 or (start or 0) < 0 for start, stop in spans)
 
     async def make_ready(self, origin: Origin) -> None:
         """Attach the journal and validate the version; whatever fails is left to the next read to meet."""

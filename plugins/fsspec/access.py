@@ -88,7 +88,7 @@ class Access:
         remote = session.acquire(self.identity, directory=self.directory)
         try:
             rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
-            if remote.is_unproved and any((start or 0) < 0 or (stop or 0) < 0 for start, stop in spans):
+            if UnsizedError in set(map(type, rows)) or (version is None and remote.is_end_unproved(spans)):
                 raise UnsizedError(self.identity.url)
             if self.origin.lenient or all(rows):
                 return rows

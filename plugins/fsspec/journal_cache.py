@@ -96,7 +96,8 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         if found is not None:
             self.ahead.keep(self.size)
             return found[0]
-        if window.size_bytes and start >= window.ahead_until:  # else it is being read ahead
+        # Else it is being read ahead, or is sent as a stream.
+        if window.size_bytes and start >= window.ahead_until and not self.access.origin.is_streamed:
             self.ahead.skip(stop)
         self.ahead.keep(self.size)
         return self._ask(start, stop, self.read)

@@ -81,6 +81,11 @@ class Validators:
     def __init__(self) -> None:
         self.tags = self.times = True
 
+    @property
+    def all(self) -> bool:
+        """Whether none was dropped."""
+        return self.tags and self.times
+
     def version(self, headers: Mapping[str, str], size: int) -> Version:
         """Return the version that an answer names."""
         return Version(

@@ -113,6 +113,11 @@ class FileSystemOrigin:
         """Which object this is."""
         return self._identity
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the server sends no parts of the file."""
+        return False
+
     async def stat(self) -> Info:
         """Ask for the file's `info` now, past any listing cache that the file system keeps."""
         with reaching():

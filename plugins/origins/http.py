@@ -23,7 +23,7 @@ from jcache_plugins.origins.answers import (
     size_beyond,
     took_long,
 )
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, is_past, reaching
 from jcache_plugins.origins.sharing import sharing_of
 from jcache_plugins.origins.stream import Stream
 from jcache_plugins.origins.witness import Witnesses
@@ -81,6 +81,11 @@ class HttpOrigin(FileSystemOrigin):
         self._ranged = True
         self._stream = Stream()
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the server sends no parts of the file."""
+        return not self._ranged
+
     # -- the version --------------------------------------------------------------------------------------------
 
     async def stat(self) -> Info:
@@ -95,6 +100,8 @@ class HttpOrigin(FileSystemOrigin):
                 info = await self._ask_get(session)
         if info is None:
             info = await super().stat()
+            if not is_past(info.version.mtime_ns, time.time()):
+                info = replace(info, version=replace(info.version, mtime_ns=None))
             # As HEAD says, which may be 0 of a file that is made when it is asked for.
             self._by_head.add(info.version)
             if self._is_misled or not info.version.size_bytes:
@@ -193,6 +200,8 @@ class HttpOrigin(FileSystemOrigin):
                     if self._doubt(known) or not await self._is_restless(session, good):
                         raise
                     arrived = None
+        if info is None and known is not None and known.version.is_provable and not self._validators.all:
+            raise UnsizedError(self.path)  # what it was known by was worth nothing
         return Fetched(
             [answer.body if isinstance(answer, Answer) else answer for answer in answers],
             info,
@@ -284,7 +293,8 @@ class HttpOrigin(FileSystemOrigin):
                 answer = await self._get_once(session, (start, start + len(body)), None)
             except Exception:  # noqa: BLE001 - who cannot be asked has not said that it was replaced
                 return False
-            if answer.body != body or answer.size_bytes != sample.size_bytes:
+            sizes = {answer.size_bytes, sample.size_bytes} - {None}
+            if answer.body != body or len(sizes) > 1:
                 return False
             behind.append(answer.headers)
         return self._validators.doubt(behind)
@@ -426,9 +436,13 @@ class HttpOrigin(FileSystemOrigin):
         found, size = content_range(response.headers), length_of(response.headers)
         if response.status == PARTIAL or (found is not None and found[0] == part[0]):
             return cut(self.path, part, await response.read(), response.headers)
+        start, stop = part
         if part != WHOLE:
             if await self._is_alone(session, part, size, known):
-                return Answer(part, await response.read(), response.headers, size_bytes=None, placed=False)
+                body = await response.read()
+                if stop is not None and len(body) > stop - start:
+                    body = body[start:stop]  # it was the file after all
+                return Answer(part, body, response.headers, size_bytes=None, placed=False)
             self._ranged = False
             response.close()
             return await self._get_on(session, part, None)
