@@ -1,0 +1,54 @@
+"""A file that is opened for reading is the file system's own file object, whose reads go through the journal."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from typing import TYPE_CHECKING
+
+import fsspec
+import pytest
+from fsspec.caching import BytesCache
+from fsspec.implementations.http import HTTPFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servers import ScriptedOrigin
+
+    from jcache.session import Session
+
+DATA = random.Random(1).randbytes(300_000)
+
+
+def test_it_is_of_its_own_class_and_reads_exactly(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:
+    active()
+    http_origin.put("f", DATA)
+    fs, url = fsspec.filesystem("http"), http_origin.url("f")
+    with fs.open(url, block_size=1 << 20) as file:
+        assert isinstance(file, HTTPFile)
+        assert (type(file).__name__, type(file).__module__) == ("HTTPFile", "fsspec.implementations.http")
+        assert (file.blocksize, file.cache.name, file.size) == (1 << 20, "bytes", len(DATA))
+        assert file.details == {"name": url, "size": len(DATA), "type": "file"}
+        file.seek(1000)
+        assert file.read(500) == file._fetch_range(1000, 1500) == DATA[1000:1500]
+        copy = pickle.loads(pickle.dumps(file))
+        assert isinstance(copy, HTTPFile)
+        assert copy.read(10) == DATA[1500:1510]
+    assert http_origin.body_bytes == 510
+    with pytest.raises(ValueError, match="closed file"):
+        file.read(1)
+
+
+def test_another_cache_that_is_put_there_is_used(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:
+    active()
+    http_origin.put("f", DATA)
+    file = fsspec.filesystem("http").open(http_origin.url("f"))
+    file.cache = BytesCache(1000, file._fetch_range, file.size)
+    for _ in range(2):
+        file.seek(10_000)
+        assert b"".join(file.read(100) for _ in range(20)) == DATA[10_000:12_000]
+        file.seek(0)
+        assert file.read() == DATA
+    assert file.cache.total_requested_bytes
+    file.close()
