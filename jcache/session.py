@@ -155,6 +155,10 @@ class Session:
                 self._keep(key, cache, None, metered)
         return self._caches[key]
 
+    def directories(self) -> list[str]:
+        """Return the cache directories that this process uses."""
+        return [key.decode(errors="surrogateescape") for key, cache in list(self._caches.items()) if cache is not None]
+
     async def prepare(self, directory: str | None = None) -> None:
         """Make and check a cache directory before `cache` is asked for it, without blocking the event loop.
 

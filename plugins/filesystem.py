@@ -2,36 +2,31 @@
 
 import functools
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
 from fsspec import filesystem
-from fsspec.asyn import AsyncFileSystem
-from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.asyn import AsyncFileSystem, mirror_sync_methods, sync
 from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from jcache.activate import ensure
-from jcache_plugins.fsspec.access import Access, access, run, unwrapped
-from jcache_plugins.fsspec.downloads import download
-from jcache_plugins.fsspec.files import known_version, open_journaled, options_of, version_of
-from jcache_plugins.fsspec.metadata import stored_info
-from jcache_plugins.fsspec.reads import UNSET, bounds, cat_many
-from jcache_plugins.fsspec.streams import open_journaled_async
-from jcache_plugins.fsspec.writes import invalidate, prepared
-from jcache_plugins.fsspec.written import opened_for_writing
-from jcache_plugins.origins.base import in_thread, reaching
+from jcache.session import current
+from jcache_plugins.fsspec.hooks import hook_reads, hook_writes, shorten
+from jcache_plugins.fsspec.writes import prepared
+from jcache_plugins.origins.base import in_thread
 
 __all__ = ["JCacheFileSystem"]
 
 
 class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc]  # fsspec is untyped
-    """A file system whose reads go through the journal and whose other calls go to the file system behind it.
+    """A file system whose reads go through the journal; all else is the file system's behind it, method by method.
 
     Works with and without JCACHE_DIR set, over synchronous and asynchronous file systems, and is itself asynchronous.
     Paths are those of the file system behind it.
     """
 
     protocol = "jcache"
+    reads_for_another = True
 
     def __init__(
         self,
@@ -79,173 +74,103 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         # What a path is, the file system behind decides.
         self._strip_protocol = fs._strip_protocol  # noqa: SLF001 - fsspec's own names for what subclasses override
         self._parent = fs._parent  # noqa: SLF001 - as above
+        hook_writes(type(fs))
+        mirror_sync_methods(self)
+        shorten(self)
 
-    # -- reading --------------------------------------------------------------------------------------------
+    def __getattr__(self, name: str) -> Any:
+        """Return what the file system behind has and fsspec knows nothing of: `sign`, `merge`, `setxattr`, ..."""
+        if name.startswith("__") or "fs" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.fs, name)
 
-    def _way(self, path: str) -> Access | None:
-        session = ensure()
-        if session.bypassed is not None or session.cache(self.cache_dir) is None:
-            return None
-        return access(self.fs, path, directory=self.cache_dir)
+    def open(self, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        """Open a file; one that is written is the file system's behind."""
+        if mode in {"r", "rb", "rt"}:
+            return super().open(path, mode, *args, **kwargs)
+        self._prepare()
+        return self.fs.open(path, mode, *args, **kwargs)
 
-    async def _way_soon(self, path: str) -> Access | None:
-        ensure()
-        await prepared(self.cache_dir)
-        return self._way(path)
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return self.fs.open(path, mode, **kwargs)
 
-    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        found = None if kwargs else await self._way_soon(path)
-        if found is None:
-            data: bytes = await self._ask("cat_file", path, start=start, end=end, **kwargs)
-            return data
-        return unwrapped((await found.read([(start, end)], vector=False))[0])
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Copy files to local paths, as the file system behind does it."""
+        if self.fs.async_impl:
+            return sync(self.loop, self._get, *args, **kwargs)
+        return AbstractFileSystem.get(self, *args, **kwargs)
 
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        """Return bytes of a file; what the journal has is read on the caller's thread."""
-        found = None if kwargs else self._way(path)
-        rows = None if found is None else found.try_read([(start, end)], vector=False)
-        if rows is not None:
-            return rows[0]
-        return run(self, self._cat_file(path, start, end, **kwargs))
+    @property
+    def transaction(self) -> Any:
+        """The transaction of the file system behind."""
+        return self.fs.transaction
 
-    async def _cat_ranges(  # noqa: PLR0917 - fsspec's own signature
-        self,
-        paths: list[str],
-        starts: Iterable[int] | int | None,
-        ends: Iterable[int] | int | None,
-        max_gap: int | None = None,
-        batch_size: int | None = None,  # noqa: ARG002 - fsspec's signature
-        on_error: Any = UNSET,
-        **kwargs: Any,
-    ) -> list[Any]:
-        await prepared(self.cache_dir)
-        found = {path: self._way(path) for path in set(paths)}
-        if max_gap is not None or kwargs or None in found.values():
-            if on_error is not UNSET:
-                kwargs["on_error"] = on_error
-            out: list[Any] = await self._ask("cat_ranges", paths, starts, ends, max_gap=max_gap, **kwargs)
-            return out
+    @property
+    def _intrans(self) -> bool:
+        return bool(self.fs._intrans)  # noqa: SLF001 - fsspec's own name
 
-        async def past(paths: list[str], starts: list[Any], ends: list[Any]) -> Any:
-            return await self._ask("cat_ranges", paths, starts, ends, on_error="return")
-
-        asked = (paths, bounds(starts, len(paths)), bounds(ends, len(paths)), on_error)
-        return await cat_many(self.fs, found, asked, past)  # type: ignore[arg-type]  # no None is left
-
-    def cat_ranges(
-        self, paths: list[str], starts: Any, ends: Any, max_gap: int | None = None, on_error: Any = UNSET, **kwargs: Any
-    ) -> list[Any]:
-        """Return ranges of one or more files; what the journal has is read on the caller's thread."""
-        if isinstance(paths, list) and paths and len(set(paths)) == 1 and max_gap is None and not kwargs:
-            found = self._way(paths[0])
-            spans = list(zip(bounds(starts, len(paths)), bounds(ends, len(paths)), strict=True))
-            rows: list[Any] | None = None if found is None else found.try_read(spans, vector=True)
-            if rows is not None:
-                return rows
-        return run(self, self._cat_ranges(paths, starts, ends, max_gap=max_gap, on_error=on_error, **kwargs))
-
-    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
-        found = self._way(path) if mode == "rb" and not options_of(kwargs) else None
-        info = None if found is None else version_of(self, found)
-        if found is not None and info is not None:
-            return open_journaled(self, path, found, info, block_size=block_size)
-        file = self.fs.open(path, mode, block_size=block_size, **kwargs)
-        return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
-
-    async def open_async(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        """Open a file for asynchronous reading."""
-        found = await self._way_soon(path) if mode == "rb" else None
-        info = None if found is None else await known_version(found)
-        if found is not None and info is not None:
-            return open_journaled_async(self, path, found, info)
-        file = await self.fs.open_async(path, mode, **kwargs)
-        return file if mode == "rb" else opened_for_writing(self.fs, path, file, directory=self.cache_dir)
-
-    async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
-        found = await self._way_soon(rpath)
-        if found is None or not await download(found, lpath, kwargs.get("callback", DEFAULT_CALLBACK)):
-            await self._ask("get_file", rpath, lpath, **kwargs)
-
-    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        found = None if kwargs else await self._way_soon(path)
-        stored = None if found is None else await stored_info(found, path)
-        if stored is not None:
-            return stored
-        info: dict[str, Any] = await self._ask("info", path, **kwargs)
-        return info
-
-    async def _exists(self, path: str, **kwargs: Any) -> bool:
-        found = await self._way_soon(path)
-        if found is not None and await found.stored() is not None:
-            return True
-        return bool(await self._ask("exists", path, **kwargs))
-
-    async def _isfile(self, path: str) -> bool:
-        found = await self._way_soon(path)
-        if found is not None and await found.stored() is not None:
-            return True
-        return bool(await self._ask("isfile", path))
-
-    # -- everything else is the file system's behind ------------------------------------------------------------
-
-    async def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call the file system behind by a synchronous name, without blocking the event loop."""
-        with reaching():
-            asynchronous = getattr(self.fs, f"_{name}", None)
-            if self.fs.async_impl and asynchronous is not None:
-                result = asynchronous(*args, **kwargs)
-                return await result if inspect.isawaitable(result) else result
-            return await in_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
-
-    async def _write(self, name: str, paths: tuple[str, ...], *args: Any, **kwargs: Any) -> Any:
-        await prepared(self.cache_dir)
-        invalidate(self.fs, *paths, directory=self.cache_dir)
-        try:
-            return await self._ask(name, *args, **kwargs)
-        finally:
-            invalidate(self.fs, *paths, directory=self.cache_dir)
-
-    async def _isdir(self, path: str) -> bool:
-        return bool(await self._ask("isdir", path))
-
-    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
-        return await self._ask("ls", path, detail=detail, **kwargs)
-
-    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        await self._ask("mkdir", path, create_parents=create_parents, **kwargs)
-
-    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        await self._ask("makedirs", path, exist_ok=exist_ok)
-
-    async def _rmdir(self, path: str) -> None:
-        await self._ask("rmdir", path)
-
-    async def _rm_file(self, path: str, **kwargs: Any) -> None:
-        await self._write("rm_file", (path,), path, **kwargs)
-
-    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        await self._write("cp_file", (path2,), path1, path2, **kwargs)
-
-    async def _pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
-        await self._write("pipe_file", (path,), path, value, **kwargs)
-
-    async def _put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
-        await self._write("put_file", (rpath,), lpath, rpath, **kwargs)
-
-    def created(self, path: str) -> Any:
-        """Return when a file was made, as the file system behind says it."""
-        return self.fs.created(path)
-
-    def modified(self, path: str) -> Any:
-        """Return when a file was changed, as the file system behind says it."""
-        return self.fs.modified(path)
+    @_intrans.setter
+    def _intrans(self, value: bool) -> None:
+        """Leave it to the file system behind."""
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Have the file system behind forget its listings."""
         super().invalidate_cache(path)
         self.fs.invalidate_cache(path)
 
-    def unstrip_protocol(self, name: str) -> str:
-        """Return the URL of a path at the file system behind."""
-        url: str = self.fs.unstrip_protocol(name)
-        return url
+    def _prepare(self) -> None:
+        """Have the cache directory made and checked, so that what is written is dropped from it."""
+        session = current()
+        if session is not None:
+            session.cache(self.cache_dir)
+
+    async def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the file system behind by a synchronous name, without blocking the event loop."""
+        await prepared(self)
+        asynchronous = getattr(self.fs, f"_{name}", None)
+        if self.fs.async_impl and asynchronous is not None:
+            result = asynchronous(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+        return await in_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
+
+    async def _walk(self, *args: Any, **kwargs: Any) -> Any:
+        if self.fs.async_impl:
+            async for found in self.fs._walk(*args, **kwargs):  # noqa: SLF001 - fsspec's asynchronous interface
+                yield found
+        else:
+            for found in await in_thread(lambda: list(self.fs.walk(*args, **kwargs))):
+                yield found
+
+
+# What is made of reads, and what says what the file system itself is.
+OWN = frozenset(
+    {"open", "get", "cat", "head", "tail", "read_block", "read_text", "read_bytes", "get_mapper", "download", "tree"}
+    | {"cat_file", "cat_ranges", "get_file", "info", "stat", "exists", "isfile", "transaction", "invalidate_cache"}
+    | {"to_json", "from_json", "to_dict", "from_dict", "clear_instance_cache", "current"}
+    | {"_open", "_get", "_cat", "_walk", "_process_limits", "_strip_protocol", "_parent", "_get_kwargs_from_urls"}
+)
+
+
+def delegated(name: str, plain: Any) -> Any:
+    """Return a method that is the one of this name of the file system behind."""
+    if inspect.iscoroutinefunction(plain):
+
+        async def ask(self: JCacheFileSystem, *args: Any, **kwargs: Any) -> Any:
+            asked = self.fs.open_async if name == "open_async" else functools.partial(self._ask, name[1:])
+            return await asked(*args, **kwargs)
+
+        return functools.update_wrapper(ask, plain)
+
+    def call(self: JCacheFileSystem, *args: Any, **kwargs: Any) -> Any:
+        self._prepare()
+        return getattr(self.fs, name)(*args, **kwargs)
+
+    return functools.update_wrapper(call, plain)
+
+
+for _name in dir(AsyncFileSystem):
+    _plain = inspect.getattr_static(AsyncFileSystem, _name)
+    _is_public = not _name.startswith("_") or inspect.iscoroutinefunction(_plain)
+    if inspect.isfunction(_plain) and _is_public and _name not in OWN:
+        setattr(JCacheFileSystem, _name, delegated(_name, _plain))
+hook_reads(JCacheFileSystem)

@@ -233,11 +233,7 @@ class Access:
     def kept(self, fs: Any, details: Mapping[str, Any]) -> "Access | None":
         """Return the way to the version that `details` are of, where the origin keeps it beside later ones."""
         name = self.origin.kept(details)
-        return None if name is None else access(fs, name, directory=self.directory)
-
-    def invalidate(self) -> None:
-        """Forget and remove what is cached of the path and of those below it, because it is being written."""
-        require().invalidate(self.identity, directory=self.directory)
+        return None if name is None else access(fs, name)
 
 
 def require() -> Session:
@@ -254,7 +250,7 @@ class _Known(dict[tuple[Any, ...], Access | None]):
     with it: origins ask a proxy, which whoever reads keeps alive.
     """
 
-    __slots__ = ("fs", "identifier", "origin_class", "session")
+    __slots__ = ("directory", "fs", "identifier", "origin_class", "session", "target")
 
     def __init__(self, session: Session, fs: Any) -> None:
         super().__init__()
@@ -262,23 +258,27 @@ class _Known(dict[tuple[Any, ...], Access | None]):
         self.fs = weakref.ref(fs, lambda _: _instances.pop(key, None))
         # Weak: the session may end before the file system does.
         self.session = weakref.ref(session)
-        self.identifier = _identifier(session, fs)
-        self.origin_class = _origin_class(type(fs))
+        target, self.directory = behind(fs)
+        self.target = weakref.proxy(target)
+        self.identifier = _identifier(session, target)
+        self.origin_class = _origin_class(type(target))
 
 
 # What is known of the paths of file systems, by their addresses.
 _instances: dict[int, _Known] = {}
 
 
-def access(
-    fs: Any, path: Any, *, directory: str | None = None, options: Mapping[str, Any] = NO_OPTIONS
-) -> Access | None:
+def behind(fs: Any) -> tuple[Any, str | None]:
+    """Return the file system that has the files, and the cache directory for its reads (None: JCACHE_DIR)."""
+    return (fs.fs, fs.cache_dir) if getattr(fs, "reads_for_another", False) is True else (fs, None)
+
+
+def access(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:
     """Return the access to a path, worked out once per path, file system instance and session.
 
     Args:
         fs: The file system.
         path: As it takes it.
-        directory: The cache directory; JCACHE_DIR by default.
         options: Of the call, but those that leave open which bytes are meant.
 
     Returns:
@@ -286,7 +286,7 @@ def access(
     """
     session = require()
     known = _known(session, fs)
-    key = (path, directory, *options.items()) if options else (path, directory)
+    key = (path, *options.items()) if options else path
     try:
         return known[key]
     except KeyError:
@@ -295,7 +295,7 @@ def access(
         return None  # not a path at all: the file system says so better
     if not isinstance(path, str):
         return None
-    found = _work_out(session, known, fs, path, directory=directory, options=options)
+    found = _work_out(session, known, path, options)
     if len(known) >= PATHS:
         known.clear()
     known[key] = found
@@ -308,7 +308,7 @@ def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[
     Args:
         fs: The file system.
         paths: As it takes them.
-        written: Whether the objects are those that change where the paths are written.
+        written: Whether the objects are those that change where the paths are written; nothing is said of others then.
     """
     session = require()
     known = _known(session, fs)
@@ -316,17 +316,18 @@ def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[
     for path in paths:
         try:
             origin = known.origin_class
-            named = origin.written(path) if written else origin.named(fs, path, NO_OPTIONS)
+            named = origin.written(path) if written else origin.named(known.target, path, NO_OPTIONS)
             found.append(None if named is None else known.identifier.identify(named))
         except Unidentifiable as error:
-            session.trouble(f"{error}; such files are not cached")
+            if not written:
+                session.trouble(f"{error}; such files are not cached")
             found.append(None)
     return found
 
 
 def origin_of(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
     """Return a way to the origin of an object."""
-    return _known(require(), fs).origin_class(fs, path, identity)
+    return _known(require(), fs).origin_class(behind(fs)[0], path, identity)
 
 
 def _known(session: Session, fs: Any) -> _Known:
@@ -336,10 +337,8 @@ def _known(session: Session, fs: Any) -> _Known:
     return known
 
 
-def _work_out(
-    session: Session, known: _Known, fs: Any, path: Any, *, directory: str | None, options: Mapping[str, Any]
-) -> Access | None:
-    named = known.origin_class.named(fs, path, options)
+def _work_out(session: Session, known: _Known, path: Any, options: Mapping[str, Any]) -> Access | None:
+    named = known.origin_class.named(known.target, path, options)
     if named is None:
         return None
     try:
@@ -348,9 +347,8 @@ def _work_out(
         session.trouble(f"{error}; such files are not cached")
         return None
     rule = session.rule(identity)
-    return Access(
-        known.origin_class(weakref.proxy(fs), named, identity), directory, excluded=rule is not None and rule.exclude
-    )
+    origin = known.origin_class(known.target, named, identity)
+    return Access(origin, known.directory, excluded=rule is not None and rule.exclude)
 
 
 def _identifier(session: Session, fs: Any) -> Identifier:

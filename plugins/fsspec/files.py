@@ -218,6 +218,18 @@ def open_file(original: Method) -> Method:
     return _open
 
 
+def open_written(original: Method) -> Method:
+    """Make `_open` of a class whose reads stay as they are."""
+    parameters = Parameters.of(original)
+
+    def _open(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path, mode = asked(parameters, parameters.said(args, kwargs))
+        file = original(self, *args, **kwargs)
+        return file if mode == "rb" else opened_for_writing(self, path, file)
+
+    return _open
+
+
 def asked(parameters: Parameters, said: dict[str, Any] | None) -> tuple[Any, str]:
     """Return of a call of `open` which path was to be opened, and how."""
     said = said or {}

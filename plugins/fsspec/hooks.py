@@ -34,10 +34,15 @@ NOT_REMOTE_PROTOCOLS = frozenset(
     | {"asyncwrapper", "async_wrapper"}
 )
 
+GROUPS: tuple[Any, ...] = (reads, files, streams, downloads, metadata)
 _lock = threading.RLock()
 _undo: list[Callable[[], None]] = []
+# What a class is hooked for without `install` stays.
+_no_undo: list[Callable[[], None]] = []
 # Classes that were looked at, and whether they were hooked.
 _hooked: dict[type, bool] = {}
+# Those of which only the writing methods were, since `jcache::` reads from them.
+_writing: set[type] = set()
 # Instances by address, for a file system equals every other one that was made with the same arguments.
 _instances: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
 
@@ -53,7 +58,8 @@ def install() -> None:
         is_hooked = hook(cls)
         instance = instantiate(cls, *args, **kwargs)
         if is_hooked and id(instance) not in _instances:
-            _take(instance)
+            _instances[id(instance)] = instance
+            shorten(instance)
         return instance
 
     _Cached.__call__ = instantiate_hooked
@@ -65,7 +71,8 @@ def install() -> None:
             if type(instance) in remote:
                 hook(type(instance))
                 _mirror_again(instance)
-                _take(instance)
+                _instances[id(instance)] = instance
+                shorten(instance)
 
 
 def uninstall() -> None:
@@ -114,7 +121,7 @@ def hook(cls: Any) -> bool:
             known = _hooked.get(cls)
             if known is None:
                 known = is_remote(cls)
-                hooked = _hook_methods(cls) if known else []
+                hooked = _hook_methods(cls, {**writes.writes(cls), **_reading(cls)}, _undo) if known else []
                 _hooked[cls] = known
                 _explain(cls, hooked)
     return known
@@ -128,12 +135,29 @@ def _explain(cls: Any, hooked: list[str]) -> None:
         say(f"{name}: hooked {', '.join(hooked)}" if hooked else f"{name}: not hooked, it reads nothing remote itself")
 
 
-def _hook_methods(cls: Any) -> list[str]:
-    """Replace what a class has, or inherits, of the methods that read and write; return their names."""
+def hook_writes(cls: Any) -> None:
+    """Have a class that `jcache::` reads from drop what is cached of what it writes, also where it is not remote."""
+    with _lock:
+        if not (_undo and hook(cls)) and cls not in _writing:
+            _writing.add(cls)
+            _hook_methods(cls, {**writes.writes(cls), "_open": files.open_written}, _no_undo)
+
+
+def hook_reads(cls: Any) -> None:
+    """Have a class read through the journal for good."""
+    _hook_methods(cls, _reading(cls), _no_undo)
+
+
+def _reading(cls: Any) -> dict[str, Callable[[Any], Any]]:
+    found: dict[str, Callable[[Any], Any]] = {}
+    for group in GROUPS:
+        found.update(group.ASYNC if cls.async_impl else group.SYNC)
+    return found
+
+
+def _hook_methods(cls: Any, makers: dict[str, Callable[[Any], Any]], undo: list[Callable[[], None]]) -> list[str]:
+    """Replace what a class has, or inherits, of these methods; return their names."""
     names = []
-    makers = writes.writes(cls)
-    for group in (reads, files, streams, downloads, metadata):
-        makers.update(group.ASYNC if cls.async_impl else group.SYNC)
     for name, make in makers.items():
         owner: Any = next((base for base in cls.__mro__ if name in vars(base)), None)
         if owner is None:
@@ -148,12 +172,13 @@ def _hook_methods(cls: Any) -> list[str]:
         if hooked is not original and inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
             # What a class that is not remote has of its own stays as it is.
             place = owner if owner not in ABSTRACT and is_remote(owner) else cls
-            _replace(place, name, _like(hooked, original))
+            _replace(place, name, _like(hooked, original), undo)
             names.append(name)
-            for alias, function in list(vars(place).items()):
+            hooked._jcache = make is not files.open_written  # noqa: SLF001 - reads may yet be hooked around that
+            for alias, function in list(vars(place).items()) if inspect.iscoroutinefunction(original) else ():
                 # A synchronous name that was bound in the body of the class.
-                if getattr(function, "__wrapped__", None) is original and not getattr(function, "_jcache", False):
-                    _replace(place, alias, _like(sync_wrapper(hooked), function))
+                if alias != name and getattr(function, "__wrapped__", None) is original:
+                    _replace(place, alias, _like(sync_wrapper(hooked), function), undo)
     return names
 
 
@@ -163,18 +188,17 @@ def _like(hooked: Any, original: Any) -> Any:
     return hooked
 
 
-def _replace(cls: Any, name: str, hooked: Any) -> None:
+def _replace(cls: Any, name: str, hooked: Any, undo: list[Callable[[], None]]) -> None:
     if name in vars(cls):
         original = vars(cls)[name]
-        _undo.append(lambda: setattr(cls, name, original))
+        undo.append(lambda: setattr(cls, name, original))
     else:
-        _undo.append(lambda: delattr(cls, name))
+        undo.append(lambda: delattr(cls, name))
     setattr(cls, name, hooked)
 
 
-def _take(instance: Any) -> None:
-    """Remember an instance, and shorten the way of the synchronous methods that fsspec bound to it."""
-    _instances[id(instance)] = instance
+def shorten(instance: Any) -> None:
+    """Shorten the way of the synchronous methods that fsspec bound to an instance whose class is hooked."""
     for name, make in (reads.MIRRORED | metadata.MIRRORED).items():
         plain = vars(instance).get(name)
         if plain is not None and getattr(type(instance), f"_{name}", None) is getattr(

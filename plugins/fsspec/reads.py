@@ -20,6 +20,7 @@ from jcache_plugins.fsspec.access import (
     NO_OPTIONS,
     Access,
     access,
+    behind,
     identities,
     on_loop_of,
     origin_of,
@@ -57,15 +58,13 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
     session = current()
     if session is None or session.bypassed is not None:
         return None
-    if session.cache() is None:
-        return None
-    found = access(fs, path, options=options)
-    return None if found is not None and found.excluded else found
+    found = access(fs, path, options)
+    return None if found is None or found.excluded or session.cache(found.directory) is None else found
 
 
 async def find_soon(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:
     """Do as `find` does, without blocking the event loop while the cache directory is made and checked."""
-    await prepared()
+    await prepared(fs)
     return find(fs, path, options)
 
 
@@ -318,7 +317,7 @@ def async_cat_ranges(original: Method) -> Method:
     composed = original.__module__ == "fsspec.asyn"  # of `_cat_file`, which is hooked
 
     async def _cat_ranges(self: Any, *args: Any, **kwargs: Any) -> Any:
-        await prepared()
+        await prepared(self)
         asked = ranges_of(parameters, args, kwargs)
         found = None if asked is None else all_of(self, asked[0])
         if asked is not None and found is not None:
@@ -388,7 +387,7 @@ def async_cat(original: Method) -> Method:
     parameters = Parameters.of(original)
 
     async def _cat(self: Any, *args: Any, **kwargs: Any) -> Any:
-        await prepared()
+        await prepared(self)
         session = current()
         said = parameters.named(args, kwargs)
         shelf = None
@@ -397,7 +396,7 @@ def async_cat(original: Method) -> Method:
             on_error, batch_size = said.pop("on_error", "raise"), said.pop("batch_size", None)
             width = batch_size or self.batch_size or _get_batch_size(nofiles=True)
             if isinstance(path, list) and len(path) > 1 and not said and width >= -1:
-                shelf = session.shelf()
+                shelf = session.shelf(behind(self)[1])
         if session is None or shelf is None:
             return await original(self, *args, **kwargs)
         paths: list[Any] = await self._expand_path(path, recursive=recursive)

@@ -17,7 +17,7 @@ from fsspec.core import has_magic
 from fsspec.spec import AbstractFileSystem
 
 from jcache.session import current
-from jcache_plugins.fsspec.access import identities
+from jcache_plugins.fsspec.access import behind, identities
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.origins.base import within_origin
 
@@ -38,23 +38,24 @@ _REMOTE = re.compile(r"(\w+_)?(r?path(s|list|[12])?|urls?|filelist|old|new|src|d
 _changed: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.ContextVar("jcache_changed")
 
 
-async def prepared(directory: str | None = None) -> None:
-    """Have the cache directory made and checked, without blocking the event loop, before it is asked for."""
+async def prepared(fs: Any) -> None:
+    """Have a file system's cache directory made and checked, without blocking the event loop, before it is needed."""
     session = current()
     if session is not None and not within_origin():
-        await session.prepare(directory)
+        await session.prepare(behind(fs)[1])
 
 
-def invalidate(fs: Any, *paths: Any, directory: str | None = None) -> None:
-    """Forget what this process holds of paths that are being written, and drop it from the cache directory."""
+def invalidate(fs: Any, *paths: Any) -> None:
+    """Forget what this process holds of paths that are being written, and drop it from its cache directories."""
     session = current()
-    if session is None or is_idle() or session.cache(directory) is None:
+    if session is None or is_idle():
         return
+    session.cache()
     names = list(named(paths))
     # A directory may be named with a slash behind it.
     names += [name.rstrip("/") for name in names if name.endswith("/")]
-    for identity in identities(fs, names, written=True):
-        if identity is not None:
+    for identity in filter(None, identities(fs, names, written=True)):
+        for directory in session.directories():
             session.invalidate(identity, directory=directory)
 
 
@@ -76,7 +77,7 @@ def is_idle() -> bool:
 
 
 @contextlib.contextmanager
-def changing(fs: Any, *paths: Any, directory: str | None = None) -> Iterator[None]:
+def changing(fs: Any, *paths: Any) -> Iterator[None]:
     """Invalidate paths now, and again behind what is done here, unless a call that led here does."""
     outer = _changed.get(frozenset())
     fresh = [] if is_idle() else [path for path in named(paths) if not is_within(id(fs), path, outer)]
@@ -84,12 +85,12 @@ def changing(fs: Any, *paths: Any, directory: str | None = None) -> Iterator[Non
         yield
         return
     token = _changed.set(outer | {(id(fs), path) for path in fresh})
-    invalidate(fs, *fresh, directory=directory)
+    invalidate(fs, *fresh)
     try:
         yield
     finally:
         _changed.reset(token)
-        invalidate(fs, *fresh, directory=directory)
+        invalidate(fs, *fresh)
 
 
 def is_within(fs: int, path: str, changed: frozenset[tuple[int, str]]) -> bool:
@@ -160,7 +161,7 @@ def write(original: Method) -> Method:
     if inspect.iscoroutinefunction(original):
 
         async def write_soon(self: Any, *args: Any, **kwargs: Any) -> Any:
-            await prepared()
+            await prepared(self)
             paths = paths_of(args, kwargs)
             for glob in globs(paths) if expands else ():
                 with contextlib.suppress(Exception):  # the method says itself what is wrong with it

@@ -23,7 +23,6 @@ class Written(NamedTuple):
     file: "weakref.ref[Any]"
     fs: Any
     path: Any
-    directory: str | None
 
 
 # By address: many file objects hash by their content, or not at all.
@@ -31,19 +30,19 @@ _written: dict[int, Written] = {}
 _undo: dict[type, list[Callable[[], None]]] = {}
 
 
-def opened_for_writing(fs: Any, path: Any, file: Any, *, directory: str | None = None) -> Any:
+def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
     """Invalidate a path now, and once more each time that the file object which writes it is closed or committed.
 
     The object gets nothing that refers to itself: it uploads and goes when the application's last reference goes.
     Where the garbage collector finds it in a cycle, no reference is left when its finalizer closes it.
     """
-    invalidate(fs, path, directory=directory)
+    invalidate(fs, path)
     for key in [key for key, known in list(_written.items()) if known.file() is None]:
         _written.pop(key, None)
     _watch(type(file))
     with contextlib.suppress(TypeError):  # an object of the interpreter's own that has no weak references
-        reference = weakref.ref(file, lambda _: invalidate(fs, path, directory=directory))
-        _written[id(file)] = Written(reference, fs, path, directory)
+        reference = weakref.ref(file, lambda _: invalidate(fs, path))
+        _written[id(file)] = Written(reference, fs, path)
     return file
 
 
@@ -95,7 +94,7 @@ def _ended(file: Any, step: str) -> None:
     is_final = getattr(file, "autocommit", not hasattr(file, "commit")) and getattr(file, "closed", True)
     if step in {"commit", "discard"} or (step == "close" and is_final):
         del _written[id(file)]
-    invalidate(known.fs, known.path, directory=known.directory)
+    invalidate(known.fs, known.path)
 
 
 def forget_classes() -> None:
