@@ -1,0 +1,141 @@
+"""Whatever changes a file invalidates it: in this process, and with JCACHE_VALIDATE=never in later ones.
+
+The oracle is plain fsspec in a fresh process: a job runs with JCACHE_DIR and without, and prints the same.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import fsspec
+import pytest
+
+from jcache_plugins.fsspec import writes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import RunPython
+
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+PRELUDE = """
+import sys, fsspec
+endpoint, b, later = sys.argv[1], sys.argv[2], sys.argv[-1] == 'later'
+fs = fsspec.filesystem("s3", endpoint_url=endpoint)
+names = ["a", "a*", "d/x", "d/e/y", "top", "big"]
+def told():
+    found = {}
+    for name in names:
+        try: found[name] = fs.cat_file(f"{b}/{name}")[:9]
+        except FileNotFoundError: found[name] = None
+    return found
+"""
+CHANGES = {
+    "pipe": 'fs.pipe(f"{b}/a", b"new")',
+    "pipe of many": 'fs.pipe({f"{b}/a": b"new", f"{b}/top": b"new"})',
+    "pipe by name": 'fs.pipe_file(path=f"{b}/a", data=b"new")',
+    "touch": 'fs.touch(f"{b}/a")',
+    "touch by name": 'fs.touch(path=f"{b}/a", truncate=True)',
+    "glob": 'fs.rm(f"{b}/d/*")',
+    "list": 'fs.rm([f"{b}/a", f"{b}/d/x"])',
+    "tree": 'fs.rm(f"{b}/d", recursive=True)',
+    "tree with a slash": 'fs.rm(f"{b}/d/", recursive=True)',
+    "URL": 'fs.rm(f"s3://{b}/a")',
+    "rm_file": 'fs.rm_file(f"{b}/a")',
+    "delete": 'fs.delete(f"{b}/a")',
+    "bulk": 'from fsspec.asyn import sync; sync(fs.loop, fs._bulk_delete, [f"{b}/a", f"{b}/d/x"])',
+    "mv": 'fs.mv(f"{b}/a", f"{b}/top")',
+    "rename": 'fs.rename(f"{b}/a", f"{b}/top")',
+    "cp": 'fs.cp(f"{b}/a", f"{b}/top")',
+    "copy of a tree": 'fs.copy(f"{b}/d/e", f"{b}/d", recursive=True)',
+    "merge": 'fs.pipe_file(f"{b}/big", b"n" * (5 << 20)); fs.merge(f"{b}/top", [f"{b}/big"])',
+    "append": 'f = fs.open(f"{b}/a", "ab"); f.write(b"+"); f.close()',
+    "write": 'f = fs.open(f"{b}/a", "wb"); f.write(b"new"); f.close()',
+    "text": 'fs.write_text(f"{b}/a", "new")',
+    "multipart": 'f = fs.open(f"{b}/a", "wb", block_size=5 << 20); f.write(b"n" * (11 << 20)); f.close()',
+    "put": 'open("l", "w").write("new"); fs.put("l", f"{b}/a"); fs.upload("l", f"{b}/top")',
+    "transaction": 'with fs.transaction:\n    with fs.open(f"{b}/a", "wb") as f: f.write(b"new")',
+    "bucket": "fs.rm(b, recursive=True)",
+}
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.mark.parametrize("through", ["s3", "jcache"])
+def test_what_changes_an_object_is_seen(s3_endpoint: str, run_python: RunPython, cache_dir: Path, through: str) -> None:
+    """All changes in one job, since a process costs more than they do: each in a bucket of its own."""
+    job = "changes = " + repr(CHANGES) + "\n" + PRELUDE
+    if through == "jcache":
+        job = job.replace('fs = fsspec.filesystem("s3", endpoint_url=endpoint)',
+                          'fs = fsspec.filesystem("s3", endpoint_url=endpoint)\n'
+                          'if len(sys.argv) > 3: fs = fsspec.filesystem("jcache", fs=fs)')  # fmt: skip
+    job += """
+prefix = b
+for number, (name, change) in enumerate(changes.items()):
+    b = f"{prefix}{number}"
+    if not later:
+        fs.mkdir(b)
+        for one in names: fs.pipe_file(f"{b}/{one}", f"old {one}".encode())
+        told()
+        try: exec(change)
+        except Exception as error: print(type(error))
+    try: print(name, told())
+    except Exception as error: print(name, type(error))
+"""
+    plain, cached = (f"{uuid.uuid4().hex[:20]}" for _ in range(2))
+    expected = run_python(job, s3_endpoint, plain, cache=None, env=KEYS).stdout
+    assert run_python(job, s3_endpoint, cached, "now", env=KEYS).stdout == expected
+    later = [line for line in expected.splitlines() if not line.startswith("<class")]
+    never = run_python(job, s3_endpoint, cached, "later", env={**KEYS, "JCACHE_VALIDATE": "never"}).stdout
+    assert never.splitlines() == later
+
+
+@pytest.mark.parametrize(
+    ("protocol", "methods"),
+    [
+        ("s3", "touch _touch merge _merge _bulk_delete _rm _rm_file _cp_file _pipe_file _put_file setxattr"),
+        ("gs", "mv _mv rm _rm merge _merge mv_file _mv_file _cp_file _pipe_file _put_file setxattrs"),
+        ("abfs", "rm _rm _rm_file pipe_file _pipe_file put_file _put_file cp_file _cp_file setxattrs upload"),
+        ("root", "mv touch _touch _rm _rm_file"),
+        ("sftp", "mv _rm put_file"),
+        ("smb", "mv _rm copy"),
+        ("webdav", "mv rm rm_file _rm cp_file copy pipe_file put_file upload_fileobj"),
+        ("webhdfs", "mv rm rm_file cp_file"),
+        ("hf", "rm _rm cp_file"),
+        ("http", "_put_file _pipe_file"),
+    ],
+)
+def test_what_writes_is_found_by_its_name(protocol: str, methods: str) -> None:
+    try:
+        cls = fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert set(methods.split()) <= writes.writes(cls).keys()
+    for name in methods.split():
+        assert writes.changed_by(getattr(cls, name))
+
+
+def test_which_arguments_are_changed() -> None:
+    def rm_files(self: object, container_name: str, file_paths: list[str]) -> None: ...
+    def mv(self: object, old: str, new: str) -> None: ...
+    def cp_file(self: object, lpath: str, rpath: str) -> None: ...
+    def merge(self: object, path: str, filelist: list[str]) -> None: ...
+    def truncate(self: object, name: str, size: int) -> None: ...
+    def put_file(self: object, lpath: str, rpath: str, mode: str = "overwrite") -> None: ...
+
+    found = [writes.changed_by(method) for method in (rm_files, mv, cp_file, merge, truncate, put_file)]
+    assert found == [["file_paths"], ["old", "new"], ["rpath"], ["path"], ["name"], ["rpath"]]
+    assert not writes.verbs_of("_rm_from_cache")
+    assert not writes.verbs_of("ls")
