@@ -150,6 +150,9 @@ OWN = frozenset(
     | {"_open", "_get", "_cat", "_walk", "_process_limits", "_strip_protocol", "_parent", "_get_kwargs_from_urls"}
 )
 
+# What a method has of fsspec's own; where it comes from says that it is another one.
+_LOOKS = ("__name__", "__qualname__", "__doc__")
+
 
 def delegated(name: str, plain: Any) -> Any:
     """Return a method that is the one of this name of the file system behind."""
@@ -159,13 +162,13 @@ def delegated(name: str, plain: Any) -> Any:
             asked = self.fs.open_async if name == "open_async" else functools.partial(self._ask, name[1:])
             return await asked(*args, **kwargs)
 
-        return functools.update_wrapper(ask, plain)
+        return functools.update_wrapper(ask, plain, assigned=_LOOKS)
 
     def call(self: JCacheFileSystem, *args: Any, **kwargs: Any) -> Any:
         self._prepare()
         return getattr(self.fs, name)(*args, **kwargs)
 
-    return functools.update_wrapper(call, plain)
+    return functools.update_wrapper(call, plain, assigned=_LOOKS)
 
 
 for _name in dir(AsyncFileSystem):
