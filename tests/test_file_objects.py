@@ -13,8 +13,10 @@ from fsspec.implementations.http import HTTPFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from servers import ScriptedOrigin
+    from conftest import RunPython
+    from servers import ScriptedOrigin, XrootdServer
 
     from jcache.session import Session
 
@@ -52,3 +54,23 @@ def test_another_cache_that_is_put_there_is_used(active: Callable[..., Session],
         assert file.read() == DATA
     assert file.cache.total_requested_bytes
     file.close()
+
+
+OPENED_LATE = """
+import sys, fsspec
+from fsspec_xrootd.xrootd import XRootDFile
+fs, path = fsspec.url_to_fs(sys.argv[1])
+with fs.open(path) as file:
+    print(isinstance(file, XRootDFile), file.read(5), "_myFile" in vars(file), file._myFile.is_open(), file.read(6))
+print(file.closed)
+"""
+
+
+def test_a_file_of_xrootd_is_opened_at_the_server_once_that_is_needed(
+    xrootd_server: XrootdServer, export_dir: Path, run_python: RunPython
+) -> None:
+    (export_dir / "a.bin").write_bytes(b"hello world")
+    for _ in range(2):
+        assert (
+            run_python(OPENED_LATE, xrootd_server.url("a.bin")).stdout == "True b'hello' False True b' world'\nTrue\n"
+        )

@@ -144,8 +144,9 @@ class UnopenedFile(JournaledFile):
             msg = f"{type(self).__name__!r} object has no attribute {name!r}"
             raise AttributeError(msg)
         plain = self.__dict__["opened"]()
-        self.__dict__.update({name: getattr(plain, name) for name in type(self).lazy}, _plain=plain)
-        return self.__dict__[name]
+        # What it has not, it has not without JCache either.
+        self.__dict__.update({own: vars(plain)[own] for own in type(self).lazy if own in vars(plain)}, _plain=plain)
+        return getattr(plain, name)
 
     def close(self) -> None:
         """Close the file, at the server too if it was opened there."""
