@@ -7,6 +7,7 @@ from typing import Any
 from fsspec import filesystem
 from fsspec.asyn import AsyncFileSystem, mirror_sync_methods, sync
 from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from jcache.activate import ensure
@@ -69,6 +70,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         if ensure().config.dir is None and cache_dir is None:
             msg = "jcache needs a cache directory: set JCACHE_DIR, or pass cache_dir=..."
             raise ValueError(msg)
+        self._asks_async = is_asynchronous(fs)
         self.sep = fs.sep
         self.root_marker = fs.root_marker
         # What a path is, the file system behind decides.
@@ -96,7 +98,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """Copy files to local paths, as the file system behind does it."""
-        if self.fs.async_impl:
+        if self._asks_async:
             return sync(self.loop, self._get, *args, **kwargs)
         return AbstractFileSystem.get(self, *args, **kwargs)
 
@@ -128,18 +130,23 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         """Call the file system behind by a synchronous name, without blocking the event loop."""
         await prepared(self)
         asynchronous = getattr(self.fs, f"_{name}", None)
-        if self.fs.async_impl and asynchronous is not None:
+        if self._asks_async and asynchronous is not None:
             result = asynchronous(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
         return await in_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
 
     async def _walk(self, *args: Any, **kwargs: Any) -> Any:
-        if self.fs.async_impl:
+        if self._asks_async:
             async for found in self.fs._walk(*args, **kwargs):  # noqa: SLF001 - fsspec's asynchronous interface
                 yield found
         else:
             for found in await in_thread(lambda: list(self.fs.walk(*args, **kwargs))):
                 yield found
+
+
+def is_asynchronous(fs: Any) -> bool:
+    """Whether a file system's asynchronous methods work: a directory of another one says so of itself in any case."""
+    return is_asynchronous(fs.fs) if isinstance(fs, DirFileSystem) else bool(fs.async_impl)
 
 
 # What is made of reads, and what says what the file system itself is.

@@ -286,6 +286,25 @@ def test_local_and_memory_file_systems_are_left_alone(active: Callable[..., Sess
     assert not session.counters.any_activity()
 
 
+def test_two_names_of_one_object_in_one_cat(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:
+    active()
+    http_origin.put("f", DATA[:1000])
+    names = [http_origin.url("f") + end for end in ("", "#a", "#b")]
+    for _ in range(2):
+        assert HTTPFileSystem().cat(names) == dict.fromkeys(names, DATA[:1000])
+        settle()
+        deactivate()
+        active()
+
+
+def test_a_class_whose_protocol_is_a_property(active: Callable[..., Session], folder: Path) -> None:
+    arrow = pytest.importorskip("pyarrow.fs")
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    active()
+    assert ArrowFSWrapper(arrow.LocalFileSystem()).cat_file(str(folder / "a.bin")) == DATA
+
+
 @pytest.mark.parametrize("cls", [SlowFileSystem, AsyncSlowFileSystem])
 @pytest.mark.parametrize("skip", [False, True])
 def test_instances_from_before_activation_are_cached(

@@ -399,13 +399,16 @@ def async_cat(original: Method) -> Method:
                 shelf = session.shelf(behind(self)[1])
         if session is None or shelf is None:
             return await original(self, *args, **kwargs)
-        paths: list[Any] = await self._expand_path(path, recursive=recursive)
-        # Of two names of one object the second is read once the first has been.
-        first: dict[Any, int] = {}
-        known = [
-            None if identity is None or first.setdefault(identity.key, i) != i else identity
-            for i, identity in enumerate(identities(self, paths))
-        ]
+        names: list[Any] = await self._expand_path(path, recursive=recursive)
+        # An object that has several names is read once.
+        objects: dict[Any, tuple[str, Any]] = {}
+        places = []
+        for name, identity in zip(names, identities(self, names), strict=True):
+            key = name if identity is None else (identity.key,)
+            places.append(key)
+            objects.setdefault(key, (name, identity))
+        paths = [name for name, _ in objects.values()]
+        known = [identity for _, identity in objects.values()]
 
         def origin(i: int) -> Origin:
             identity = known[i]
@@ -424,10 +427,11 @@ def async_cat(original: Method) -> Method:
             for result in out:
                 if isinstance(result, Exception):
                     raise result
+        results = dict(zip(objects, out, strict=True))
         return {
-            one: result
-            for one, result in zip(paths, out, strict=True)
-            if on_error != "omit" or not isinstance(result, Exception)
+            name: results[key]
+            for name, key in zip(names, places, strict=True)
+            if on_error != "omit" or not isinstance(results[key], Exception)
         }
 
     async def one_file(self: Any, path: str) -> bytes | Exception:
