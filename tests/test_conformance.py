@@ -1,7 +1,7 @@
 """Parts of the test suites of other projects, without JCache and with it: what passes without it passes with it.
 
-All of them, cold and warm, by `make conformance`. Each part runs cold here: the servers of the suites begin empty in each run,
-so that warm runs differ little.
+All of them, cold and warm, by `make conformance`. Each part runs cold here: the servers of the suites begin empty in
+each run, so that warm runs differ little.
 """
 
 from __future__ import annotations
