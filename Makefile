@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := $(shell find jcache plugins share -type f ! -path '*/__pycache__/*')
+SOURCES := $(shell find jcache plugins docs/man -type f ! -path '*/__pycache__/*')
 
 # What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls.
 DEBIAN_COMMANDS := xrootd nginx strace

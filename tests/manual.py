@@ -1,4 +1,4 @@
-"""The manual pages, made of what the commands say of themselves: `python tests/manual.py` writes them to share/man.
+"""The manual pages, made of what the commands say of themselves: `python tests/manual.py` writes them to docs/man.
 
 They are files in the repository because a wheel is built where nothing of JCache's can be imported.
 """
@@ -19,7 +19,7 @@ from jcache.config import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES = Path(__file__).parent.parent / "share" / "man" / "man1"
+PAGES = Path(__file__).parent.parent / "docs" / "man"
 
 
 def pages() -> dict[str, str]:

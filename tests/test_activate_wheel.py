@@ -42,7 +42,12 @@ def test_contents(wheel: Path) -> None:
         assert archive.read("jcache.pth") == (ROOT / "jcache" / "activate" / "jcache.pth").read_bytes()
         (entry_points,) = (archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
     shared = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
-    assert shared == {path.relative_to(ROOT).as_posix() for path in (ROOT / "share").rglob("*") if path.is_file()}
+    assert shared == {
+        "share/bash-completion/completions/jcache",
+        "share/zsh/site-functions/_jcache",
+        "share/fish/vendor_completions.d/jcache.fish",
+        *(f"share/man/man1/{page.name}" for page in (ROOT / "docs" / "man").iterdir()),
+    }
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name and ".data/" not in name} == {
         "jcache",
         "jcache_plugins",

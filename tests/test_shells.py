@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from manual import PAGES, pages
 
-SHARE = Path(__file__).parent.parent / "share"
+SCRIPTS = Path(__file__).parent.parent / "jcache" / "cli" / "completion"
 BIN = Path(sys.executable).parent
 CASES = [
     ("jcache rep", {"report"}),
@@ -46,7 +46,7 @@ def shell(name: str) -> str:
 @pytest.mark.parametrize(("line", "expected"), CASES)
 def test_bash_completes(environ: dict[str, str], line: str, expected: set[str]) -> None:
     script = f"""
-. {SHARE}/bash-completion/completions/jcache
+. {SCRIPTS}/jcache.bash
 COMP_WORDS=({line}); [[ '{line}' == *' ' ]] && COMP_WORDS+=('')
 COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
 _jcache_completion jcache
@@ -62,7 +62,7 @@ complete -p jcache
 
 @pytest.mark.parametrize(("line", "expected"), [*CASES, ("jcache ls --dir ca", {"cache one/", "cache-two/"})])
 def test_fish_completes(environ: dict[str, str], tmp_path: Path, line: str, expected: set[str]) -> None:
-    fish, script = shell("fish"), f"source {SHARE}/fish/vendor_completions.d/jcache.fish; complete -C '{line}'"
+    fish, script = shell("fish"), f"source {SCRIPTS}/jcache.fish; complete -C '{line}'"
     done = subprocess.run(
         [fish, "-c", script], env=environ, cwd=tmp_path / "here", capture_output=True, text=True, timeout=60, check=True
     )
@@ -83,7 +83,8 @@ def test_zsh_completes(environ: dict[str, str], tmp_path: Path, line: str, added
     """By its key, in a terminal: zsh offers completions nowhere else."""
     zsh = shell("zsh")
     (tmp_path / "here" / "prince.sh").touch()
-    setup = f"fpath=({SHARE}/zsh/site-functions $fpath); autoload -Uz compinit; compinit -D; PS1='ready> '\n"
+    shutil.copy(SCRIPTS / "jcache.zsh", tmp_path / "_jcache")  # the name that zsh looks for
+    setup = f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -D; PS1='ready> '\n"
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(tmp_path / "here")
