@@ -1,0 +1,180 @@
+"""What is asked of an HTTP server about a file, beside its bytes: by `HEAD`, or by a `GET` of one byte."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from jcache.cache import Identity
+from jcache.journal import Version
+from jcache.origin import Info, OriginRange
+from jcache_plugins.origins.answers import (
+    Validators,
+    content_range,
+    details_of,
+    is_plain,
+    is_settled_now,
+    length_of,
+    size_beyond,
+)
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, is_past, reaching
+from jcache_plugins.origins.sharing import sharing_of
+
+__all__ = ["OK", "OUT_OF_RANGE", "PARTIAL", "PRECONDITION_FAILED", "RANGE_REFUSED", "WHOLE", "HttpQuestions"]
+
+OK, NO_CONTENT, PARTIAL, NOT_FOUND, PRECONDITION_FAILED, OUT_OF_RANGE = 200, 204, 206, 404, 412, 416
+# How servers refuse a range that they would have answered with the file.
+RANGE_REFUSED = frozenset({400, 405, 501})
+# A `HEAD` that takes longer than this will not be answered.
+HEAD_S = 10.0
+# So long a file is taken to be one of which the server gives no size.
+UNSIZED_S = 60.0
+WHOLE = (0, None)
+
+
+class HttpQuestions(FileSystemOrigin):
+    """What an HTTP server says of one file: its version, its length, for whom it is.
+
+    What a `GET` says goes before what a `HEAD` says. One that fails, says less, or contradicts is not sent again for
+    this file: a `GET` of one byte asks instead.
+    """
+
+    exists_by_reading = True
+
+    def __init__(self, fs: Any, path: str, identity: Identity) -> None:
+        """Name a file; the arguments are those of `FileSystemOrigin`."""
+        super().__init__(fs, path, identity)
+        self._validators = Validators()
+        # Whether `HEAD` is asked, and which versions it has named.
+        self._heads: bool = True
+        self._by_head: set[Version] = set()
+        self._is_misled = False
+        self._unsized_until_s = 0.0
+        # How long the file is by what a GET says.
+        self._sizes: set[int] = set()
+        # The version that `HEAD` names for the one that `GET` names; while it is not sure of that, the one in doubt.
+        self._also: Version | None = None
+        self._doubted: Version | None = None
+        # Whether parts are asked for; else the file is, and read on from where it is.
+        self._ranged: bool = True
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the server sends no parts of the file."""
+        return not self._ranged
+
+    async def stat(self) -> Info:
+        """Ask for the file's version now: the one that answers to range requests name."""
+        if time.monotonic() < self._unsized_until_s:
+            raise UnsizedError(self.path)
+        with reaching():
+            session = await self.fs.set_session()
+            info = await self._ask_head(session) if self._heads else None
+            if info is None:
+                self._heads = False
+                info = await self._ask_get(session)
+        if info is None:
+            info = await super().stat()
+            if not is_past(info.version.mtime_ns, time.time()):
+                info = replace(info, version=replace(info.version, mtime_ns=None))
+            # As HEAD says, which may be 0 of a file that is made when it is asked for.
+            self._by_head.add(info.version)
+            if self._is_misled or not info.version.size_bytes:
+                self._unsized_until_s = time.monotonic() + UNSIZED_S
+                msg = f"{self.path}: the origin gives no size"
+                raise UnsizedError(msg)
+        # With a range, Content-MD5 is that of the range.
+        return replace(info, version=replace(info.version, checksum=None)) if info.version.checksum else info
+
+    async def _ask_head(self, session: Any) -> Info | None:
+        """Ask by `HEAD`; None where that fails, or does not name a version."""
+        options = dict(self.fs.kwargs)
+        headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
+        options.setdefault("allow_redirects", True)
+        try:
+            async with (
+                asyncio.timeout(HEAD_S),
+                session.head(self.fs.encode_url(self.path), headers=headers, **options) as response,
+            ):
+                size = length_of(response.headers)
+                if response.status != OK or not size:
+                    return None
+                info = self._info(response, size)
+                if not is_settled_now(response.headers):
+                    info = replace(info, version=replace(info.version, mtime_ns=None))
+        except Exception:  # noqa: BLE001 - there is a better way to ask
+            return None
+        if not info.version.is_provable:
+            return None
+        self._by_head.add(info.version)
+        return info
+
+    async def _ask_get(self, session: Any) -> Info | None:
+        """Ask for one byte; None where the answer does not tell how long the file is."""
+        async with self._request(session, (0, 1)) as response:
+            if response.status in RANGE_REFUSED:
+                self._ranged = False
+                return None
+            if response.status != OUT_OF_RANGE:
+                self._raise_for_status(response)
+            found, size = content_range(response.headers), length_of(response.headers)
+            if response.status == OUT_OF_RANGE:
+                size = 0 if size_beyond(response.headers) == 0 else None
+            elif found is not None or response.status != OK:
+                size = None if found is None else found[2]
+            elif size == 1:
+                size = None  # the file, or the range?
+            info = None
+            if size is not None and is_plain(response.headers):
+                self._sizes.add(size)
+                info = self._info(response, size)
+            if response.status == OK:
+                response.close()  # the file itself is on its way
+        if info is None or self._doubted is None:
+            return info
+        # Either the file was replaced since, or HEAD calls the same version by another name.
+        doubted, self._doubted = self._doubted, None
+        again = [head.version for head in (await self._ask_head(session), await self._ask_head(session)) if head]
+        if any(doubted.tells_from(version) is not True for version in again) or len(set(again)) > 1:
+            self._also = doubted
+        return replace(info, also=self._also)
+
+    def _info(self, response: Any, size: int) -> Info:
+        details = details_of(self.path, size, response.headers)
+        if response.headers.get("Accept-Ranges") == "none":
+            details["partial"] = False
+            self._ranged = False
+        version = self._version(response.headers, size)
+        details["url"] = str(response.url)
+        return Info(version, details, sharing_of(response.headers, self.fs), also=self._also)
+
+    def _version(self, headers: Mapping[str, str], size: int) -> Version:
+        return self._validators.version(headers, size)
+
+    def _doubt(self, known: Info | None) -> bool:
+        """Whether what the file turned out not to be is what `HEAD` said, which is not asked any more then."""
+        if self._is_misled or known is None or known.version not in self._by_head:
+            return False
+        self._heads, self._doubted, self._is_misled = False, known.version, True
+        return True
+
+    def _request(self, session: Any, part: OriginRange, etag: str | None = None) -> Any:
+        start, stop = part
+        options = dict(self.fs.kwargs)
+        headers = dict(options.pop("headers", None) or {})
+        # Offsets count the bytes of the file itself, not those of a compressed transfer of it.
+        headers["Accept-Encoding"] = "identity"
+        if start or stop is not None:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if etag is not None:
+            headers["If-Match"] = etag
+        return session.get(self.fs.encode_url(self.path), headers=headers, **options)
+
+    def _raise_for_status(self, response: Any) -> None:
+        if response.status == NOT_FOUND:
+            raise FileNotFoundError(self.path)
+        response.raise_for_status()
+        if not OK <= response.status < 300 or response.status == NO_CONTENT:
+            msg = f"{self.path}: the server answered with {response.status} {response.reason}"
+            raise OSError(msg)
