@@ -20,6 +20,9 @@ FIRST_BIN_S = 1 / 64
 MAX_BINS = 1024
 """Time bins kept: bins stay at one second or less for 17 minutes, and one process's profile stays near 10 KiB."""
 
+MAX_REASONS = 32
+"""Reasons why bytes were not cached that are told apart; more of them count as one."""
+
 BUSY_SPANS = 256
 """Spans of origin traffic that are remembered, to count no second twice."""
 
@@ -68,6 +71,7 @@ class Snapshot:
     damaged_extents: int
     failures: int
     bypassed: str | None
+    uncached: tuple[tuple[str, int, int], ...]
     bin_s: float
     profile_hit: tuple[int, ...]
     profile_miss: tuple[int, ...]
@@ -155,6 +159,7 @@ class Counters:
         "_recorded",
         "_start",
         "_start_time",
+        "_uncached",
     )
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, start_time: float | None = None) -> None:
@@ -175,6 +180,7 @@ class Counters:
         self._prefetch = self._prefetch_unused = 0
         self._recorded = self._damaged = self._failures = 0
         self._bypassed: str | None = None
+        self._uncached: dict[str, list[int]] = {}
         self._bin_s = FIRST_BIN_S
         self._bins_per_s = 1 / FIRST_BIN_S
         self._profile_hit = [0] * MAX_BINS
@@ -353,6 +359,20 @@ class Counters:
             if self._bypassed is None:
                 self._bypassed = reason
 
+    def uncached(self, reason: str, nbytes: int) -> None:
+        """Count what was read and is not kept, by the reason; `read` or `readv` count it as well.
+
+        Args:
+            reason: A clause without secrets, the same for all files that it holds for.
+            nbytes: How much was read.
+        """
+        with self._lock:
+            if reason not in self._uncached and len(self._uncached) >= MAX_REASONS:
+                reason = "other reasons"
+            entry = self._uncached.setdefault(reason, [0, 0])
+            entry[0] += 1
+            entry[1] += nbytes
+
     def any_activity(self) -> bool:
         """Tell whether there is anything to report."""
         with self._lock:
@@ -391,6 +411,7 @@ class Counters:
                 damaged_extents=self._damaged,
                 failures=self._failures,
                 bypassed=self._bypassed,
+                uncached=tuple((reason, ops, int(nbytes)) for reason, (ops, nbytes) in self._uncached.items()),
                 bin_s=self._bin_s,
                 profile_hit=tuple(map(int, self._profile_hit[:bins])),
                 profile_miss=tuple(map(int, self._profile_miss[:bins])),

@@ -292,7 +292,9 @@ class Session:
         rule = self.rule(identity)
         host: Session | Ruled = self
         writable = cache is not None and cache.writable
+        why_not = ""
         if rule is not None:
+            why_not = "a rule says so" if rule.bypass and cache is not None else ""
             cache = None if rule.bypass or rule.exclude else cache
             writable = writable and rule.record
             host = self if rule.validate is None else Ruled(self, rule.validate)
@@ -325,6 +327,7 @@ class Session:
             local=cache is not None and cache.is_local,
             own=own if is_known else None,
             shared=shared,
+            why_not=why_not,
         )
         if isinstance(host.validate, float):
             # How old an answer is, of any process, says nothing to one who is not known to have got it.

@@ -19,7 +19,7 @@ from jcache.cli.group import COMMANDS
 from jcache.config import SETTINGS
 from jcache.counters import Counters
 from jcache.report.merge import merge
-from jcache.report.model import from_counters
+from jcache.report.model import Uncached, from_counters
 from jcache.report.rows import groups
 
 ROOT = Path(__file__).parent.parent
@@ -127,8 +127,9 @@ def test_every_line_of_a_report_is_explained() -> None:
     origin = replace(report.origin, errors=1, retries=1, prefetch_bytes=2, prefetch_unused_bytes=1)
     cache = replace(report.cache, damaged_extents=1, failures=1)
     read = replace(report.read, bytes=report.read.bytes + 1, bypass_bytes=1)
-    labels = [row[0] for group in groups(replace(report, origin=origin, cache=cache, read=read)) for row in group]
-    assert len(labels) == 37
+    report = replace(report, origin=origin, cache=cache, read=read, uncached=(Uncached("it is", 1, 1),))
+    labels = [row[0] for group in groups(report) for row in group]
+    assert len(labels) == 38
     table = (ROOT / "docs" / "howto" / "read-a-report.md").read_text().partition("## What the numbers mean")[2]
     table = table.partition("\n## ")[0]
     explained = [
@@ -141,7 +142,8 @@ def test_every_line_of_a_report_is_explained() -> None:
 
 
 def test_every_key_of_a_json_report_is_named() -> None:
-    report = merge([ttbar_report(complete=False, interval_s=5.0), ttbar_report(pid=2)]).to_json()
+    first = replace(ttbar_report(complete=False, interval_s=5.0), uncached=(Uncached("it is", 1, 1),))
+    report = merge([first, ttbar_report(pid=2)]).to_json()
     text = (
         (ROOT / "docs" / "howto" / "read-a-report.md").read_text().partition("## For programs")[2].partition("\n## ")[0]
     )
@@ -149,7 +151,7 @@ def test_every_key_of_a_json_report_is_named() -> None:
     named = {key: set(re.findall(r"`(\w+)`", row[2])) for row in rows for key in re.findall(r"`(\w+)`", row[1])}
     assert set(named) == set(report)
     for key, value in report.items():
-        inner = value[0] if key == "urls" else value
+        inner = value[0] if key in {"urls", "uncached"} else value
         if isinstance(inner, dict):
             assert named[key] | (named["read"] if key == "readv" else set()) == set(inner), key
 

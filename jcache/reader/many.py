@@ -265,6 +265,7 @@ class _Reading:
             host.counters.origin(requests=fetched.requests - 1, retries=fetched.retries)
         if info is None or not info.version.is_provable:
             self._abandon(i)  # it is of no use to anybody else
+            host.counters.uncached("the origin names nothing by which versions are told apart", len(data))
         else:
             record = self._shelf.cache.writable and (fetched.recordable or not data)
             await self._settle(i, file, info, data, record=record, room_s=max(ROOM_S, seconds))

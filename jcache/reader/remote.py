@@ -53,6 +53,7 @@ class RemoteFile:
         local: bool = True,
         own: Own | None = None,
         shared: bool = False,
+        why_not: str = "",
     ) -> None:
         """Make the file known; nothing is read yet.
 
@@ -64,10 +65,13 @@ class RemoteFile:
             local: Whether the cache directory is on this machine.
             own: Gives the journal that is the asker's own; None where there cannot be one.
             shared: Whether the journal is for all who ask, whatever the origin says.
+            why_not: Why there is no journal, where there is none.
         """
         self._host = host
         home = Home(journal) if isinstance(journal, Journal) else journal
-        self._store = Store(host, home, url=url, writable=writable, local=local, own=own, shared=shared)
+        self._store = Store(
+            host, home, url=url, writable=writable, local=local, own=own, shared=shared, why_not=why_not
+        )
         self._validation = Validation(host, self._store, url=url)
         self._opened = False
         self.url = url
@@ -452,6 +456,8 @@ class RemoteFile:
                 seconds=time.monotonic() - started_s,
             )
             record = await self._prove(snapshot, fetched)
+            if not record and nbytes > ahead and self._store.is_used:
+                counters.uncached(self._why_not(snapshot, fetched), nbytes - ahead)
             return snapshot.land(flight, fetched, record=record)
         except BaseException as error:
             # A cancelled task takes nobody with it: the others plan again and fetch for themselves.
@@ -476,6 +482,16 @@ class RemoteFile:
             and self._store.is_used
             and not snapshot.unproved
         )
+
+    def _why_not(self, snapshot: Snapshot, fetched: Fetched) -> str:
+        """Say why what was fetched is not recorded."""
+        if fetched.info is None or snapshot.unproved:
+            return "the origin does not say which version the bytes are of"
+        if not fetched.info.version.is_provable:
+            return "the origin names nothing by which versions are told apart"
+        if not self._store.writable:
+            return "the cache directory, or a rule, allows no recording"
+        return "the origin may have changed the file in the second of its modification time, or did not confirm it"
 
     # -- version, life ----------------------------------------------------------------------------------------
 
@@ -550,6 +566,8 @@ class RemoteFile:
             self.opened(self._validation.open_s)
         if not self._store.is_used:
             hit, missed_bytes, bypass = 0, 0, total
+            if self._store.why_not:
+                counters.uncached(self._store.why_not, total)
         else:
             hit, missed_bytes, bypass = total - miss, miss, 0
             self.hits += not miss

@@ -88,7 +88,16 @@ class Store:
     """
 
     def __init__(
-        self, host: Host, home: Home | None, *, url: str, writable: bool, local: bool, own: Own | None, shared: bool
+        self,
+        host: Host,
+        home: Home | None,
+        *,
+        url: str,
+        writable: bool,
+        local: bool,
+        own: Own | None,
+        shared: bool,
+        why_not: str = "",
     ) -> None:
         """Take care of a journal; nothing is touched yet.
 
@@ -100,6 +109,7 @@ class Store:
             local: Whether the cache directory is on this machine, so that reading it on the caller's thread is safe.
             own: Gives the journal that is the asker's own; None where there cannot be one.
             shared: Whether the journal is for all who ask, whatever the origin says.
+            why_not: Why there is no journal, where there is none.
         """
         self._host = host
         # None once it is not to be used any more; `_homes` is what there is to close.
@@ -113,6 +123,8 @@ class Store:
         self._looked = False
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
+        # Why there is no journal, where there is none.
+        self.why_not = why_not
         self._local = local
 
     @property
@@ -128,6 +140,7 @@ class Store:
     def leave(self, why: str) -> None:
         """Read and record nothing more of this file in this process, and say why."""
         self._journal = None
+        self.why_not = why
         self._host.trouble(f"{self._url}: {why}")
 
     # -- what there is --------------------------------------------------------------------------------------
@@ -184,6 +197,11 @@ class Store:
                 home = await self._host.workers.run(look)
         if home is None:
             self._journal = None
+            self.why_not = (
+                "the origin forbids to store it (Cache-Control: no-store, or Vary: *)"
+                if sharing == "nobody"
+                else "it is for one asker only, who cannot be told from others"
+            )
         elif len(self._homes) == 1:
             self._move(home)
         return True

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jcache.counters import MAX_BINS
-from jcache.report.model import Files, Parts, Profile, Report, UrlUse
+from jcache.report.model import Files, Parts, Profile, Report, Uncached, UrlUse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,7 @@ def merge(reports: Sequence[Report]) -> Report:
         ),
         profile=_merge_profiles(reports, first.start_time),
         urls=urls,
+        uncached=_merge_uncached(reports),
     )
 
 
@@ -115,6 +116,15 @@ def _merge_urls(reports: Sequence[Report]) -> tuple[UrlUse, ...]:
         UrlUse(url=url, size=size, bytes=requested, hit_bytes=hit, opens=opens, open_s=open_s, read_s=read_s)
         for url, (size, requested, hit, opens, open_s, read_s) in sums.items()
     )
+
+
+def _merge_uncached(reports: Sequence[Report]) -> tuple[Uncached, ...]:
+    """Add up by reason, in order of first appearance."""
+    sums: dict[str, Uncached] = {}
+    for item in (item for report in reports for item in report.uncached):
+        before = sums.get(item.reason, Uncached(item.reason))
+        sums[item.reason] = Uncached(item.reason, before.ops + item.ops, before.bytes + item.bytes)
+    return tuple(sums.values())
 
 
 def _merge_profiles(reports: Sequence[Report], start_time: float) -> Profile:

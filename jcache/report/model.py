@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA", "CacheState", "Files", "OriginTraffic", "Parts", "Profile", "Read", "ReadV", "Report", "ReportError",
-    "Requests", "UrlUse", "from_counters",
+    "Requests", "Uncached", "UrlUse", "from_counters",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -35,7 +35,7 @@ _LEAST_BIN_S = 1e-6
 
 # Keys beyond the schema's first publication: other writers may leave them out.
 _OPTIONAL = {
-    "Report": frozenset({"run", "interval_s", "parts"}),
+    "Report": frozenset({"run", "interval_s", "parts", "uncached"}),
     "OriginTraffic": frozenset({"busy_s"}),
     "UrlUse": frozenset({"hit_bytes", "opens", "open_s", "read_s"}),
 }
@@ -110,6 +110,15 @@ class CacheState:
 
 
 @dataclass(frozen=True, slots=True)
+class Uncached:
+    """What was read and is not kept, for one reason: how many reads, and their bytes."""
+
+    reason: str
+    ops: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Bytes over time since the start in bins of `bin_s`, no empty ones at the end. Bypassed bytes are misses here."""
 
@@ -171,6 +180,7 @@ class Report:
     cache: CacheState = CacheState()
     profile: Profile = Profile()
     urls: tuple[UrlUse, ...] = ()
+    uncached: tuple[Uncached, ...] = ()
 
     @property
     def requested_bytes(self) -> int:
@@ -249,6 +259,9 @@ class Report:
             if is_dataclass(value):
                 document[name] = _plain(value)
         document["urls"] = [_plain(use) for use in self.urls]
+        document["uncached"] = [_plain(item) for item in self.uncached]
+        if not self.uncached:
+            del document["uncached"]
         return document
 
     def dumps(self) -> str:
@@ -438,6 +451,7 @@ def from_counters(
             )
             for f in now.files
         ),
+        uncached=tuple(Uncached(*item) for item in now.uncached),
     )
 
 

@@ -94,6 +94,9 @@ def groups(report: Report) -> Iterable[list[Row]]:
     more = [row for row in more if row[1] != "0"]
     if more:
         yield more
+    if report.uncached:
+        most = sorted(report.uncached, key=lambda item: (-item.bytes, item.reason))
+        yield [("bytes not cached", str(item.bytes), f"because {item.reason}", "bad") for item in most]
     if saved.bytes:
         size, size_unit = human(saved.bytes)
         yield [

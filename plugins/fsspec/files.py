@@ -17,7 +17,7 @@ from fsspec.spec import AbstractBufferedFile
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Info
 from jcache.session import current
-from jcache_plugins.fsspec.access import Access, access, on_loop_of, run
+from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of, run
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.journal_cache import JournalCache
 from jcache_plugins.fsspec.metadata import serving, told
@@ -160,13 +160,15 @@ class UnopenedFile(JournaledFile):
 class MeasuredFile:
     """What a class of file objects does otherwise where a file's reads go past the cache: they are counted."""
 
-    measured_as: tuple[Any, Any]
+    # File system, path, and the options that it was opened with.
+    measured_as: tuple[Any, Any, Mapping[str, Any] | None]
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         """Read as the file object does."""
         with reaching():
             data = super().read(*args, **kwargs)  # type: ignore[misc]  # the class that it is mixed into
-        return measured(*self.measured_as, data) if isinstance(data, bytes) else data
+        fs, path, options = self.measured_as
+        return measured(fs, path, data, options=options) if isinstance(data, bytes) else data
 
 
 _mixed: dict[Any, Any] = {}
@@ -197,7 +199,8 @@ def open_file(original: Method) -> Method:
         found = None if on_loop_of(self) else find(self, path, options_of(said))
         info = None if found is None else version_of(self, found)
         if found is None or info is None:
-            return watched(self, path, original(self, *args, **kwargs), is_counted=found is not None)
+            file = original(self, *args, **kwargs)
+            return watched(self, path, file, options=options_of(said), is_counted=found is not None)
         block_size = said.get("block_size")
         if name not in QUIET or not info.version.size_bytes:
             opened = functools.partial(past_the_cache, original, self, *args, **kwargs)
@@ -323,7 +326,9 @@ def past_the_cache(original: Method, fs: Any, *args: Any, **kwargs: Any) -> Any:
         return original(fs, *args, **kwargs)
 
 
-def watched(fs: Any, path: Any, file: Any, *, is_counted: bool = False) -> Any:
+def watched(
+    fs: Any, path: Any, file: Any, *, options: Mapping[str, Any] | None = NO_OPTIONS, is_counted: bool = False
+) -> Any:
     """Count what is read from a file object that goes past the cache."""
     session = current()
     if session is None or within_origin():
@@ -334,7 +339,7 @@ def watched(fs: Any, path: Any, file: Any, *, is_counted: bool = False) -> Any:
     if named is not None and not is_counted:
         session.counters.file_opened(named.identity.url, getattr(file, "size", None), 0.0)
     try:
-        file.measured_as = fs, path
+        file.measured_as = fs, path, options
         file.__class__ = mixed(MeasuredFile, type(file))
     except (AttributeError, TypeError):
         return file  # an object of the interpreter's own

@@ -68,8 +68,16 @@ async def find_soon(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS)
     return find(fs, path, options)
 
 
-def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
-    """Count bytes that the file system read itself, past the cache; `ranges` of them in one vector read."""
+def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0, options: Mapping[str, Any] | None = NO_OPTIONS) -> Any:
+    """Count bytes that the file system read itself, past the cache, and why.
+
+    Args:
+        fs: The file system.
+        path: As it takes it; None where that is not known.
+        data: What it returned.
+        ranges: How many of them there are, in a vector read.
+        options: What else the call said; None where it was not understood.
+    """
     session = current()
     if session is None or within_origin():
         return data
@@ -83,7 +91,25 @@ def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0) -> Any:
     else:
         counters.read(total, 0, 0, total, url=url)
     counters.origin(requests=1, nbytes=total)
+    if total and session.bypassed is None:
+        counters.uncached(why_not(fs, path, options, is_known=named is not None), total)
     return data
+
+
+def why_not(fs: Any, path: Any, options: Mapping[str, Any] | None, *, is_known: bool) -> str:
+    """Say why a read went past the cache."""
+    session = current()
+    if options is None or path is None:
+        return "the call is not understood"
+    if not is_known:
+        return "it cannot be told which object is meant"
+    if options and access(fs, path, options) is None:
+        return f"{', '.join(sorted(options.keys() - {'mode'}))} may decide which bytes are meant"
+    if on_loop_of(fs):
+        return "the call was made on the event loop that would have to do the work"
+    if session is None or session.cache(behind(fs)[1]) is None:
+        return "the cache directory cannot be used"
+    return "it is a stream, or nothing tells its version, or only the file system itself could answer"
 
 
 def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> bool:
@@ -144,7 +170,8 @@ def async_cat_file(original: Method) -> Method:
         with reaching():  # what it calls in turn is this same read
             data = await original(self, *args, **kwargs)
         learn(self, result, data)
-        return measured(self, None if asked is None else asked[0], data)
+        path, options = (None, None) if asked is None else (asked[0], asked[2])
+        return measured(self, path, data, options=options)
 
     return _cat_file
 
@@ -165,7 +192,8 @@ def sync_cat_file(original: Method) -> Method:
         with reaching():  # what it calls in turn is this same read
             data = original(self, *args, **kwargs)
         learn(self, result, data)
-        return measured(self, None if asked is None else asked[0], data)
+        path, options = (None, None) if asked is None else (asked[0], asked[2])
+        return measured(self, path, data, options=options)
 
     return cat_file
 
