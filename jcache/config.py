@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jcache.allocator import KEEP_BYTES
 from jcache.rules import Rule, parse_rule
 from jcache.stopwatch import acquire
 from jcache.values import basepath as _basepath
@@ -15,7 +16,7 @@ from jcache.values import boolean as _boolean
 from jcache.values import level as _level
 from jcache.values import name as _name
 from jcache.values import names as _names
-from jcache.values import parse_size
+from jcache.values import parse_memory, parse_size
 from jcache.values import protocols as _protocols
 from jcache.values import seconds as _seconds
 from jcache.values import text as _text
@@ -65,6 +66,8 @@ class Config:
     """Bytes; None for no limit."""
     timeout: float = 10.0
     """Seconds."""
+    malloc: int = KEEP_BYTES
+    """Bytes; 0 leaves the C library's allocator as it is."""
     log: str = "warning"
     rules: tuple[Rule, ...] = ()
     """For some remote files only; the first that matches decides. In the file only."""
@@ -331,6 +334,9 @@ SETTINGS: tuple[Setting, ...] = (
             "How much the cache may hold: what was not used for longest is removed.", parse_size),
     Setting("JCACHE_TIMEOUT", "a number of seconds", "10",
             "How long a call on the cache directory may take before it counts as hung and is used no more.", _seconds),
+    Setting("JCACHE_MALLOC", "a size such as 64MB, or 0", "64MiB",
+            "How much freed memory the C library keeps for the next results (glibc); 0 leaves it as it is.",
+            parse_memory),
     Setting("JCACHE_LOG", _LEVELS, "warning", "What is worth a line on stderr.", _level),
     Setting(CONFIG_VARIABLE, "a TOML file", "jcache.toml in the cache directory",
             "A file that sets what the environment does not: `validate = 300`.", _text, is_path=True),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jcache import allocator
 from jcache.cache import Cache, CacheUnusable, Identity
 from jcache.cache.asking import UNSTABLE
 from jcache.cache.books import Use
@@ -101,6 +102,7 @@ class Session:
         self.validate: str | float = config.validate
         self.offline = config.offline
         self._warned = False
+        self._keeps_memory = False
         self._reset()
         if config.bypass:
             self.bypass("JCACHE_BYPASS is set")
@@ -289,6 +291,9 @@ class Session:
         return True
 
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
+        if not self._keeps_memory:
+            self._keeps_memory = True
+            allocator.keep(self.config.malloc)  # when the application has loaded what it works with, as a rule
         rule = self.rule(identity)
         host: Session | Ruled = self
         writable = cache is not None and cache.writable

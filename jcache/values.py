@@ -1,6 +1,18 @@
 """What a user writes as the value of a setting, read; ValueError, TypeError or OverflowError where it is wrong."""
 
-__all__ = ["basepath", "boolean", "level", "name", "names", "parse_size", "protocols", "seconds", "text", "validate"]
+__all__ = [
+    "basepath",
+    "boolean",
+    "level",
+    "name",
+    "names",
+    "parse_memory",
+    "parse_size",
+    "protocols",
+    "seconds",
+    "text",
+    "validate",
+]
 
 _NEVER_S = 1e9
 
@@ -65,6 +77,11 @@ def parse_size(value: object) -> int:
     if not 0 < size < 1 << 63:
         raise ValueError
     return size
+
+
+def parse_memory(value: object) -> int:
+    """Return a number of bytes as `parse_size` does, or 0."""
+    return 0 if str(value).strip() == "0" else parse_size(value)
 
 
 def names(value: object) -> tuple[str, ...]:

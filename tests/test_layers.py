@@ -32,6 +32,7 @@ LAYERS = (
     "jcache.counters",
     "jcache.ranges",
     "jcache.vectors",
+    "jcache.allocator",
     "jcache.locks",
     "jcache.mounts",
     "jcache.storage",
