@@ -3,7 +3,8 @@
 import random
 
 from jcache.counters import Counters
-from jcache.report.model import Report, from_counters
+from jcache.report.counted import from_counters
+from jcache.report.model import Report
 
 
 class Clock:

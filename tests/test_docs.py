@@ -18,8 +18,9 @@ from jcache.cli import main
 from jcache.cli.group import COMMANDS
 from jcache.config import SETTINGS
 from jcache.counters import Counters
+from jcache.report.counted import from_counters
 from jcache.report.merge import merge
-from jcache.report.model import Uncached, from_counters
+from jcache.report.model import Uncached
 from jcache.report.rows import groups
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,9 @@ import pytest
 from report_samples import Clock, empty_report, ttbar_report
 
 from jcache.counters import MAX_BINS, Counters
+from jcache.report.counted import from_counters
 from jcache.report.merge import describe, merge
-from jcache.report.model import Report, from_counters
+from jcache.report.model import Report
 
 START = 1729505520.0
 

@@ -10,9 +10,10 @@ from report_samples import Clock, empty_report, ttbar_report
 
 from jcache.activate.job import Job
 from jcache.counters import Counters
+from jcache.report.counted import from_counters
 from jcache.report.job import JobTitle
 from jcache.report.merge import merge
-from jcache.report.model import Profile, Report, ReportError, from_counters
+from jcache.report.model import Profile, Report, ReportError
 from jcache.report.redact import MAX_LENGTH, redact
 from jcache.report.retention import tidy
 from jcache.storage import Storage

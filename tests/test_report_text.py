@@ -14,7 +14,8 @@ from report_samples import Clock, empty_report, ttbar_report
 
 from jcache.counters import Counters
 from jcache.report import plot
-from jcache.report.model import Report, from_counters
+from jcache.report.counted import from_counters
+from jcache.report.model import Report
 from jcache.report.text import render
 from jcache.report.units import human, percent
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from jcache.activate.job import program_name
 from jcache.activate.notice import say
+from jcache.report.counted import from_counters
 from jcache.report.job import JobTitle
-from jcache.report.model import Report, ReportError, from_counters
+from jcache.report.model import Report, ReportError
 from jcache.report.redact import redact
 
 if TYPE_CHECKING:
