@@ -13,10 +13,11 @@ from jcache.ranges import Range, resolve
 from jcache.reader.assembly import assemble, missed, part_bytes, row_bytes
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.held import Held
+from jcache.reader.host import Host
 from jcache.reader.lent import Lent
 from jcache.reader.plan import Part, Plan
 from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
-from jcache.reader.store import ROOM_S, Home, Host, Own, Store
+from jcache.reader.store import ROOM_S, Home, Own, Store
 from jcache.reader.validation import RESTARTS, Validation, as_origin_says, offline_message
 from jcache.reader.waiting import landed
 from jcache.reader.workers import CacheHungError

@@ -3,57 +3,32 @@
 import asyncio
 import contextlib
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from jcache.counters import Counters
-from jcache.journal import Contended, Journal, JournalError, Lease, Sole, StoredVersion, Version, View
-from jcache.locks import pauses
+from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.origin import Info, Sharing
 from jcache.ranges import Range
 from jcache.reader.details import storable
-from jcache.reader.held import Room
-from jcache.reader.recorder import Recorder, Recording
-from jcache.reader.snapshot import END, Snapshot
-from jcache.reader.waiting import Patience
-from jcache.reader.workers import CacheHungError, Workers
+from jcache.reader.host import Host
+from jcache.reader.lookout import Lookout
+from jcache.reader.recorder import Recording
+from jcache.reader.snapshot import Snapshot
+from jcache.reader.workers import CacheHungError
 from jcache.vectors import Extents
 
-__all__ = ["ROOM_S", "Home", "Host", "Own", "Store"]
+__all__ = ["ROOM_S", "Home", "Own", "Store"]
 
 T = TypeVar("T")
 
-# Where a look around takes long, a first fetch of less than this is made without: others at most make it as well.
-ALONE_BYTES = 64 << 10
-# So long after its last fetch nobody waits any more for a process that fetches alone.
-REST_S = 0.05
-# What a look around may have taken for the next one to be made on the event loop.
-QUICK_S = 0.0005
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
 ROOM_S = 0.1
 # In pieces of at most this goes what is more than may wait.
 PIECE_BYTES = 8 << 20
 # What it takes to say that a file is empty, or a little more.
 EMPTY_BYTES = 4096
-
-
-class Host(Protocol):
-    """What a remote file needs of the process that it lives in."""
-
-    counters: Counters
-    recorder: Recorder
-    workers: Workers
-    patience: Patience
-    ahead: Room
-    validate: str | float
-    offline: bool
-
-    def trouble(self, what: str) -> None:
-        """Say once that the cache is in trouble, and count it."""
-        ...
 
 
 def anything(*_: object, **__: object) -> bool:
@@ -119,13 +94,12 @@ class Store:
         self._shared = shared
         self._url = url
         self._attached = False
-        self._announced = False
-        self._looked = False
         self._storable: tuple[Info, Info] | None = None
         self.writable = writable
         # Why there is no journal, where there is none.
         self.why_not = why_not
         self._local = local
+        self._lookout = Lookout(host, local=local, writable=writable)
 
     @property
     def place(self) -> str | None:
@@ -209,7 +183,7 @@ class Store:
     def _move(self, home: Home) -> None:
         self._homes.append(home)
         self._journal = home.journal
-        self._announced = False
+        self._lookout.moved()
 
     async def view(self, version: Version) -> View | None:
         """Return what the journal has of one version, None where that cannot be used."""
@@ -238,122 +212,13 @@ class Store:
         """Read from the cache directory in synchronous code: on this thread, where that cannot take for ever."""
         return task() if self._local else self._host.workers.call(task, size_bytes=size_bytes)
 
-    # -- sharing with other processes ---------------------------------------------------------------------------
-
     async def share(self, gaps: Sequence[Range], view: View | None) -> Lease | None:
-        """Look around before gaps are fetched: who else writes here, what they have published, what they are fetching.
-
-        Costs one stat of the journal's directory while this process is alone, and a lock for as long as it goes on
-        fetching. Where others write, the gaps are leased; if one of them is fetching some of these bytes, or was alone
-        until now, its fetch is waited for, a bounded time.
-
-        Args:
-            gaps: What is about to be fetched.
-            view: Where they are gaps; None where the version is not known yet.
-
-        Returns:
-            The lease, to be released when the bytes are recorded or will not be; None where some of the bytes are, or
-            may be, in the journal by now, so that the read is to be planned anew.
-        """
-        journal = self._journal
-        first, self._looked = not self._looked, True
-        if journal is None:
-            return NO_LEASE
-        if first and not self._local and sum(stop - start for start, stop in gaps if stop != END) < ALONE_BYTES:
-            return NO_LEASE
-
-        taking, workers = _Taking(), self._host.workers
-
-        def is_published() -> bool:
-            if view is None:
-                return bool(journal.versions())
-            return any(part[2] is not None for gap in gaps for part in view.find(*gap))
-
-        def be_seen() -> bool:
-            first, self._announced = not self._announced, True
-            with contextlib.suppress(JournalError):
-                return first and journal.announce()
-            return False
-
-        def look() -> Lease | Contended | None:
-            found, answer = False, journal.turn.take() if self.writable else NO_LEASE
-            if answer is None or isinstance(answer, Contended):
-                found = be_seen()
-            if answer is None:
-                answer = journal.lease(gaps) if journal.turn.has_company or journal.others_live() else NO_LEASE
-            if isinstance(answer, Contended):
-                return answer
-            # Whoever holds a lease publishes before releasing it: what is looked for behind one's own is all there.
-            # Without waiting for the recorder: then the origin is the faster one.
-            found |= journal.refresh(wait=False)
-            if not answer.ranges and journal.others_live():
-                # They came since the last look, and wait for what is leased only.
-                journal.turn.make_room()
-                answer.release()
-                found |= self.writable and be_seen()
-                answer = journal.lease(gaps)
-                if isinstance(answer, Contended):
-                    return answer
-                found |= journal.refresh(wait=False)
-            if found and is_published():
-                drop(answer)
-                return None
-            return taking.take(answer)
-
-        def timed_look() -> Lease | Contended | None:
-            began_s = time.monotonic()
-            try:
-                return look()
-            finally:
-                workers.look_s = time.monotonic() - began_s
-
-        # Where that is known to be shorter than the way to another thread and back, and to wait for nobody.
-        is_quick = self._local and workers.look_s < QUICK_S and not workers.hung
-        try:
-            if is_quick and not journal.others_live():
-                answer = timed_look()
-            else:
-                answer = await workers.run(timed_look)
-            if not isinstance(answer, Contended):
-                return answer
-            patience, began_s = self._host.patience, time.monotonic()
-            over = False
-
-            def look_again() -> bool:
-                journal.refresh(wait=False)
-                return is_published()
-
-            for pause_s in pauses(patience.left_s):
-                await asyncio.sleep(pause_s)
-                # Who was alone keeps the right to go on for a while after what this reader waits for is there.
-                over = await workers.run(lambda: answer.is_over() or look_again())
-                if over:
-                    break
-            published = await workers.run(look_again)
-            patience.waited(time.monotonic() - began_s, in_vain=not published)
-            if not over:
-                await workers.run(answer.give_up)
-                # What came meanwhile is taken; for the rest nobody is waited for.
-                return None if published else NO_LEASE
-        except (JournalError, OSError):
-            taking.leave()
-            return NO_LEASE
-        except BaseException:
-            taking.leave()
-            raise
-        return None
+        """Look around before gaps are fetched; see `Lookout.share`."""
+        return await self._lookout.share(self._journal, gaps, view)
 
     def release(self, lease: Lease) -> None:
         """Release a lease behind the caller's back: it takes a call on the cache directory."""
-        if lease.is_held and not self._host.recorder.call(functools.partial(self._release_here, lease)):
-            self._release_here(lease)
-
-    def _release_here(self, lease: Lease) -> None:
-        # In a directory that hangs the call would hang too, whoever makes it; the lease goes with the process.
-        if lease.is_held and not self._host.workers.hung:
-            lease.release()
-            if isinstance(lease, Sole):
-                self._host.recorder.later(lease.turn.rest, REST_S)
+        self._lookout.release(lease)
 
     # -- recording ------------------------------------------------------------------------------------------
 
@@ -381,7 +246,7 @@ class Store:
         def settled(recorded: Extents) -> None:
             snapshot.settle(recorded)
             if lease is not None:
-                self._release_here(lease)
+                self._lookout.release_here(lease)
 
         admit = self._homes[-1].admit
         recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated, admit)
@@ -499,41 +364,3 @@ def pieces_of(extents: Extents, most_bytes: int) -> Iterator[Extents]:
             size_bytes += len(part)
     if size_bytes:
         yield piece
-
-
-def drop(lease: Lease) -> None:
-    """Release a lease on what is not fetched after all."""
-    lease.release()
-    if isinstance(lease, Sole):
-        lease.turn.rest()
-
-
-NO_LEASE = Lease(None, ())
-
-
-class _Taking:
-    """A lease on its way from the thread that takes it to the task that wants it, which may be gone by then."""
-
-    __slots__ = ("_lease", "_left", "_lock")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lease: Lease | None = None
-        self._left = False
-
-    def take(self, lease: Lease) -> Lease:
-        """Hand the lease over, or release it where nobody waits for it any more."""
-        with self._lock:
-            self._lease = lease
-            left = self._left
-        if left:
-            drop(lease)
-        return lease
-
-    def leave(self) -> None:
-        """Wait no more. The lease is released here: that is one call, on a file that is open."""
-        with self._lock:
-            self._left = True
-            lease = self._lease
-        if lease is not None:
-            drop(lease)

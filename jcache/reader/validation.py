@@ -10,8 +10,9 @@ from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
 from jcache.origin import Fetched, Info, Origin, is_immutable
 from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.reader.host import Host
 from jcache.reader.snapshot import REPLACED, Snapshot, agrees
-from jcache.reader.store import ROOM_S, Host, Store
+from jcache.reader.store import ROOM_S, Store
 from jcache.reader.waiting import landed
 from jcache.vectors import Extents
 

@@ -1,0 +1,27 @@
+"""What a remote file needs of the process that it lives in."""
+
+from typing import Protocol
+
+from jcache.counters import Counters
+from jcache.reader.held import Room
+from jcache.reader.recorder import Recorder
+from jcache.reader.waiting import Patience
+from jcache.reader.workers import Workers
+
+__all__ = ["Host"]
+
+
+class Host(Protocol):
+    """The session, or a session under a rule."""
+
+    counters: Counters
+    recorder: Recorder
+    workers: Workers
+    patience: Patience
+    ahead: Room
+    validate: str | float
+    offline: bool
+
+    def trouble(self, what: str) -> None:
+        """Say once that the cache is in trouble, and count it."""
+        ...
