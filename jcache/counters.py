@@ -300,11 +300,6 @@ class Counters:
             entry = self._files.get(url) or self._files.setdefault(url, _File())
             entry.size = size_bytes
 
-    def file_bytes(self, url: str, nbytes: int, hit: int = 0) -> None:
-        """Count bytes requested of one file, `hit` of them from the journal, where `read(url=)` did not."""
-        with self._lock:
-            self._count_file(url, nbytes, hit, 0.0)
-
     def origin(
         self,
         *,

@@ -89,22 +89,6 @@ def subtract(ranges: Sequence[Range], holes: Sequence[Range]) -> list[Range]:
     return left
 
 
-def intersect(first: Sequence[Range], second: Sequence[Range]) -> list[Range]:
-    """Return the run of the bytes that are in both runs."""
-    common: list[Range] = []
-    i = j = 0
-    while i < len(first) and j < len(second):
-        start = max(first[i][0], second[j][0])
-        stop = min(first[i][1], second[j][1])
-        if start < stop:
-            common.append((start, stop))
-        if first[i][1] < second[j][1]:
-            i += 1
-        else:
-            j += 1
-    return common
-
-
 def total(run: Iterable[Range]) -> int:
     """Return the number of bytes in a run."""
     return sum(stop - start for start, stop in run)

@@ -92,13 +92,11 @@ class Session:
         config: The settings.
         counters: What the report is made of.
         run_id: Shared by all processes of one job.
-        started: Unix time at which the session began, in seconds.
     """
 
     def __init__(self, config: Config, *, run_id: str | None = None) -> None:
         self.config = config
         self.run_id = run_id or uuid.uuid4().hex[:16]
-        self.started = time.time()
         self.validate: str | float = config.validate
         self.offline = config.offline
         self._warned = False
@@ -525,7 +523,6 @@ class Session:
                 if cache is not None:
                     cache.forget()
         self._reset()
-        self.started = time.time()
         if bypassed is not None:
             self.bypass(bypassed)
 

@@ -55,8 +55,8 @@ def test_files_are_unique_by_url_and_sizes_may_come_late(counters):
     counters.file_opened("https://a/1", None, 0.0)
     counters.read(10, 10, 0, 0, url="https://a/1")
     counters.readv(2, 20, 5, 15, 0, url="https://a/2")
-    counters.file_bytes("https://a/2", 7, hit=7)
-    counters.file_bytes("https://a/3", 3)
+    counters.read(7, 7, 0, 0, url="https://a/2")
+    counters.read(3, 0, 3, 0, url="https://a/3")
     now = counters.snapshot()
     assert now.opened == 4
     assert now.open_s == 1.0

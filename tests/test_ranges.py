@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jcache.ranges import Range, intersect, merge, normalise, resolve, subtract, total
+from jcache.ranges import Range, merge, normalise, resolve, subtract, total
 
 POSITION = st.integers(0, 60)
 RANGES = st.lists(st.tuples(POSITION, POSITION), max_size=12)
@@ -40,13 +40,6 @@ def test_subtract_is_difference(first: list[Range], second: list[Range]) -> None
     left = subtract(normalise(first), normalise(second))
     assert is_run(left)
     assert numbers(left) == numbers(first) - numbers(second)
-
-
-@given(RANGES, RANGES)
-def test_intersect_is_intersection(first: list[Range], second: list[Range]) -> None:
-    common = intersect(normalise(first), normalise(second))
-    assert is_run(common)
-    assert numbers(common) == numbers(first) & numbers(second)
 
 
 @given(st.one_of(st.none(), st.integers(-80, 80)), st.one_of(st.none(), st.integers(-80, 80)), st.integers(0, 40))

@@ -117,11 +117,6 @@ class Check:
         """What changes with the file: inode, size, modification time."""
         return self.inode, self.size_bytes, self.mtime_ns
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether there is nothing to mend."""
-        return self.state in {State.SEALED, State.LIVE} and not self.flaws
-
 
 def check(
     storage: Storage,
