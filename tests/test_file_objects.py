@@ -56,6 +56,41 @@ def test_another_cache_that_is_put_there_is_used(active: Callable[..., Session],
     file.close()
 
 
+CACHES = """
+import sys, fsspec
+from fsspec.caching import caches
+fs = fsspec.filesystem("http")
+for name in caches:
+    if name is None:
+        continue
+    with fs.open(sys.argv[1], block_size=1000, cache_type=name) as file:
+        cache = file.cache
+        print(name, isinstance(cache, caches[name]), cache.name, type(cache).__name__, type(cache).__module__)
+        if name == "bytes":
+            print(len(cache), cache.cache, cache.start, cache.end, cache.trim)
+        if hasattr(cache, "cache_info"):
+            print(cache.cache_info(), cache.maxblocks)
+        print(hasattr(cache, "cache"), hasattr(cache, "nothing"), cache.hit_count)
+        print(name == "parts" or (file.read(5), file.read(10)))
+for options in ({"cache_type": "nothing"}, {"cache_type": "bytes", "cache_options": {"nothing": 1}}):
+    try:
+        fs.open(sys.argv[1], **options)
+    except (KeyError, TypeError) as error:
+        print(type(error).__name__)
+with fs.open(sys.argv[1], cache_type="blockcache", cache_options={"maxblocks": 3}) as file:
+    print(file.cache.maxblocks)
+"""
+
+
+def test_its_cache_is_of_the_class_that_it_would_have(http_origin: ScriptedOrigin, run_python: RunPython) -> None:
+    http_origin.put("f", DATA)
+    plain, cold, warm = (run_python(CACHES, http_origin.url("f"), **how) for how in ({"cache": None}, {}, {}))
+    assert plain.stdout.count(" True ") >= 8
+    assert cold.stdout == plain.stdout
+    assert warm.stdout == plain.stdout
+    assert "jcache: " not in cold.stderr + warm.stderr
+
+
 OPENED_LATE = """
 import sys, fsspec
 from fsspec_xrootd.xrootd import XRootDFile

@@ -19,13 +19,13 @@ from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of, run
 from jcache_plugins.fsspec.calls import Parameters
-from jcache_plugins.fsspec.journal_cache import JournalCache
+from jcache_plugins.fsspec.journal_cache import JournalCache, mixed
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import find, measured
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching, within_origin
 
-__all__ = ["ASYNC", "SYNC", "asked", "known_version", "mixed", "open_journaled", "options_of", "version_of"]
+__all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "version_of"]
 
 Method = Callable[..., Any]
 
@@ -171,18 +171,6 @@ class MeasuredFile:
         return measured(fs, path, data, options=options) if isinstance(data, bytes) else data
 
 
-_mixed: dict[Any, Any] = {}
-
-
-def mixed(mixin: Any, cls: Any, **more: Any) -> Any:
-    """Return a class of file objects with something else in front of it, under its own name."""
-    key = (mixin, cls)
-    if key not in _mixed:
-        names = ("__module__", "__qualname__", "__doc__")
-        _mixed[key] = type(cls.__name__, key, {**{name: getattr(cls, name) for name in names}, **more})
-    return _mixed[key]
-
-
 # -- opening --------------------------------------------------------------------------------------------------------
 
 
@@ -202,22 +190,20 @@ def open_file(original: Method) -> Method:
             file = original(self, *args, **kwargs)
             return watched(self, path, file, options=options_of(said), is_counted=found is not None)
         block_size = said.get("block_size")
+        cache = said.get("cache_type"), said.get("cache_options")
         if name not in QUIET or not info.version.size_bytes:
             opened = functools.partial(past_the_cache, original, self, *args, **kwargs)
             cls, lazy = EAGER.get(name, (None, ()))
             plain = AbstractBufferedFile if cls is None else getattr(sys.modules[original.__module__], cls)
-            return open_journaled(self, path, found, info, block_size=block_size, cls=plain, lazy=lazy, opened=opened)
+            how: dict[str, Any] = {"block_size": block_size, "cache": cache}
+            return open_journaled(self, path, found, info, **how, cls=plain, lazy=lazy, opened=opened)
         # No other cache: one may begin to fetch as it is made.
-        cache = {"cache_type": "none", "cache_options": None}
+        none = {"cache_type": "none", "cache_options": None}
         with serving(self, path, info):
-            file = original(self, **(parameters.named(args, kwargs) or {}) | cache)
+            file = original(self, **(parameters.named(args, kwargs) or {}) | none)
         if not isinstance(file, AbstractBufferedFile) or getattr(file, "size", None) is None:
             return watched(self, path, file, is_counted=True)  # a stream
-        file = journaled(file, JournaledFile, found, info, cache_type=said.get("cache_type"))
-        if file.journal.name == "parts":  # the caller has read these, and has them
-            parts = said.get("cache_options") or {}
-            file.cache = caches["parts"](file.blocksize, file.journal.fetcher, file.size, **parts)
-        return file
+        return journaled(file, JournaledFile, found, info, cache=cache)
 
     return _open
 
@@ -286,6 +272,7 @@ def open_journaled(
     info: Info,
     *,
     block_size: Any = None,
+    cache: tuple[Any, Any] = (None, None),
     cls: Any = AbstractBufferedFile,
     lazy: tuple[str, ...] = (),
     opened: Callable[[], Any] | None = None,
@@ -298,6 +285,7 @@ def open_journaled(
         found: The path's way to the journal and the origin.
         info: The version to read.
         block_size: Kept for callers that look at `blocksize`; it bounds nothing.
+        cache: Which cache it would have, by name, and that cache's options.
         cls: Of which class it is to be.
         lazy: Attributes that are those of what `opened` returns.
         opened: Opens the file at the server.
@@ -307,15 +295,21 @@ def open_journaled(
     AbstractBufferedFile.__init__(file, fs, path, "rb", block_size or "default", cache_type="none", size=size)
     file._details = told(info, path)  # noqa: SLF001 - fsspec's own name for what `details` returns
     file.opened = opened
-    return journaled(file, UnopenedFile, found, info, lazy=lazy)
+    return journaled(file, UnopenedFile, found, info, cache=cache, lazy=lazy)
 
 
-def journaled(file: Any, mixin: Any, found: Access, info: Info, *, cache_type: Any = None, **more: Any) -> Any:
+def journaled(
+    file: Any, mixin: Any, found: Access, info: Info, *, cache: tuple[Any, Any] = (None, None), **more: Any
+) -> Any:
     """Have a file object read through the journal."""
-    fs = file.fs
-    name = cache_type or getattr(fs, "default_cache_type", None) or getattr(fs, "cache_type", None) or "readahead"
-    journal = JournalCache(fs, file.path, found, info, name=name, blocksize=file.blocksize)
+    fs, blocksize, (name, options) = file.fs, file.blocksize, cache
+    name = name or getattr(fs, "default_cache_type", None) or getattr(fs, "cache_type", None) or "readahead"
+    has_parts = name == "parts"
+    caching = JournalCache.instead_of(name)
+    journal = caching(fs, file.path, found, info, blocksize=blocksize, options={} if has_parts else options or {})
     file.journal = file.cache = journal
+    if has_parts:  # the caller has read these, and has them
+        file.cache = caches[name](blocksize, journal.fetcher, file.size, **options or {})
     file.__class__ = mixed(mixin, type(file), **more)
     return file
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fsspec.caching import BaseCache
+from fsspec.caching import BaseCache, caches
 
 from jcache.errors import OriginChangedError
 from jcache.origin import Info
@@ -17,7 +18,7 @@ from jcache_plugins.fsspec.ahead import ReadAhead
 if TYPE_CHECKING:
     from jcache.reader.lent import Lent
 
-__all__ = ["JournalCache", "leave_soon"]
+__all__ = ["JournalCache", "leave_soon", "mixed"]
 
 # Reads smaller than this are served in steps out of a piece of the journal that was verified once.
 SMALL_BYTES = 64 << 10
@@ -30,7 +31,12 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
     Like the file object it belongs to one thread at a time; only `fetch_exactly` may be called by any.
     """
 
-    def __init__(self, fs: Any, path: Any, access: Access, info: Info, *, name: str, blocksize: int) -> None:
+    # The class of the cache that would be here without JCache; `instead_of` makes a subclass of it.
+    plain: Any = BaseCache
+
+    def __init__(
+        self, fs: Any, path: Any, access: Access, info: Info, *, blocksize: int, options: Mapping[str, Any]
+    ) -> None:
         """Read nothing yet.
 
         Args:
@@ -38,11 +44,14 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
             path: As that file system takes it.
             access: The path's way to the journal and the origin.
             info: The version to read.
-            name: Of the cache that would be here without JCache; it is pickled with the file object.
-            blocksize: Likewise.
+            blocksize: The plain cache's; it bounds nothing.
+            options: Likewise.
+
+        Raises:
+            TypeError: The plain cache does not take such options.
         """
-        super().__init__(blocksize, None, info.version.size_bytes)
-        self.name = name
+        BaseCache.__init__(self, blocksize, None, info.version.size_bytes)
+        self._options = options
         self.access = access
         self.ahead = ReadAhead(access, lambda: loop_of(fs))
         self._fs = fs
@@ -53,6 +62,23 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         self._buffer_start = 0
         # The piece of what was read ahead that is being used.
         self._lent: Lent | None = None
+        if options:
+            inspect.signature(self.plain).bind(blocksize, None, self.size, **options)
+
+    @classmethod
+    def instead_of(cls, name: str) -> "type[JournalCache]":
+        """Return the class that stands in the place of fsspec's cache of a name."""
+        plain = BaseCache if name == "parts" else caches[name]  # those parts are in nobody else's hands
+        return mixed(cls, plain, plain=plain)  # type: ignore[no-any-return]  # classes are made as they are needed
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the plain cache has while nothing was read, made without fetching anything once somebody asks."""
+        if name.startswith("__") or "_lent" not in self.__dict__:
+            raise AttributeError(name)
+        unused = self.__dict__.get("_unused")
+        if unused is None:
+            unused = self._unused = self.plain(self.blocksize, self.fetch_exactly, 0, **self._options)
+        return getattr(unused, name)
 
     @property
     def fetcher(self) -> Callable[[int, int], bytes]:
@@ -150,6 +176,11 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         if self.ahead.window.ahead_until:
             self._leave(*self.ahead.end())
 
+    def __del__(self) -> None:
+        """Do what collecting a cache must not wait for: the plain one would close itself."""
+        if "_lent" in self.__dict__:
+            self.close_soon()
+
     def close_soon(self) -> None:
         """Do as `close` does, without taking a lock: have the event loop do it.
 
@@ -161,6 +192,18 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
             self.ahead = ReadAhead(access, ahead.loop_of)  # `close` finds nothing to do
             if not sys.is_finalizing():
                 leave_soon(ahead.loop, lambda: leave(access, lent, *ahead.end()))
+
+
+_mixed: dict[Any, Any] = {}
+
+
+def mixed(mixin: Any, cls: Any, **more: Any) -> Any:
+    """Return a class of fsspec's objects with something else in front of it, under its own name."""
+    key = (mixin, cls)
+    if key not in _mixed:
+        names = ("__module__", "__qualname__", "__doc__")
+        _mixed[key] = type(cls.__name__, key, {**{name: getattr(cls, name) for name in names}, **more})
+    return _mixed[key]
 
 
 def is_off() -> bool:

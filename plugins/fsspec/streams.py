@@ -14,8 +14,8 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import Access, unwrapped
 from jcache_plugins.fsspec.ahead import Window
 from jcache_plugins.fsspec.calls import Parameters
-from jcache_plugins.fsspec.files import asked, known_version, mixed, options_of
-from jcache_plugins.fsspec.journal_cache import leave_soon
+from jcache_plugins.fsspec.files import asked, known_version, options_of
+from jcache_plugins.fsspec.journal_cache import leave_soon, mixed
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import find_soon
 from jcache_plugins.fsspec.written import opened_for_writing
