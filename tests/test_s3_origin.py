@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,8 +12,10 @@ from s3_servers import KEYS, Gateway, Moto
 
 from jcache.activate import deactivate
 from jcache.errors import OriginChangedError
+from jcache_plugins.origins.base import reaching
 
 s3fs = pytest.importorskip("s3fs")
+FileExpired = pytest.importorskip("s3fs.utils").FileExpired
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 
 if TYPE_CHECKING:
@@ -74,7 +77,8 @@ def filled(server: T, monkeypatch: pytest.MonkeyPatch) -> T:
 def put(server: Moto, path: str, data: bytes) -> str:
     """Write an object from elsewhere; return the id of its version."""
     bucket, _, key = path.partition("/")
-    version: str = s3_servers.client(server.url).put_object(Bucket=bucket, Key=key, Body=data).get("VersionId", "")
+    with reaching():  # else this process sees what it writes
+        version: str = s3_servers.client(server.url).put_object(Bucket=bucket, Key=key, Body=data).get("VersionId", "")
     server.requests()
     return version
 
@@ -354,6 +358,51 @@ def test_what_is_written_is_forgotten_however_its_path_is_spelt(server: Moto, ac
     fs.rm("kept", recursive=True)
     with pytest.raises(FileNotFoundError):
         fs.cat_file("kept/file")
+
+
+WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "put": lambda boto, fs: boto.put_object(Bucket="bucket", Key="file", Body=NEW),
+    "upload": lambda boto, fs: boto.upload_fileobj(io.BytesIO(NEW), "bucket", "file"),
+    "copy": lambda boto, fs: boto.copy_object(Bucket="bucket", Key="file", CopySource="bucket/directory/file"),
+    "delete": lambda boto, fs: boto.delete_object(Bucket="bucket", Key="file"),
+    "delete many": lambda boto, fs: boto.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "file"}]}),
+    "s3fs's client": lambda boto, fs: fs.call_s3("put_object", Bucket="bucket", Key="file", Body=NEW),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_what_is_written_past_fsspec_is_seen(server: Moto, active: Callable[..., Session], write: str) -> None:
+    deactivate()
+    boto = s3_servers.client(server.url)
+    active(validate="never")
+    fs = client(server)
+    assert fs.cat_file("bucket/file") == OLD
+    with fs.open("bucket/file") as file, fs.open("bucket/directory/file") as other:
+        assert file.read(10) == OLD[:10]
+        WRITES[write](boto, fs)
+        assert other.read() == NEW
+        with pytest.raises((FileExpired, FileNotFoundError)):
+            file.read()
+    assert fs.exists("bucket/file") is ("delete" not in write)
+    active(validate="never")
+    if "delete" in write:
+        with pytest.raises(FileNotFoundError):
+            client(server).cat_file("bucket/file")
+    else:
+        assert client(server).cat_file("bucket/file") == NEW
+
+
+def test_what_is_read_past_fsspec_drops_nothing(server: Moto, active: Callable[..., Session]) -> None:
+    active()
+    fs = client(server)
+    assert fs.cat_file("bucket/file") == OLD
+    boto = s3_servers.client(server.url)
+    assert boto.get_object(Bucket="bucket", Key="file")["Body"].read() == OLD
+    boto.put_object(Bucket="bucket", Key="other", Body=NEW)
+    server.requests()
+    with fs.open("bucket/file") as file:
+        assert file.read() == OLD
+    assert methods(server) == []
 
 
 def test_the_copy_of_an_object_and_many_objects_at_once(

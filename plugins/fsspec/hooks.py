@@ -22,7 +22,7 @@ from fsspec.spec import AbstractFileSystem, _Cached
 
 from jcache.activate.notice import say
 from jcache.session import current
-from jcache_plugins.fsspec import downloads, files, metadata, reads, streams, writes, written
+from jcache_plugins.fsspec import boto, downloads, files, metadata, reads, streams, writes, written
 
 __all__ = ["install", "is_remote", "uninstall"]
 
@@ -122,6 +122,7 @@ def hook(cls: Any) -> bool:
             if known is None:
                 known = is_remote(cls)
                 hooked = _hook_methods(cls, {**writes.writes(cls), **_reading(cls)}, _undo) if known else []
+                boto.watch(lambda client, name, call: _replace(client, name, _like(call, vars(client)[name]), _undo))
                 _hooked[cls] = known
                 _explain(cls, hooked)
     return known
