@@ -393,14 +393,10 @@ class Session:
             directory: The cache directory; JCACHE_DIR by default.
         """
         cache = self.cache(directory)
-        address = identity.address.rstrip("/")
         remote = self.acquire(identity, directory=directory)
+        below = self._below(identity.address)
         with self._lock:
-            small = [(file.identity, file.directory) for file in self.small.below(address)]
-        for known in small:
-            self.release(self.acquire(known[0], directory=known[1]))
-        with self._lock:
-            files = [remote, *(file for file in self._files.values() if is_below(file.url, address))]
+            files = [remote, *below]
             key = str(directory or self.config.dir).encode(errors="surrogateescape")
             clearing = None
             if cache is not None and cache.writable:
@@ -411,6 +407,25 @@ class Session:
         self.release(remote)
         if is_first and clearing is not None and not self.recorder.call(clearing.carry_out):
             clearing.give_up()
+
+    def doubt(self, address: str) -> None:
+        """Have the origin asked again, at the next read, what version there is of an address and of all below it.
+
+        Args:
+            address: As `Identity.address` has it; all files where it is empty.
+        """
+        for file in self._below(address):
+            file.doubt()
+
+    def _below(self, address: str) -> list[RemoteFile]:
+        """Return the files that are known of an address, and of all below it; all that are known where it is empty."""
+        address = address.rstrip("/")
+        with self._lock:
+            small = [(file.identity, file.directory) for file in self.small.below(address)]
+        for known in small:
+            self.release(self.acquire(known[0], directory=known[1]))
+        with self._lock:
+            return [file for file in self._files.values() if is_below(file.url, address)]
 
     def _idle_files(self) -> list[Key]:
         staying = len(self._files) - len(self._leaving)

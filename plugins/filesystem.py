@@ -13,7 +13,7 @@ from fsspec.spec import AbstractFileSystem
 from jcache.activate import ensure
 from jcache.session import current
 from jcache_plugins.fsspec.hooks import hook_reads, hook_writes, shorten
-from jcache_plugins.fsspec.writes import prepared
+from jcache_plugins.fsspec.writes import doubt_path, prepared
 from jcache_plugins.origins.base import in_thread
 
 __all__ = ["JCacheFileSystem"]
@@ -116,9 +116,10 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         """Leave it to the file system behind."""
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Have the file system behind forget its listings."""
+        """Have the file system behind forget its listings, and the origin asked again."""
         super().invalidate_cache(path)
         self.fs.invalidate_cache(path)
+        doubt_path(self, path)
 
     def _prepare(self) -> None:
         """Have the cache directory made and checked, so that what is written is dropped from it."""

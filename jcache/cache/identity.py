@@ -269,8 +269,10 @@ def is_below(url: str, address: str) -> bool:
 
     Args:
         url: As `Identity.url` has it.
-        address: As `Identity.address` has it, without a slash at its end.
+        address: As `Identity.address` has it, without a slash at its end; all lie below an empty one.
     """
+    if not address:
+        return True
     rest = url[len(address) :] if url.startswith(address) else "?"
     return not rest or rest.startswith(("/", " ~"))
 

@@ -540,6 +540,10 @@ class RemoteFile:
         """Forget the version, because this process has written to the file; see `Validation.invalidate`."""
         self._validation.invalidate()
 
+    def doubt(self) -> None:
+        """Ask the origin again at the next read; see `Validation.doubt`."""
+        self._validation.doubt()
+
     def attach_again(self) -> None:
         """Look which segments there still are, after some were removed; it touches the cache directory."""
         self._store.attach_again()

@@ -60,6 +60,8 @@ class Validation:
         self._trusted: Info | None = None
         # Whether what the journal has may no longer be trusted without asking the origin.
         self._must_stat = False
+        # The snapshot that was in use until somebody doubted it.
+        self._doubted: Snapshot | None = None
         self._lock = threading.Lock()
 
     def known(self) -> Info | None:
@@ -162,8 +164,8 @@ class Validation:
     def discard(self, snapshot: Snapshot) -> bool:
         """Give up a version that the origin no longer has; return whether the application has bytes of it."""
         with self._lock:
-            if self.snapshot is snapshot:
-                self.snapshot = None
+            if snapshot in (self.snapshot, self._doubted):
+                self.snapshot = self._doubted = None
                 self._must_stat = True
                 self._epoch += 1
         return snapshot.discard()
@@ -174,16 +176,25 @@ class Validation:
         Reads under way end with the version that they began with; nothing more of it is recorded.
         """
         with self._lock:
-            snapshot, self.snapshot = self.snapshot, None
+            snapshot, self.snapshot, self._doubted = self.snapshot or self._doubted, None, None
             self._must_stat = True
             self._epoch += 1
         if snapshot is not None:
             snapshot.outdated = True
 
+    def doubt(self) -> None:
+        """Ask the origin at the next read whether it still has the version, unless the settings want none asked."""
+        if self._host.offline or self._host.validate == "never":
+            return
+        with self._lock:
+            self._doubted, self.snapshot = self.snapshot or self._doubted, None
+            self._must_stat = True
+            self._epoch += 1
+
     async def _open(self, origin: Origin) -> Snapshot:
         self._age_s = 0.0
         versions = await self._store.versions()
-        before = self.snapshot
+        before, is_doubted = self.snapshot or self._doubted, self.snapshot is None
         info = self._trust(versions, before, immutable=is_immutable(origin))
         if info is None and before is None and self._trusted is not None and not self._must_stat:
             snapshot = Snapshot(self._trusted, await self._store.view(self._trusted.version))
@@ -201,7 +212,7 @@ class Validation:
         if before is not None and before.info is not None and info is not None:
             if agrees(before.info.version, info.version):
                 return before
-            if self.discard(before):
+            if self.discard(before) and not is_doubted:
                 raise OriginChangedError(REPLACED)
         return Snapshot(info, None if info is None else await self._store.view(info.version))
 
@@ -209,7 +220,7 @@ class Validation:
         with self._lock:
             if self._epoch != epoch:
                 return False
-            self.snapshot = snapshot
+            self.snapshot, self._doubted = snapshot, None
             self._validated_s = time.monotonic() - self._age_s
             return True
 

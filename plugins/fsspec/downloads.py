@@ -16,6 +16,7 @@ from jcache.origin import Info
 from jcache.reader.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
+from jcache_plugins.fsspec.files import usable
 from jcache_plugins.fsspec.reads import find, find_soon
 from jcache_plugins.origins.base import in_thread
 
@@ -82,7 +83,7 @@ async def begin(found: Access) -> tuple[Info, bytes] | None:
     try:
         info = await found.open()
         for _ in range(RESTARTS):
-            if not info.version.is_provable:
+            if usable(info) is None:
                 return None
             data = unwrapped((await found.read([(0, min(DOWNLOAD_BYTES, info.version.size_bytes))], vector=False))[0])
             before, info = info, await found.stat()

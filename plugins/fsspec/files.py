@@ -22,10 +22,11 @@ from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.journal_cache import JournalCache, mixed
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import find, measured
+from jcache_plugins.fsspec.writes import within_change
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching, within_origin
 
-__all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "version_of"]
+__all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "usable", "version_of"]
 
 Method = Callable[..., Any]
 
@@ -199,7 +200,7 @@ def open_file(original: Method) -> Method:
             return open_journaled(self, path, found, info, **how, cls=plain, lazy=lazy, opened=opened)
         # No other cache: one may begin to fetch as it is made.
         none = {"cache_type": "none", "cache_options": None}
-        with serving(self, path, info):
+        with serving(self, path, info), within_change(self, path):  # it may drop what is known, to ask anew
             file = original(self, **(parameters.named(args, kwargs) or {}) | none)
         if not isinstance(file, AbstractBufferedFile) or getattr(file, "size", None) is None:
             return watched(self, path, file, is_counted=True)  # a stream

@@ -21,7 +21,7 @@ from jcache_plugins.fsspec.access import behind, identities
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.origins.base import within_origin
 
-__all__ = ["changing", "invalidate", "prepared", "write", "writes"]
+__all__ = ["changing", "doubt", "doubt_path", "invalidate", "named", "prepared", "within_change", "write", "writes"]
 
 Method = Callable[..., Any]
 
@@ -59,6 +59,33 @@ def invalidate(fs: Any, *paths: Any) -> None:
             session.invalidate(identity, directory=directory)
 
 
+def doubt(original: Method) -> Method:
+    """Make `invalidate_cache`: who calls it wants to be told anew what there is, also of what was read already.
+
+    What a method that writes calls it for is known without it, and so is what a file that was written does.
+    """
+    parameters = Parameters.of(original)
+
+    def invalidate_cache(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if not _changed.get(frozenset()):
+            doubt_path(self, next(iter((parameters.named(args, kwargs) or {}).values()), None))
+        return result
+
+    return invalidate_cache
+
+
+def doubt_path(fs: Any, path: Any) -> None:
+    """Have the origin asked again what there is of a path, and below it; of all paths where it is none."""
+    session = current()
+    if session is None or is_idle():
+        return
+    for identity in filter(None, identities(fs, [path], written=True)) if path else ():
+        session.doubt(identity.address)
+    if not path:
+        session.doubt("")
+
+
 def named(paths: Any) -> Iterator[str]:
     """Yield the paths in arguments that are a path, a list of paths or a dictionary by path."""
     for item in paths:
@@ -84,13 +111,22 @@ def changing(fs: Any, *paths: Any) -> Iterator[None]:
     if not fresh:
         yield
         return
-    token = _changed.set(outer | {(id(fs), path) for path in fresh})
     invalidate(fs, *fresh)
+    try:
+        with within_change(fs, *fresh):
+            yield
+    finally:
+        invalidate(fs, *fresh)
+
+
+@contextlib.contextmanager
+def within_change(fs: Any, *paths: str) -> Iterator[None]:
+    """Say that what is done here changes paths, which whoever says so invalidates."""
+    token = _changed.set(_changed.get(frozenset()) | {(id(fs), path) for path in paths})
     try:
         yield
     finally:
         _changed.reset(token)
-        invalidate(fs, *fresh)
 
 
 def is_within(fs: int, path: str, changed: frozenset[tuple[int, str]]) -> bool:
@@ -116,7 +152,7 @@ def writes(cls: Any) -> dict[str, Callable[[Method], Method]]:
 
     A private method counts if it has a public twin, or is asynchronous: others work on names (`_remove_host`).
     """
-    found: dict[str, Callable[[Method], Method]] = {}
+    found: dict[str, Callable[[Method], Method]] = {"invalidate_cache": doubt}
     for base in cls.__mro__:
         for name, method in () if base in (AbstractFileSystem, AsyncFileSystem, object) else vars(base).items():
             if name.startswith("__") or not verbs_of(name):

@@ -4,10 +4,10 @@ import contextlib
 import functools
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jcache_plugins.fsspec.writes import invalidate
+from jcache_plugins.fsspec.writes import invalidate, named, within_change
 
 __all__ = ["forget_classes", "opened_for_writing"]
 
@@ -67,33 +67,37 @@ def _telling(name: str, original: Method) -> Method:
 
         @functools.wraps(original)
         async def end_and_wait(self: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
+            with _ending(self, name):
                 return await original(self, *args, **kwargs)
-            finally:
-                _ended(self, name)
 
         return end_and_wait
 
     @functools.wraps(original)
     def end(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with _ending(self, name):
             return original(self, *args, **kwargs)
-        finally:
-            _ended(self, name)
 
     return end
 
 
-def _ended(file: Any, step: str) -> None:
+@contextlib.contextmanager
+def _ending(file: Any, step: str) -> Iterator[None]:
     known = _written.get(id(file))
-    if known is None:
+    referent = None if known is None else known.file()
+    if known is None or (referent is not None and referent is not file):
+        yield  # it had the address of another one, which is no more
         return
-    referent = known.file()
-    if referent is not None and referent is not file:
-        return  # this one had the address of another one, which is no more
+    try:
+        with within_change(known.fs, *named([known.path])):
+            yield
+    finally:
+        _ended(file, step, known)
+
+
+def _ended(file: Any, step: str, known: Written) -> None:
     is_final = getattr(file, "autocommit", not hasattr(file, "commit")) and getattr(file, "closed", True)
     if step in {"commit", "discard"} or (step == "close" and is_final):
-        del _written[id(file)]
+        _written.pop(id(file), None)
     invalidate(known.fs, known.path)
 
 
