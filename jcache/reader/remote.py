@@ -5,20 +5,21 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.errors import OriginChangedError
 from jcache.journal import Journal, JournalError, Lease, LostSegment, Version, View
 from jcache.journal.table import Run
-from jcache.origin import Fetched, Info, Origin
+from jcache.origin import Info, Origin
 from jcache.ranges import Range, resolve
 from jcache.reader.assembly import assemble, missed, part_bytes, row_bytes
+from jcache.reader.fetching import Fetching
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.held import Held
 from jcache.reader.host import Host
 from jcache.reader.lent import Lent
 from jcache.reader.plan import Part, Plan
-from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
+from jcache.reader.snapshot import END, REPLACED, Snapshot
 from jcache.reader.store import ROOM_S, Home, Own, Store
-from jcache.reader.validation import RESTARTS, Validation, as_origin_says, offline_message
+from jcache.reader.validation import RESTARTS, Validation
 from jcache.reader.waiting import landed
 from jcache.reader.workers import CacheHungError
 from jcache.vectors import Extents, Vector
@@ -74,6 +75,7 @@ class RemoteFile:
             host, home, url=url, writable=writable, local=local, own=own, shared=shared, why_not=why_not
         )
         self._validation = Validation(host, self._store, url=url)
+        self._fetching = Fetching(host, self._store, self._validation, url=url)
         self._opened = False
         self.url = url
         self.active = 0
@@ -267,7 +269,7 @@ class RemoteFile:
         flight = None if share is None else snapshot.claim_ahead(start, stop, share)
         if flight is not None:
             try:
-                await self._fly(snapshot, origin, flight, arrived=arrived)
+                await self._fetching.fly(snapshot, origin, flight, arrived=arrived)
             except Exception:  # noqa: BLE001 - nobody has asked for these bytes yet; who does will meet the error
                 return
 
@@ -296,7 +298,7 @@ class RemoteFile:
         fetched: dict[int, list[Range]] = {}
         while todo:
             plan = snapshot.plan(in_file(spans, todo, snapshot.version), ahead_bytes=ahead_bytes, share=share)
-            lease = None if plan.own is None else await self._share(snapshot, origin, plan.own)
+            lease = None if plan.own is None else await self._fetching.share(snapshot, origin, plan.own)
             if plan.own is not None and lease is None:
                 continue
             rows = await self._carry_out(snapshot, origin, plan, lease)
@@ -334,7 +336,7 @@ class RemoteFile:
             if plan.has_hits:
                 served = await self._serve(snapshot, plan)
         elif plan.has_hits:
-            fetch = asyncio.ensure_future(self._fetch(snapshot, origin, plan.own, lease))
+            fetch = asyncio.ensure_future(self._fetching.fetch(snapshot, origin, plan.own, lease))
             try:
                 served = await self._serve(snapshot, plan)
             except BaseException:
@@ -343,7 +345,7 @@ class RemoteFile:
                 raise
             await fetch
         else:
-            await self._fetch(snapshot, origin, plan.own, lease)
+            await self._fetching.fetch(snapshot, origin, plan.own, lease)
         for flight in plan.others:
             if not await landed(flight):
                 snapshot.abort(flight, FlightAbortedError())
@@ -384,115 +386,6 @@ class RemoteFile:
             snapshot.view = None
             return dict(served)
         return served
-
-    # -- fetching and recording -----------------------------------------------------------------------------
-
-    # -- fetching -------------------------------------------------------------------------------------------
-
-    async def _share(self, snapshot: Snapshot, origin: Origin, flight: Flight) -> Lease | None:
-        """Look around before a flight is carried out; None where its bytes may be in the journal by now."""
-        if self._host.offline:
-            return Lease(None, ())
-        try:
-            lease = await self._store.share(flight.ranges, snapshot.view)
-            if lease is not None:
-                return lease
-            if snapshot.info is None and await self._store.versions():
-                # Another process has found out the version meanwhile, and recorded some of it.
-                await self._validation.pin_by_stat(snapshot, origin)
-        except BaseException as error:
-            snapshot.abort(flight, error if isinstance(error, Exception) else FlightAbortedError())
-            raise
-        snapshot.abort(flight, FlightAbortedError())
-        return None
-
-    async def _fetch(self, snapshot: Snapshot, origin: Origin, flight: Flight, lease: Lease) -> None:
-        """Carry out a flight and hand over to record; what the origin raises is left to the ranges that needed it."""
-        started_s = time.monotonic()
-        try:
-            extents = await self._fly(snapshot, origin, flight)
-        except (OriginChangedError, OfflineMissError):
-            self._store.release(lease)
-            raise
-        except Exception:  # noqa: BLE001 - the flight holds it, and `assemble` finds it there
-            self._store.release(lease)
-            return
-        except BaseException:
-            self._store.release(lease)
-            raise
-        # Where the queue is full the read waits for room as long as its fetch took, then goes on unrecorded.
-        room_s = max(ROOM_S, time.monotonic() - started_s)
-        await self._store.record_in_time(snapshot, extents, room_s=room_s, lease=lease)
-
-    async def _fly(
-        self, snapshot: Snapshot, origin: Origin, flight: Flight, *, arrived: Callable[[], None] | None = None
-    ) -> Extents:
-        """Carry out a flight; return the extents to record. On any failure it is aborted and nothing recorded."""
-        counters = self._host.counters
-        try:
-            if self._host.offline:
-                start, stop = flight.ranges[0]
-                end = "the end" if stop == END else stop
-                raise OfflineMissError(offline_message(self.url, f"bytes {start} to {end} are not in the journal"))
-            started_s = time.monotonic()
-            self._host.recorder.fetching(1)
-            try:
-                ranges, known = to_origin(flight.ranges), as_origin_says(snapshot.info)
-                if arrived is None:
-                    fetched = await origin.fetch(ranges, known=known)
-                else:
-                    fetched = await origin.fetch(ranges, known=known, arrived=arrived)
-            except Exception:
-                counters.origin(requests=1, errors=1)
-                raise
-            finally:
-                self._host.recorder.fetching(-1)
-            nbytes, ahead, errors = flight.sizes(fetched.data)
-            counters.origin(
-                requests=fetched.requests,
-                nbytes=nbytes,
-                errors=errors,
-                retries=fetched.retries,
-                prefetch=ahead,
-                seconds=time.monotonic() - started_s,
-            )
-            record = await self._prove(snapshot, fetched)
-            if not record and nbytes > ahead and self._store.is_used:
-                counters.uncached(self._why_not(snapshot, fetched), nbytes - ahead)
-            return snapshot.land(flight, fetched, record=record)
-        except BaseException as error:
-            # A cancelled task takes nobody with it: the others plan again and fetch for themselves.
-            snapshot.abort(flight, error if isinstance(error, Exception) else FlightAbortedError())
-            raise
-
-    async def _prove(self, snapshot: Snapshot, fetched: Fetched) -> bool:
-        """Hold what was fetched against the snapshot's version; return whether it may be recorded."""
-        if all(isinstance(data, Exception) for data in fetched.data):
-            return False  # nothing came, so there is nothing to prove
-        if fetched.info is None:
-            if not snapshot.go_without_journal():
-                # Nothing shows that journal and origin have the same version: read on without the journal.
-                self._store.leave("the origin does not say which version its bytes are of")
-                raise OriginChangedError(REPLACED)
-            return False
-        info = await self._validation.pin(snapshot, fetched.info)
-        return (
-            self._store.writable
-            and fetched.recordable
-            and info.version.is_provable
-            and self._store.is_used
-            and not snapshot.unproved
-        )
-
-    def _why_not(self, snapshot: Snapshot, fetched: Fetched) -> str:
-        """Say why what was fetched is not recorded."""
-        if fetched.info is None or snapshot.unproved:
-            return "the origin does not say which version the bytes are of"
-        if not fetched.info.version.is_provable:
-            return "the origin names nothing by which versions are told apart"
-        if not self._store.writable:
-            return "the cache directory, or a rule, allows no recording"
-        return "the origin may have changed the file in the second of its modification time, or did not confirm it"
 
     # -- version, life ----------------------------------------------------------------------------------------
 
