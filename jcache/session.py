@@ -9,12 +9,9 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jcache import allocator
 from jcache.cache import Cache, CacheUnusable, Identity
-from jcache.cache.asking import UNSTABLE
 from jcache.cache.books import Use
 from jcache.cache.identity import is_below, names_of
 from jcache.cache.keeper import Keeper
@@ -23,12 +20,12 @@ from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
+from jcache.opening import open_file
 from jcache.reader.clearing import Clearing
 from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
-from jcache.reader.store import Home
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.rules import Rule, find_rule, ignored_query
@@ -289,50 +286,10 @@ class Session:
         return True
 
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
-        if not self._keeps_memory:
-            self._keeps_memory = True
-            allocator.keep(self.config.malloc)  # when the application has loaded what it works with, as a rule
-        rule = self.rule(identity)
-        host: Session | Ruled = self
-        writable = cache is not None and cache.writable
-        why_not = ""
-        if rule is not None:
-            why_not = "a rule says so" if rule.bypass and cache is not None else ""
-            cache = None if rule.bypass or rule.exclude else cache
-            writable = writable and rule.record
-            host = self if rule.validate is None else Ruled(self, rule.validate)
-        shared = rule is not None and rule.shared
-        if shared:
-            identity = replace(identity, owner="")
         if keeper is not None:
             keeper.start()
-
-        def home(*, asker: bool) -> Home | None:
-            if cache is None:
-                return None
-            journal, place = (
-                cache.journal(identity, asker=asker),
-                cache.place(cache.stored(identity, asker=asker).parts),
-            )
-            return (
-                Home(journal, place) if keeper is None else Home(journal, place, functools.partial(keeper.admit, place))
-            )
-
-        def own(make: bool) -> Home | None:
-            return home(asker=True) if cache is not None and (make or cache.is_owned(identity)) else None
-
-        is_known = not identity.asker.startswith(UNSTABLE)
-        remote = RemoteFile(
-            host,
-            home(asker=False),
-            url=identity.url,
-            writable=writable,
-            local=cache is not None and cache.is_local,
-            own=own if is_known else None,
-            shared=shared,
-            why_not=why_not,
-        )
-        if isinstance(host.validate, float):
+        remote, validate = open_file(self, identity, cache, keeper, self.rule(identity))
+        if isinstance(validate, float):
             # How old an answer is, of any process, says nothing to one who is not known to have got it.
             first = self._askers.setdefault(identity.key, identity.asker)
             if first != identity.asker:
@@ -540,26 +497,6 @@ class Session:
         self._reset()
         if bypassed is not None:
             self.bypass(bypassed)
-
-
-class Ruled:
-    """A session as those remote files see it for which a rule has another way of validating."""
-
-    def __init__(self, session: Session, validate: str | float) -> None:
-        self._session = session
-        self.validate = validate
-        self.recorder, self.workers, self.patience = session.recorder, session.workers, session.patience
-        self.ahead = session.ahead
-        self.offline, self.trouble = session.offline, session.trouble
-
-    @property
-    def counters(self) -> Counters:
-        """Those of the session just now: a notebook's cell puts its own in their place."""
-        return self._session.counters
-
-    @counters.setter
-    def counters(self, counters: Counters) -> None:
-        self._session.counters = counters
 
 
 def _uses_of(files: Iterable[RemoteFile | SmallFile]) -> list[Use]:

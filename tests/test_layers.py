@@ -22,6 +22,7 @@ LAYERS = (
     "jcache.activate",
     "jcache.report",
     "jcache.session",
+    "jcache.opening",
     "jcache.config",
     "jcache.rules",
     "jcache.values",

@@ -1,0 +1,70 @@
+"""How a remote file is opened: where its bytes are kept, and what its rule says."""
+
+import functools
+from dataclasses import replace
+
+from jcache.cache import Cache, Identity
+from jcache.cache.asking import UNSTABLE
+from jcache.cache.keeper import Keeper
+from jcache.counters import Counters
+from jcache.reader.host import Host
+from jcache.reader.remote import RemoteFile
+from jcache.reader.store import Home
+from jcache.rules import Rule
+
+__all__ = ["open_file"]
+
+
+def open_file(
+    session: Host, identity: Identity, cache: Cache | None, keeper: Keeper | None, rule: Rule | None
+) -> tuple[RemoteFile, str | float]:
+    """Return a remote file, of which nothing is read yet, and how its version is validated."""
+    host: Host = session
+    writable = cache is not None and cache.writable
+    if rule is not None:
+        cache = None if rule.bypass or rule.exclude else cache
+        writable = writable and rule.record
+        host = session if rule.validate is None else Ruled(session, rule.validate)
+    shared = rule is not None and rule.shared
+    if shared:
+        identity = replace(identity, owner="")
+
+    def home(*, asker: bool) -> Home | None:
+        if cache is None:
+            return None
+        journal, place = cache.journal(identity, asker=asker), cache.place(cache.stored(identity, asker=asker).parts)
+        return Home(journal, place) if keeper is None else Home(journal, place, functools.partial(keeper.admit, place))
+
+    def own(make: bool) -> Home | None:
+        return home(asker=True) if cache is not None and (make or cache.is_owned(identity)) else None
+
+    remote = RemoteFile(
+        host,
+        home(asker=False),
+        url=identity.url,
+        writable=writable,
+        local=cache is not None and cache.is_local,
+        own=None if identity.asker.startswith(UNSTABLE) else own,
+        shared=shared,
+    )
+    return remote, host.validate
+
+
+class Ruled:
+    """A session as those remote files see it for which a rule has another way of validating."""
+
+    def __init__(self, session: Host, validate: str | float) -> None:
+        self._session = session
+        self.validate = validate
+        self.recorder, self.workers, self.patience = session.recorder, session.workers, session.patience
+        self.ahead = session.ahead
+        self.offline, self.trouble = session.offline, session.trouble
+
+    @property
+    def counters(self) -> Counters:
+        """Those of the session just now: a notebook's cell puts its own in their place."""
+        return self._session.counters
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self._session.counters = counters
