@@ -74,6 +74,7 @@ class Ending:
         # What threads of ours would import when they need it. A child that is forked in such a moment inherits the
         # lock of a half-imported module, which nobody in it will ever release, and cannot record nor end.
         import fcntl  # noqa: F401
+        import resource  # noqa: F401
 
         import portalocker  # noqa: F401
 

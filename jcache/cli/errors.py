@@ -4,8 +4,6 @@ from typing import IO, Any
 
 import click
 
-from jcache.report.units import visible
-
 
 class CommandError(click.ClickException):
     """The command did not do its work, for a reason that the user can mend."""
@@ -14,6 +12,8 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message in the form of the library's own warnings."""
+        from jcache.report.units import visible
+
         click.echo(f"jcache: {visible(self.format_message())}", file=file, err=file is None)
 
 
