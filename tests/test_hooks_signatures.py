@@ -147,10 +147,10 @@ def test_arguments_are_understood_as_python_binds_them(cls: Any) -> None:
             assert {"self": None, **(parameters.named(args, kwargs) or {})} == expected, name
 
 
-@pytest.mark.parametrize("value", ["uint64", "int64", "int32", "int16", "uint8", "int8", True], ids=str)
-def test_bounds_become_python_integers_where_a_call_enters(value: Any) -> None:
+@pytest.mark.parametrize("value", ["uint64", "int64", "int32", "int16", "uint8", "int8"])
+def test_bounds_become_python_integers_where_a_call_enters(value: str) -> None:
     numpy = pytest.importorskip("numpy")
-    number = value if isinstance(value, bool) else getattr(numpy, value)(7)
+    number = getattr(numpy, value)(7)
     assert type(as_bound(number)) is int
     asked = reads.ranges_of(Parameters.of(AsyncFileSystem._cat_ranges), (["p", "p"], [0, number], number), {})
     assert asked is not None

@@ -81,4 +81,7 @@ def as_bound(value: Any) -> int | None:
     Raises:
         TypeError: It is neither an integer nor None.
     """
+    if isinstance(value, bool):
+        msg = "what a file system makes of that is its own"
+        raise TypeError(msg)
     return value if value is None or type(value) is int else operator.index(value)

@@ -21,7 +21,7 @@ from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of,
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.journal_cache import JournalCache, mixed
 from jcache_plugins.fsspec.metadata import serving, told
-from jcache_plugins.fsspec.reads import find, measured
+from jcache_plugins.fsspec.reads import asks_origin, find, measured
 from jcache_plugins.fsspec.writes import within_change
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching, within_origin
@@ -258,12 +258,6 @@ def usable(info: Info) -> Info | None:
     """Return a version if what is read of it can be held against it."""
     # Servers say that files are empty which are not.
     return info if info.version.is_provable and (info.version.size_bytes or not asks_origin()) else None
-
-
-def asks_origin() -> bool:
-    """Whether the settings have the origin asked before anything is read of a file."""
-    session = current()
-    return session is not None and not session.offline and session.validate != "never"
 
 
 def open_journaled(

@@ -5,6 +5,7 @@ bytes are the original's, whatever it returns or raises.
 """
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -31,7 +32,7 @@ from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.origins.base import in_thread, reaching, within_origin
 
-__all__ = ["ASYNC", "MIRRORED", "SYNC", "cat_many", "find", "find_soon", "measured"]
+__all__ = ["ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "measured"]
 
 Method = Callable[..., Any]
 Span = tuple[int | None, int | None]
@@ -116,20 +117,28 @@ def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> boo
     """Whether a range's result is the application's; else the file system is to be asked itself.
 
     It is asked where reading failed before the range was asked for, where the server refused, which may have been asked
-    for more or less than this range, and where the range lies behind the end: S3 raises then, others return nothing.
+    for more or less than this range, and where the file has not all of what the bounds say, from its end or behind it:
+    what no byte, or less, means is each file system's own.
     """
-    if result or result is None:
+    if result is None or isinstance(result, Exception):
         return result is not None and getattr(result, "status", None) not in _REFUSALS
-    session = current()
-    if (start is None and stop is None) or session is None or session.offline or session.validate == "never":
+    if not asks_origin():
         return True
-    is_empty = stop is not None and stop <= (start or 0) and (stop < 0) == ((start or 0) < 0)
-    return is_empty or type(fs) in _silent
+    if result:
+        return start is None or start >= 0 or stop is None or len(result) == stop - start
+    return start == stop or type(fs) in _silent
 
 
-def learn(fs: Any, result: Any, told: Any) -> None:
-    """Note of a file system's class that it returns nothing for a range behind the end, if it did."""
-    if result == b"" == told:
+def asks_origin() -> bool:
+    """Whether the settings have the origin asked before anything is read of a file."""
+    session = current()
+    return session is not None and not session.offline and session.validate != "never"
+
+
+def learn(fs: Any, result: Any, told: Any, start: Any, stop: Any) -> None:
+    """Note of a synchronous file system's class that it returns nothing for a range behind the end, if it did."""
+    is_behind = bool(start and start > 0 and (stop is None or stop > start))
+    if is_behind and result == b"" == told and not fs.async_impl:
         _silent.add(type(fs))
 
 
@@ -152,6 +161,9 @@ def span_of(parameters: Parameters, args: Any, kwargs: Any) -> tuple[Any, Span, 
         span = as_bound(said.pop("start", None)), as_bound(said.pop("end", None))
     except TypeError:
         return None
+    start, stop = span
+    if start is not None and start < 0 and stop is not None and (stop >= 0 or stop == start) and asks_origin():
+        return None  # what begins so far from the end is not empty where the file is shorter
     return said.pop(parameters.first, None), span, said
 
 
@@ -169,7 +181,7 @@ def async_cat_file(original: Method) -> Method:
                 return unwrapped(result)
         with reaching():  # what it calls in turn is this same read
             data = await original(self, *args, **kwargs)
-        learn(self, result, data)
+        learn(self, result, data, *(asked[1] if asked else (None, None)))
         path, options = (None, None) if asked is None else (asked[0], asked[2])
         return measured(self, path, data, options=options)
 
@@ -191,7 +203,7 @@ def sync_cat_file(original: Method) -> Method:
                 return unwrapped(result)
         with reaching():  # what it calls in turn is this same read
             data = original(self, *args, **kwargs)
-        learn(self, result, data)
+        learn(self, result, data, *(asked[1] if asked else (None, None)))
         path, options = (None, None) if asked is None else (asked[0], asked[2])
         return measured(self, path, data, options=options)
 
@@ -241,20 +253,27 @@ def ranges_of(parameters: Parameters, args: Any, kwargs: Any) -> Ranges | None:
     if not isinstance(paths, list) or not paths:
         return None
     try:
-        return paths, bounds(starts, len(paths)), bounds(ends, len(paths)), on_error
+        starts, ends = bounds(starts, len(paths)), bounds(ends, len(paths))
     except (TypeError, ValueError):
         return None
+    with contextlib.suppress(TypeError):
+        if min(starts) >= 0:  # type: ignore[operator,type-var]
+            return paths, starts, ends, on_error
+    reaches_back = (
+        start is not None and start < 0 and end is not None for start, end in zip(starts, ends, strict=True)
+    )
+    return None if any(reaches_back) and asks_origin() else (paths, starts, ends, on_error)
 
 
 def bounds(value: Any, count: int) -> list[int | None]:
     """Return one bound for each of so many ranges.
 
     Raises:
-        TypeError: One is no integer.
+        TypeError: One is no integer, or nobody knows how many there are.
         ValueError: There are more or fewer.
     """
     values = list(value) if isinstance(value, Iterable) else [value] * count
-    if len(values) != count:
+    if len(value if isinstance(value, Iterable) else values) != count:  # type: ignore[arg-type]
         msg = f"{count} paths, but {len(values)} bounds"
         raise ValueError(msg)
     return values if _BOUNDS.issuperset(map(type, values)) else [as_bound(one) for one in values]
@@ -308,7 +327,7 @@ async def cat_many(
         if open_:
             told = await past([paths[i] for i in open_], [starts[i] for i in open_], [ends[i] for i in open_])
             for i, result in zip(open_, told, strict=True):
-                learn(fs, out[i], result)
+                learn(fs, out[i], result, starts[i], ends[i])
                 out[i] = result
         ours = OfflineMissError | OriginChangedError if on_error is UNSET else Exception
         for result in out if on_error != "return" else ():
