@@ -13,6 +13,8 @@ MIN_PYTHON := (3, 11)
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < $(MIN_PYTHON))' 2>/dev/null && echo $$python && break; done)
 PYTEST_ARGS ?=
+# Test files that run side by side. Many tests wait for servers, clocks and processes, so that more than two gain nothing.
+TEST_JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +37,7 @@ demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/jcache demo $(DEMO_ARGS)
 
 test: lint $(VENV)/debian.stamp
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/test_cephfs.py $(PYTEST_ARGS)
