@@ -21,6 +21,7 @@ from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.opening import open_file
+from jcache.reader.answers import Answers
 from jcache.reader.clearing import Clearing
 from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
@@ -125,6 +126,7 @@ class Session:
         self.patience = Patience(LEASE_LIMIT_S)
         self.ahead = Room(AHEAD_BYTES, make=self._drop_ahead)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
+        self.answers = Answers(self)
         # Those that are being closed for good.
         self._ending: list[tuple[Key, RemoteFile]] = []
         self._closed = False
@@ -276,6 +278,19 @@ class Session:
                 for identity in identities
             ]
 
+    def answers_home(self, directory: Identity) -> Home | None:
+        """Return the journal of what was said to one asker of a directory's names; it may touch the cache directory."""
+        cache = self.cache()
+        if cache is None:
+            return None
+        asker = bool(directory.asker)
+        place = cache.place(cache.stored(directory, asker=asker).parts)
+        keeper = self._keepers.get(str(self.config.dir).encode(errors="surrogateescape"))
+        if keeper is not None:
+            keeper.start()
+        admit = (lambda *_, **__: False) if keeper is None else functools.partial(keeper.admit, place)
+        return Home(cache.journal(directory, asker=asker), place, admit)
+
     def _knows_owner(self, cache: Cache, identity: Identity) -> bool:
         """Have a cache directory asked, in time, for what it takes to store an object that is one asker's own."""
         if not cache.knows(identity):
@@ -362,6 +377,8 @@ class Session:
         for file in files:
             file.invalidate()
         self.release(remote)
+        if directory is None or directory == self.config.dir:
+            self.answers.changed(address)
         if is_first and clearing is not None and not self.recorder.call(clearing.carry_out):
             clearing.give_up()
 
@@ -464,6 +481,7 @@ class Session:
         for file in files:
             file.hand_over()
             self.recorder.call(file.seal)
+        self.recorder.call(self.answers.close)
         done = self.recorder.flush(timeout_s, stall_s=step_s)
         left_s = began_s + timeout_s - time.monotonic()
         if done:
@@ -489,6 +507,7 @@ class Session:
         else:
             for file in self._files.values():
                 file.forget()
+            self.answers.forget()
             for keeper in self._keepers.values():
                 keeper.forget()
             for cache in self._caches.values():

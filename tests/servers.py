@@ -42,7 +42,7 @@ http {{
   etag on;
   client_body_temp_path {work}/t1; proxy_temp_path {work}/t2; fastcgi_temp_path {work}/t3;
   uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
-  server {{ listen 127.0.0.1:{port}; root {directory}; }}
+  server {{ listen 127.0.0.1:{port}; root {directory}; location /listed/ {{ autoindex on; }} }}
 }}
 """
 

@@ -281,7 +281,7 @@ class Cache:
                 if above not in listed:
                     listed[above] = self._names(self.place(above))
                 found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
-            for parts in found:
+            for parts in found | above_answers(identity):
                 self._remove_below(self.place(parts))
             above = (*identity.below[:2], layout.LONG)
             if above not in long:
@@ -413,6 +413,19 @@ class Cache:
             self.storage.unlink(name)
         except OSError:  # what is left is one small file, which says nothing about the use of the directory
             return
+
+
+def above_answers(identity: "Identity") -> set[tuple[bytes, ...]]:
+    """Return where lies what was said of names in the directories above an object, whoever asked."""
+    below = identity.below
+    if below:
+        return {(*below[:end], layout.ANSWERS) for end in range(2, len(below))}
+    key = identity.key.partition("\\~")[0].rstrip("/")
+    found: set[tuple[bytes, ...]] = {(layout.ANSWERS, layout.digest(key, layout.WHOLE_DIGITS).encode())}
+    while key.count("/") > 1:
+        key = key.rpartition("/")[0]
+        found.add((layout.ANSWERS, layout.digest(key, layout.WHOLE_DIGITS).encode()))
+    return found
 
 
 def _why(error: OSError) -> str:

@@ -13,7 +13,7 @@ from jcache.cache import credentials, layout
 from jcache.cache.asking import UNSTABLE, fingerprint, who_asks
 from jcache.cache.protocols import Address, Unidentifiable, locate
 
-__all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify", "is_below", "names_of"]
+__all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify", "is_answers", "is_below", "names_of"]
 
 IgnoredQuery = Callable[[tuple[str, ...]], frozenset[str]]
 """Tells, given the addresses of an object, which parameters of its query decide nothing."""
@@ -27,6 +27,8 @@ _STORES = frozenset({"s3", "gs", "abfs", "hf", "oss"})
 # No escape begins with a backslash and one of these.
 _VARIANT, _OWNER = "\\~", "\\^"
 _MARK_DIGITS = 8
+# What no hash begins with, and all that is shown of it.
+_ANSWERS = "listings"
 # How many directories keep what their objects' identities have in common.
 _DIRECTORIES = 1024
 
@@ -66,6 +68,27 @@ class Identity:
         """
         parts = (*self.parts[:-1], layout.own(self.parts[-1], owner))
         return replace(self, key=f"{self.key}{_OWNER}{owner}", parts=parts, owner="")
+
+    def answers(self, *, above: bool = False) -> "Identity | None":
+        """Return the identity under which is kept what the origin said of the names in this directory.
+
+        Args:
+            above: Take the directory in which this object is, rather than this object.
+
+        Returns:
+            The identity; None where it has no place.
+        """
+        plain, _, variant = self.key.partition(_OWNER)[0].partition(_VARIANT)
+        key, address, below = plain.rstrip("/"), self.address.rstrip("/"), self.below
+        if below and below[-1] == layout.component("") and plain.endswith("/"):
+            below = below[:-1]  # it is named with a slash behind it
+        if above and key.count("/") > 1:
+            key, address, below = key.rpartition("/")[0], address.rpartition("/")[0].rstrip("/"), below[:-1]
+        parts = layout.answers(below, key, variant)
+        if parts is None:
+            return None
+        key = f"{key}{_VARIANT}{_ANSWERS}{variant}"
+        return replace(self, key=key, url=f"{address} ~{_ANSWERS}", parts=parts, below=())
 
 
 def identify(
@@ -262,6 +285,15 @@ def names_of(key: str) -> tuple[str, ...]:
         where, _, path = rest.partition("/")
         found += [f"{scheme}://{path}", *(f"{web}://{where}/{path}" for web in ("https", "http"))]
     return tuple(dict.fromkeys(found))
+
+
+def is_answers(key: str) -> bool:
+    """Whether a key is that of what an origin said of the names in a directory, and not of a file.
+
+    Args:
+        key: Of an `Identity`.
+    """
+    return key.partition(_VARIANT)[2].startswith(_ANSWERS)
 
 
 def is_below(url: str, address: str) -> bool:

@@ -12,6 +12,7 @@ itself would take for something else; that is escaped with `%`, and so is `%`, s
     %7E<hex>    a `~` where the name ends like a suffix of ours
     name~<hex>  a name with a hash: cut because it was long, or one of several objects that share this path
     %~          the directory of objects whose path would be too long
+    %=          what the origin said of the names in a directory; in the flat layout, in all of them
 
 Names that differ only in case, or in their Unicode normalisation, are left as they are. Where a file system takes them
 for one, two journals share a directory, and each ignores the other's segments, since a segment carries its identity.
@@ -29,6 +30,9 @@ PATH_BYTES = 900
 
 LONG = b"%~"
 """The directory of objects whose paths would be too long, below that of the first two names."""
+
+ANSWERS = b"%="
+"""The directory of what was said of the names in the remote directory above it."""
 
 SUFFIX_DIGITS = 16
 WHOLE_DIGITS = 32
@@ -130,6 +134,20 @@ def own(component: bytes, owner: str) -> bytes:
         owner: The keyed hash of who asks.
     """
     return _cut(component, f"{component!r}\0{owner}", SUFFIX_DIGITS)
+
+
+def answers(directory: Sequence[bytes], key: str, variant: str) -> tuple[bytes, ...] | None:
+    """Return the components of the journal of what was said of the names in a remote directory; None if it has none.
+
+    Args:
+        directory: Where the journals of its files are; empty in the flat layout.
+        key: All that identifies it, but for the variant.
+        variant: What else tells it from others of its path.
+    """
+    if LONG in directory or sum(map(len, directory)) + len(directory) > PATH_BYTES - 2 * COMPONENT_BYTES:
+        return None
+    above = (*directory, ANSWERS) if directory else (ANSWERS, digest(key, WHOLE_DIGITS).encode())
+    return (*above, _cut(b"answers", variant, SUFFIX_DIGITS) if variant else b"answers")
 
 
 def is_variant(component: bytes, of: bytes) -> bool:

@@ -14,9 +14,10 @@ from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.origin import Info
 from jcache.reader.lent import Lent
-from jcache.reader.remote import Span
+from jcache.reader.remote import RemoteFile, Span
 from jcache.rules import ignored_query
 from jcache.session import Session, current
+from jcache_plugins.fsspec.answers import Absent, Question, question
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
 
 __all__ = ["Access", "access", "identities", "on_loop_of", "origin_of", "run"]
@@ -86,8 +87,14 @@ class Access:
         """Read from journal and origin; each range's bytes or the exception that it met."""
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
+        epoch = session.answers.epoch
         try:
+            await self._look_whether_absent(remote)
             rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
+            for row in rows:
+                if isinstance(row, FileNotFoundError):
+                    self._note_absent(row, epoch)
+                    break
             if UnsizedError in set(map(type, rows)) or (version is None and remote.is_end_unproved(spans)):
                 raise UnsizedError(self.identity.url)
             if self.origin.lenient or all(rows):
@@ -103,6 +110,9 @@ class Access:
                     rows[i] = answer = await self.origin.ask(*span)
                     if isinstance(answer, bytes):
                         session.counters.read(len(answer), 0, 0, len(answer), url=self.identity.url)
+        except FileNotFoundError as error:
+            self._note_absent(error, epoch)
+            raise
         except OriginChangedError as error:
             told = None if version is None else self.origin.replaced(version)
             if told is None:
@@ -183,10 +193,37 @@ class Access:
         """Return the file's version and info as this process holds them."""
         session = require()
         remote = session.acquire(self.identity, directory=self.directory)
+        epoch = session.answers.epoch
         try:
+            await self._look_whether_absent(remote)
             return await remote.stat(self.origin)
+        except FileNotFoundError as error:
+            self._note_absent(error, epoch)
+            raise
         finally:
             session.release(remote)
+
+    def _absence(self) -> Question | None:
+        is_elsewhere = self.directory is not None
+        return None if is_elsewhere else question(None, "read", self.origin.path, {}, identity=self.identity)
+
+    async def _look_whether_absent(self, remote: RemoteFile) -> None:
+        """Raise that there is no file, where that is remembered and the origin need not be asked.
+
+        What is recorded of a file counts for more: that it is there.
+        """
+        session = require()
+        if remote.is_ready or (session.validate == "open" and not session.offline and not session.config.rules):
+            return
+        ask = self._absence()
+        if ask is not None and ask.trusts and not await remote.is_known():
+            await ask.known_soon()
+
+    def _note_absent(self, error: FileNotFoundError, epoch: int) -> None:
+        ask = self._absence()
+        if ask is not None:
+            ask.epoch = epoch
+            ask.note(Absent(error))
 
     async def stored(self) -> Info | None:
         """Return the file's version and info where they may be had without asking the origin, else None."""

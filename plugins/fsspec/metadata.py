@@ -1,14 +1,19 @@
-"""What a hooked file system's `info` and `exists` do instead: ask the journal where the origin must not be asked."""
+"""What a hooked file system's `info`, `ls`, `exists`, ... do besides: remember, and where that is enough, not ask."""
 
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jcache.errors import OfflineMissError
 from jcache.origin import Info
+from jcache.session import current
 from jcache_plugins.fsspec.access import Access, on_loop_of, run
+from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, asked
 from jcache_plugins.fsspec.calls import Parameters
-from jcache_plugins.fsspec.reads import find, find_soon
+from jcache_plugins.fsspec.reads import find
+from jcache_plugins.fsspec.writes import prepared
+from jcache_plugins.origins.base import within_origin
 
 __all__ = ["ASYNC", "MIRRORED", "SYNC", "served", "serving", "stored_info", "told"]
 
@@ -74,20 +79,170 @@ def path_of(parameters: Parameters, args: Any, kwargs: Any) -> Any:
     return None if said is None or len(said) != 1 else said.get(parameters.first)
 
 
-def async_info(original: Method) -> Method:
-    """Make `_info`."""
-    parameters = Parameters.of(original)
+async def _recorded(found: Access | None, path: Any, kind: str, answer: Any) -> Any:
+    """Return what a file's journal, where there is one, and the last answer together say; `UNKNOWN` for nothing.
 
-    async def _info(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known = served(self, parameters, args, kwargs)
+    What is recorded of a file is never older than what was said of its name before it was read.
+    """
+    try:
+        stored = None if found is None else await found.stored()
+    except OfflineMissError:
+        stored = None
+    if stored is None:
+        return answer
+    if kind != "info":
+        return True
+    if answer is not UNKNOWN and answer.get("type") == "file" and answer.get("size") == stored.version.size_bytes:
+        return answer
+    return told(stored, path)
+
+
+_OF_FILES = frozenset({"info", "exists", "isfile"})
+
+
+async def remembered(fs: Any, kind: str, ask: Question, path: Any) -> Any:
+    """Return what is known of a name without the origin; `UNKNOWN` where it is to be asked.
+
+    Raises:
+        FileNotFoundError: It was not there.
+        OfflineMissError: Nothing is known, and the origin must not be asked.
+    """
+    try:
+        answer = await ask.known_soon()
+    except FileNotFoundError:
+        answer = UNKNOWN
+        if kind not in _OF_FILES or path is None or await _recorded(find(fs, path), path, kind, UNKNOWN) is UNKNOWN:
+            raise
+    if kind in _OF_FILES and path is not None:
+        answer = await _recorded(find(fs, path), path, kind, answer)
+    if answer is UNKNOWN and ask.is_offline:
+        raise ask.missed()
+    return answer
+
+
+def async_answer(original: Method) -> Method:
+    """Make a method that answers a question about a name, of an asynchronous file system."""
+    parameters, kind = Parameters.of(original), original.__name__.lstrip("_")
+
+    async def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
+        known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
+        await prepared()
+        ask, anew = asked(self, kind, parameters, args, kwargs)
         path = path_of(parameters, args, kwargs)
-        found = None if path is None else await find_soon(self, path)
-        info = None if found is None else await stored_info(found, path)
-        return await original(self, *args, **kwargs) if info is None else info
+        if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
+            value = await remembered(self, kind, ask, path)
+            if value is not UNKNOWN:
+                return value
+        elif kind in ("exists", "isfile") and path is not None:
+            found = find(self, path)
+            if found is not None and await is_there(found):
+                return True
+        try:
+            value = await original(self, *args, **kwargs)
+        except FileNotFoundError as error:
+            if ask is not None:
+                ask.note(Absent(error))
+            raise
+        if ask is not None:
+            ask.note(value)
+        return value
 
-    return _info
+    return answer
+
+
+def sync_answer(original: Method) -> Method:
+    """Make a method that answers a question about a name, of a synchronous file system."""
+    parameters, kind = Parameters.of(original), original.__name__
+
+    def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
+        known = served(self, parameters, args, kwargs) if kind == "info" else None
+        if known is not None:
+            return known
+        ask, anew = (None, False) if on_loop_of(self) else asked(self, kind, parameters, args, kwargs)
+        if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
+            value = run(self, remembered(self, kind, ask, path_of(parameters, args, kwargs)))
+            if value is not UNKNOWN:
+                return value
+        try:
+            value = original(self, *args, **kwargs)
+        except FileNotFoundError as error:
+            if ask is not None:
+                ask.note(Absent(error))
+            raise
+        if ask is not None:
+            ask.note(value)
+        return value
+
+    return answer
+
+
+# -- what fsspec makes of those, and where it swallows their errors -------------------------------------------------
+
+
+@contextlib.contextmanager
+def honest() -> Iterator[None]:
+    """Raise what was swallowed inside: that nothing is known where the origin must not be asked is no answer."""
+    session = current()
+    if session is None or not session.offline or within_origin():
+        yield
+        return
+    misses = session.answers.misses
+    before = len(misses)
+    yield
+    if len(misses) > before:
+        raise misses[-1]
+
+
+def is_composed(original: Method) -> bool:
+    """Whether a method is fsspec's own, which is made of others that are hooked."""
+    return original.__module__ in ("fsspec.asyn", "fsspec.spec")
+
+
+def async_made(original: Method) -> Method:
+    """Make a method that may be made of others: then those remember, and this one says what they could not."""
+    if not is_composed(original):
+        return async_answer(original)
+
+    async def made(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with honest():
+            return await original(self, *args, **kwargs)
+
+    return made
+
+
+def sync_made(original: Method) -> Method:
+    """Do as `async_made` does, for synchronous file systems."""
+    if not is_composed(original):
+        return sync_answer(original)
+
+    def made(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with honest():
+            return original(self, *args, **kwargs)
+
+    return made
+
+
+def walk(original: Method) -> Method:
+    """Make `walk`, which leaves out what it cannot list."""
+
+    def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with honest():
+            yield from original(self, *args, **kwargs)
+
+    return walk_hooked
+
+
+def async_walk(original: Method) -> Method:
+    """Make `_walk`; see `walk`."""
+
+    async def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with honest():
+            async for found in original(self, *args, **kwargs):
+                yield found
+
+    return walk_hooked
 
 
 def mirrored_info(fs: Any, plain: Method) -> Method:
@@ -101,36 +256,47 @@ def mirrored_info(fs: Any, plain: Method) -> Method:
     return info
 
 
-def sync_info(original: Method) -> Method:
-    """Make `info` of a synchronous file system."""
-    parameters = Parameters.of(original)
-
-    def info(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known = served(self, parameters, args, kwargs)
-        if known is not None:
-            return known
-        path = path_of(parameters, args, kwargs)
-        found = None if path is None or on_loop_of(self) else find(self, path)
-        info = None if found is None else run(self, stored_info(found, path))
-        return original(self, *args, **kwargs) if info is None else info
-
-    return info
+# -- connections --------------------------------------------------------------------------------------------------
 
 
-def async_exists(original: Method) -> Method:
-    """Make `_exists` and `_isfile`."""
-    parameters = Parameters.of(original)
+class Unconnected:
+    """Stands where a connection would be while the origin must not be asked."""
 
-    async def _exists(self: Any, *args: Any, **kwargs: Any) -> Any:
-        path = path_of(parameters, args, kwargs)
-        found = None if path is None else await find_soon(self, path)
-        if found is not None and (await found.stored() is not None or await is_there(found)):
-            return True
-        return await original(self, *args, **kwargs)
+    def close(self) -> None:
+        """Close nothing."""
 
-    return _exists
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        msg = f"{name}: JCACHE_OFFLINE is set, and this is not in the cache"
+        raise OfflineMissError(msg)
 
 
-ASYNC: dict[str, Callable[[Method], Method]] = {"_info": async_info, "_exists": async_exists, "_isfile": async_exists}
-SYNC: dict[str, Callable[[Method], Method]] = {"info": sync_info}
+def connect(original: Method) -> Method:
+    """Make `_connect` of a file system that connects as it is made: not where the origin must not be asked."""
+
+    def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session = current()
+        if session is None or not session.offline or session.bypassed is not None or session.cache() is None:
+            return original(self, *args, **kwargs)
+        self.ftp = self.client = Unconnected()
+        return None
+
+    return _connect
+
+
+ASYNC: dict[str, Callable[[Method], Method]] = {
+    **dict.fromkeys(("_info", "_ls"), async_answer),
+    **dict.fromkeys(("_exists", "_isfile", "_isdir", "_find"), async_made),
+    "_glob": lambda original: async_made(original) if is_composed(original) else original,
+    "_walk": async_walk,
+    "walk": walk,
+}
+SYNC: dict[str, Callable[[Method], Method]] = {
+    **dict.fromkeys(("info", "ls"), sync_answer),
+    **dict.fromkeys(("exists", "isfile", "isdir", "find"), sync_made),
+    "glob": lambda original: sync_made(original) if is_composed(original) else original,
+    "walk": walk,
+    "_connect": connect,
+}
 MIRRORED: dict[str, Callable[[Any, Method], Method]] = {"info": mirrored_info}

@@ -28,6 +28,7 @@ from jcache_plugins.fsspec.access import (
     run,
     unwrapped,
 )
+from jcache_plugins.fsspec.answers import Absent, question
 from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.origins.base import in_thread, reaching, within_origin
@@ -457,6 +458,13 @@ def async_cat(original: Method) -> Method:
         paths = [name for name, _ in objects.values()]
         known = [identity for _, identity in objects.values()]
 
+        asks = [
+            None if one is None else question(self, "read", paths[i], {}, identity=one) for i, one in enumerate(known)
+        ]
+        for i, ask in enumerate(asks):
+            if ask is not None and ask.trusts and await ask.is_absent():
+                known[i] = None  # it may be there by now: the ordinary way tells
+
         def origin(i: int) -> Origin:
             identity = known[i]
             assert identity is not None  # or it would be read otherwise
@@ -470,6 +478,8 @@ def async_cat(original: Method) -> Method:
         for i, result in enumerate(out):
             if isinstance(result, Exception) and failed(result) is None:
                 out[i] = await one_file(self, paths[i])
+            elif isinstance(result, FileNotFoundError) and (ask := asks[i]) is not None:
+                ask.note(Absent(result))
         if on_error == "raise":
             for result in out:
                 if isinstance(result, Exception):

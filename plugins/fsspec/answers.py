@@ -1,0 +1,204 @@
+"""Questions about names (`ls`, `info`, `exists`, ...), and what of their answers is remembered and served again."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from jcache.errors import OfflineMissError
+from jcache.reader.exact import decode
+from jcache.reader.validation import offline_message
+from jcache.session import Session, current
+from jcache_plugins.origins.base import within_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jcache.cache import Identity
+    from jcache.reader.answers import Answer
+    from jcache_plugins.fsspec.calls import Parameters
+
+__all__ = ["UNKNOWN", "Absent", "Question", "asked", "question"]
+
+UNKNOWN: Any = object()
+# What calls say besides that asks the origin anew, whatever a file system has cached.
+_ANEW = frozenset({"refresh", "invalidate_cache"})
+_PLAIN = (str, int, bool, float, type(None))
+# What answers with many names. Of few, and of none, the answer is kept with those about the name itself, so that asking
+# whether a thousand files are directories makes no thousand journals.
+_LISTINGS = frozenset({"ls", "find"})
+_FEW = 8
+_MANY = ("many",)
+
+
+class Absent:
+    """That a name is not there, as the file system said it."""
+
+    def __init__(self, error: FileNotFoundError) -> None:
+        self.args, self.filename = error.args, error.filename
+
+    def encoded(self) -> Any:
+        """Return what is recorded."""
+        return ("absent", list(self.args), self.filename)
+
+
+class Question:
+    """One question to one file system about one name, under the settings of one session."""
+
+    __slots__ = ("_directory", "_identity", "_key", "_lists", "_session", "_validate", "epoch", "url")
+
+    def __init__(self, session: Session, identity: Identity, kind: str, key: str) -> None:
+        """Ask.
+
+        Args:
+            session: The current one.
+            identity: The name.
+            kind: The method's name, without an underscore in front.
+            key: What is asked, in all.
+        """
+        from jcache.cache.layout import WHOLE_DIGITS, digest
+
+        rule = session.rule(identity)
+        self._session = session
+        self._validate = session.validate if rule is None or rule.validate is None else rule.validate
+        self._identity, self._lists = identity, kind in _LISTINGS
+        directory = identity.answers(above=True)
+        is_kept = directory is not None and not directory.asker.startswith("?")
+        self._directory = directory if is_kept and (rule is None or (rule.record and not rule.bypass)) else None
+        self._key = digest(key, WHOLE_DIGITS)
+        self.epoch = session.answers.epoch
+        self.url = identity.url
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the origin must not be asked."""
+        return self._session.offline
+
+    @property
+    def trusts(self) -> bool:
+        """Whether what is remembered is served without asking the origin."""
+        return self._directory is not None and (self._session.offline or self._validate != "open")
+
+    async def known_soon(self) -> Any:
+        """Return what is remembered and may be served; `UNKNOWN` where there is nothing.
+
+        Raises:
+            FileNotFoundError: The name was not there.
+        """
+        if not self.trusts or self._directory is None:
+            return UNKNOWN
+        value = self._served(await self._session.answers.find(self._directory, self._key))
+        if value != _MANY:
+            return value
+        own = self._identity.answers()
+        return UNKNOWN if own is None else self._served(await self._session.answers.find(own, self._key))
+
+    async def is_absent(self) -> bool:
+        """Whether it is remembered, and may be trusted, that the name was not there."""
+        try:
+            await self.known_soon()
+        except FileNotFoundError:
+            return True
+        return False
+
+    def _served(self, answer: Answer | None) -> Any:
+        if answer is None:
+            return UNKNOWN
+        trusted = self._validate
+        if not self._session.offline and isinstance(trusted, float) and not answer.is_younger_than(trusted):
+            return UNKNOWN
+        try:
+            value = decode(answer.value)
+        except ValueError:
+            return UNKNOWN
+        if type(value) is tuple and len(value) == 3 and value[0] == "absent":
+            error = FileNotFoundError(*value[1])
+            if value[2] is not None:
+                error.filename = value[2]
+            raise error
+        return value
+
+    def missed(self) -> OfflineMissError:
+        """Return the error that says that nothing is known and the origin must not be asked."""
+        error = OfflineMissError(offline_message(self.url, "what the origin says of this name is not in the cache"))
+        self._session.answers.misses.append(error)
+        return error
+
+    def note(self, value: Any) -> None:
+        """Have an answer recorded that the origin gave just now."""
+        if self._directory is None or self._session.offline or current() is not self._session:
+            return
+        renew = isinstance(self._validate, float)
+        told = value.encoded() if isinstance(value, Absent) else value
+        note = functools.partial(self._session.answers.note, question=self._key, epoch=self.epoch, renew=renew)
+        if self._lists and isinstance(value, list | dict) and len(value) > _FEW:
+            own = self._identity.answers()
+            if own is not None:
+                note(own, value=told)
+            told = _MANY
+        note(self._directory, value=told)
+
+
+def question(
+    fs: Any, kind: str, path: Any, options: Mapping[str, Any], *, identity: Identity | None = None
+) -> Question | None:
+    """Return a question, None where the call is none of ours: it is JCache's own, or what is asked is not cached.
+
+    Args:
+        fs: The file system.
+        kind: The method's name, without an underscore in front.
+        path: As it takes it.
+        options: What else the call says.
+        identity: Of the path, where it is known.
+    """
+    session = current()
+    if session is None or session.bypassed is not None or within_origin() or session.cache() is None:
+        return None
+    if not isinstance(path, str) or not all(isinstance(value, _PLAIN) for value in options.values()):
+        return None
+    if identity is None:
+        from jcache_plugins.fsspec.access import identities
+
+        identity = identities(fs, [path])[0]
+    if identity is None:
+        return None
+    rule = session.rule(identity)
+    if rule is not None and (rule.exclude or rule.bypass):
+        return None
+    # A name with a query may have a secret in it; its identity has none.
+    spelt = "" if "?" in path or "@" in path else path
+    key = repr((kind, identity.key, spelt, sorted((name, repr(value)) for name, value in options.items())))
+    return Question(session, identity, kind, key)
+
+
+def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) -> tuple[Question | None, bool]:
+    """Return the question that a call puts, and whether it wants a new answer of the origin.
+
+    Raises:
+        OfflineMissError: The origin must not be asked, and no answer to that is ever remembered.
+    """
+    said = parameters.said(args, kwargs)
+    anew, found = False, None
+    if said is not None:
+        path = said.pop(parameters.first, None)
+        anew = any({name: said.pop(name) for name in _ANEW & said.keys()}.values())
+        found = question(fs, kind, path, said)
+    session = current()
+    if found is None and session is not None and session.offline and said is not None and not is_let_through(fs, path):
+        msg = f"{kind} of {type(fs).__name__}: it cannot be told what this call means, and JCACHE_OFFLINE is set"
+        raise OfflineMissError(msg)
+    return found, anew
+
+
+def is_let_through(fs: Any, path: Any) -> bool:
+    """Whether a call goes past the cache because the settings say so, or because it is JCache's own."""
+    session = current()
+    if session is None or session.bypassed is not None or within_origin() or session.cache() is None:
+        return True
+    if not isinstance(path, str):
+        return False
+    from jcache_plugins.fsspec.access import identities
+
+    identity = identities(fs, [path])[0]
+    rule = None if identity is None else session.rule(identity)
+    return rule is not None and (rule.exclude or rule.bypass)
