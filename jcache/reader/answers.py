@@ -115,7 +115,8 @@ class Book:
                     self.known.pop(question, None)
                     continue
                 before = self.known.get(question)
-                if len(row) <= ANSWER_BYTES and (renew or before is None or before.value != value):
+                is_news = before is None or not adds_nothing(value, before.value)
+                if len(row) <= ANSWER_BYTES and (renew or is_news):
                     rows.append(row)
                     self.known[question] = Answer(value, said_s, _HOST)
             while rows and self.home is not None:
@@ -216,7 +217,9 @@ class Answers:
         book = self._book(directory)
         now_s, moment_s = time.time(), time.monotonic()
         with self._lock:
-            book.waiting[question] = (copied(value), now_s)
+            before = book.waiting.get(question)
+            if before is None or not adds_nothing(value, before[0]):
+                book.waiting[question] = (copied(value), now_s)
             self._due[id(book)] = book
             self._said += 1
             is_due = moment_s - self._flushed_s >= EVERY_S or self._said >= WAITING
@@ -281,6 +284,13 @@ def upwards(address: str) -> list[str]:
         address = address.rpartition("/")[0].rstrip("/")
         found.append(address)
     return found
+
+
+def adds_nothing(value: Any, before: Any) -> bool:
+    """Whether an answer says no more than the one before: file systems say less where they have a listing."""
+    if type(value) is not dict or type(before) is not dict:
+        return bool(value == before)
+    return "type" in value and value.items() <= before.items() if len(value) < len(before) else bool(value == before)
 
 
 def copied(value: Any) -> Any:

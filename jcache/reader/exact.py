@@ -12,6 +12,8 @@ __all__ = ["InexactError", "decode", "encode"]
 _PLAIN = frozenset({str, int, bool, type(None)})
 _MARK = "$"
 _DEPTH = 16
+# Time zones of dateutil, which botocore uses: the second is that of the machine, wherever that is.
+_UTC, _LOCAL = "tzutc", "tzlocal"
 # An address may have a password or a signature in it.
 _ADDRESS = re.compile(r"\w://[^/]*@|\w://.*\?")
 
@@ -41,8 +43,10 @@ def encode(value: Any, *, depth: int = 0) -> Any:
             return {encode(name): encode(item, depth=depth + 1) for name, item in value.items()}
     if kind is bytes:
         return {_MARK: "bytes", "of": base64.b64encode(value).decode()}
-    if kind is datetime and value.fold == 0:
-        return {_MARK: "datetime", "of": value.replace(tzinfo=None).isoformat(), "zone": _zone(value.tzinfo)}
+    if kind is datetime and (not value.fold or value.tzinfo is not None):
+        zone = _zone(value.tzinfo)
+        plain = value.astimezone(UTC) if zone == _LOCAL else value
+        return {_MARK: "datetime", "of": plain.replace(tzinfo=None, fold=0).isoformat(), "zone": zone}
     msg = f"a value of type {kind.__name__}"
     raise InexactError(msg)
 
@@ -69,7 +73,10 @@ def _marked(value: Mapping[str, Any]) -> Any:
     if kind == "bytes" and type(of) is str:
         return base64.b64decode(of, validate=True)
     if kind == "datetime" and type(of) is str:
-        return datetime.fromisoformat(of).replace(tzinfo=_zone_of(value.get("zone")))
+        moment, zone = datetime.fromisoformat(of), value.get("zone")
+        if zone == _LOCAL:
+            return moment.replace(tzinfo=UTC).astimezone(_zone_of(zone))
+        return moment.replace(tzinfo=_zone_of(zone))
     msg = f"{kind!r} is not what was encoded"
     raise ValueError(msg)
 
@@ -77,10 +84,10 @@ def _marked(value: Mapping[str, Any]) -> Any:
 def _zone(zone: Any) -> Any:
     if zone is None:
         return None
-    if type(zone) is timezone and zone in (UTC, timezone(zone.utcoffset(None))) and zone.tzname(None)[:3] == "UTC":
+    if type(zone) is timezone and zone.tzname(None)[:3] == "UTC":
         return zone.utcoffset(None).total_seconds()
-    if f"{type(zone).__module__}.{type(zone).__qualname__}" in ("dateutil.tz.tz.tzutc", "dateutil.tz._common.tzutc"):
-        return "dateutil"
+    if type(zone).__module__ == "dateutil.tz.tz" and type(zone).__qualname__ in (_UTC, _LOCAL):
+        return type(zone).__qualname__
     msg = f"a time zone of type {type(zone).__name__}"
     raise InexactError(msg)
 
@@ -88,10 +95,10 @@ def _zone(zone: Any) -> Any:
 def _zone_of(zone: Any) -> Any:
     if zone is None:
         return None
-    if zone == "dateutil":
-        from dateutil.tz import tzutc  # type: ignore[import-untyped]  # comes with botocore
+    if zone in (_UTC, _LOCAL):
+        from dateutil import tz  # type: ignore[import-untyped]  # comes with botocore
 
-        return tzutc()
+        return getattr(tz, zone)()
     if type(zone) is float:
         return timezone(timedelta(seconds=zone)) if zone else UTC
     msg = f"{zone!r} is no time zone"

@@ -290,7 +290,6 @@ ASYNC: dict[str, Callable[[Method], Method]] = {
     **dict.fromkeys(("_exists", "_isfile", "_isdir", "_find"), async_made),
     "_glob": lambda original: async_made(original) if is_composed(original) else original,
     "_walk": async_walk,
-    "walk": walk,
 }
 SYNC: dict[str, Callable[[Method], Method]] = {
     **dict.fromkeys(("info", "ls"), sync_answer),
