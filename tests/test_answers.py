@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from datetime import UTC, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
+import filesystems
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jcache.reader.exact import InexactError, decode, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from conftest import RunPython
     from servers import Nginx
 
@@ -71,3 +81,167 @@ def test_all_questions_are_answered_alike_cold_warm_never_and_offline(
     offline = run_python(ASK, tree, env=OFFLINE)
     assert "a.bin" in plain.stdout
     assert plain.stdout == cold.stdout == warm.stdout == never.stdout == offline.stdout
+
+
+POLL = """
+import sys, os, fsspec
+fs = fsspec.filesystem("http")
+root, place = sys.argv[1:]
+for i in range(3):
+    fs.dircache.clear()
+    name = f"new-{i}.bin"
+    print(fs.exists(f"{root}/{name}"), len(fs.ls(root, detail=False)))
+    open(os.path.join(place, name), "wb").write(b"x")
+    fs.dircache.clear()
+    print(fs.exists(f"{root}/{name}"), len(fs.ls(root, detail=False)))
+"""
+
+
+def test_what_grows_is_seen_at_once_and_the_last_answer_is_the_one_that_is_kept(
+    run_python: RunPython, nginx_server: Nginx, tree: str
+) -> None:
+    place = os.fspath(nginx_server.directory / "listed" / "d")
+    told = "False 3, True 4, False 4, True 5, False 5, True 6".replace(",", "").split()
+    assert run_python(POLL, tree, place).stdout.split() == told
+    nginx_server.stop()
+    last = "import sys, fsspec; fs = fsspec.filesystem('http'); root = sys.argv[1]; "
+    last += "print([fs.exists(f'{root}/new-{i}.bin') for i in range(3)], len(fs.ls(root, detail=False)))"
+    assert run_python(last, tree, env=OFFLINE).stdout == "[True, True, True] 6\n"
+
+
+def test_an_answer_that_is_not_known_is_an_error_that_says_so(run_python: RunPython, nginx_server: Nginx) -> None:
+    code = """
+import sys, fsspec
+from jcache.errors import OfflineMissError
+fs, url = fsspec.filesystem("http"), sys.argv[1]
+for name in ("info", "exists", "isfile", "isdir", "ls", "find", "glob", "walk"):
+    try:
+        got = getattr(fs, name)(url + ("*" if name == "glob" else ""))
+        print(name, list(got) if name == "walk" else got)
+    except OfflineMissError as error:
+        assert "not in the cache and JCACHE_OFFLINE is set; run once" in str(error), error
+"""
+    assert run_python(code, nginx_server.url("listed/nothing"), env=OFFLINE).stdout == ""
+    assert nginx_server.requests() == []
+
+
+def test_ten_thousand_absent_names_make_no_ten_thousand_files(run_python: RunPython, nginx_server: Nginx) -> None:
+    code = """
+import sys, fsspec
+fs, url = fsspec.filesystem("http"), sys.argv[1]
+found = fs.cat([f"{url}/c.{i}" for i in range(2000)], on_error="return")
+print({type(error).__name__ for error in found.values()}, len(found))
+"""
+    url = nginx_server.url("z")
+    told = run_python(code, url).stdout
+    assert told == "{'FileNotFoundError'} 2000\n"
+    cache = run_python("import os; print(os.environ['JCACHE_DIR'])", url).stdout.strip()
+    assert sum(name.startswith("@") for _, _, names in os.walk(cache + "/http") for name in names) <= 2
+    nginx_server.reset()
+    assert run_python(code, url, env=NEVER).stdout == told
+    assert nginx_server.requests() == []
+    assert run_python(code, url, env=OFFLINE).stdout == told
+
+
+def test_what_this_process_writes_is_forgotten_here_and_in_later_processes(
+    active: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Over a file system that is slow and remote by its own account; the oracle is the same without a cache."""
+
+    def ask(fs: Any, root: str) -> list[Any]:
+        names = [f"{root}/{name}" for name in ("a", "b", "sub/c", "new/deep/d")]
+        return [
+            sorted(fs.ls(root, detail=False)),
+            sorted(fs.find(root)),
+            [fs.exists(name) for name in names],
+            [fs.isdir(f"{root}/{name}") for name in ("sub", "new", "new/deep", "a")],
+        ]
+
+    root = os.fspath(tmp_path / "files")
+    os.makedirs(root + "/sub")
+    (tmp_path / "files" / "kept").write_bytes(b"1")
+    for cls in (filesystems.SlowFileSystem, filesystems.AsyncSlowFileSystem):
+        for name in ("a", "sub/c"):
+            (tmp_path / "files" / name).write_bytes(b"1")
+        for name in ("b", "new/deep/d"):
+            (tmp_path / "files" / name).unlink(missing_ok=True)
+        active(validate="open")
+        changes = (
+            lambda fs: fs.pipe_file(f"{root}/b", b"2"),
+            lambda fs: (os.makedirs(f"{root}/new/deep", exist_ok=True), fs.pipe_file(f"{root}/new/deep/d", b"3")),
+            lambda fs: fs.rm(f"{root}/sub/c"),
+            lambda fs: fs.mv(f"{root}/a", f"{root}/sub/c"),
+        )
+        for change in changes:
+            active(validate="never")
+            fs = cls(skip_instance_cache=True)
+            before = ask(fs, root)
+            assert ask(fs, root) == before
+            change(fs)
+            truth = [
+                sorted(os.path.join(root, name) for name in os.listdir(root)),
+                sorted(os.path.join(at, name) for at, _, names in os.walk(root) for name in names),
+                [os.path.exists(f"{root}/{name}") for name in ("a", "b", "sub/c", "new/deep/d")],
+                [os.path.isdir(f"{root}/{name}") for name in ("sub", "new", "new/deep", "a")],
+            ]
+            assert ask(fs, root) == truth, (cls, "here")
+            active(validate="never")
+            assert ask(cls(skip_instance_cache=True), root) == truth, (cls, "later")
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.binary()
+    | st.datetimes()
+    | st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7, minutes=30))])),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES)
+def test_values_come_back_as_they_were_or_are_refused(value: Any) -> None:
+    try:
+        encoded = encode(value)
+    except InexactError:
+        return
+    assert repr(decode(json.loads(json.dumps(encoded)))) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1: 2}, {"$": 1}, float("nan"), "https://user:secret@host/x", "https://host/x?sig=secret", {1, 2}],
+    ids=repr,
+)
+def test_what_is_not_exact_or_secret_is_refused(value: Any) -> None:
+    with pytest.raises(InexactError):
+        encode([{"a": value}])
+
+
+def test_seconds_of_trust_are_those_of_answers_too(run_python: RunPython, nginx_server: Nginx, tree: str) -> None:
+    code = "import sys, fsspec; print(fsspec.filesystem('http').ls(sys.argv[1], detail=False).__len__())"
+    first = run_python(code, tree, env={"JCACHE_VALIDATE": "1000"}).stdout
+    nginx_server.reset()
+    assert run_python(code, tree, env={"JCACHE_VALIDATE": "1000"}).stdout == first
+    assert nginx_server.requests() == []
+    run_python(code, tree, env={"JCACHE_VALIDATE": "0.001"})
+    assert nginx_server.requests()
+
+
+def test_what_one_credential_may_list_another_is_not_told(
+    run_python: RunPython, nginx_server: Nginx, tree: str
+) -> None:
+    code = """
+import sys, fsspec
+fs = fsspec.filesystem("http", client_kwargs={"headers": {"Authorization": sys.argv[2]}})
+try:
+    print(len(fs.ls(sys.argv[1], detail=False)))
+except OSError as error:
+    print(type(error).__name__)
+"""
+    assert run_python(code, tree, "Bearer one").stdout == "3\n"
+    assert run_python(code, tree, "Bearer one", env=OFFLINE).stdout == "3\n"
+    assert run_python(code, tree, "Bearer two", env=OFFLINE).stdout == "OfflineMissError\n"

@@ -183,7 +183,7 @@ for protocol, options in json.loads(sys.argv[1]):
                      copy.copy(fs) is fs, pickle.loads(pickle.dumps(fs)) is fs, len(pickle.dumps(fs)), fs.to_json(),
                      weakref.ref(fs)() is fs, sorted(n for n in vars(type(fs)) if n not in ("_cat_ranges", "cat_ranges",
                      "_open", "_cat", "_isfile", "_exists", "cat_file", "info", "open_async", "_get_file",
-                     "invalidate_cache"))]
+                     "_find", "_glob", "_info", "_isdir", "_ls", "_walk", "invalidate_cache"))]
 print(json.dumps(out))
 """
 

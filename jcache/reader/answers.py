@@ -6,7 +6,6 @@ place of its own, a batch of answers as JSON, and of two answers to one question
 
 import contextlib
 import json
-import platform
 import secrets
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from jcache.cache import Identity
 from jcache.journal import JournalError, Version
+from jcache.journal.proof import Moment
 from jcache.reader.exact import InexactError, encode
 from jcache.reader.recorder import Recorder
 from jcache.reader.store import Home
@@ -34,7 +34,8 @@ ENTRIES = 100_000
 # Answers are written at most so often, unless as many wait.
 EVERY_S = 1.0
 WAITING = 1000
-_HOST = platform.node()
+# The value as it was returned, and when.
+Said = tuple[Any, float, Moment | None]
 _DAMAGED = (ValueError, TypeError, KeyError, RecursionError, OverflowError)
 
 
@@ -51,15 +52,16 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was said once: encoded, and when and where by the clock there."""
+    """What was said once: encoded, and when, for the order of answers by the clock of who wrote it."""
 
     value: Any
     said_s: float
-    host: str
+    moment: Moment | None
 
     def is_younger_than(self, seconds: float) -> bool:
-        """Whether it was given less than so many seconds ago, on this machine: other clocks tell nothing."""
-        return self.host == _HOST and 0 <= time.time() - self.said_s < seconds
+        """Whether it was given less than so many seconds ago, on this machine since it was started."""
+        age_s = None if self.moment is None else self.moment.age_s
+        return age_s is not None and age_s < seconds
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class Book:
     home: Home | None = None
     known: dict[str, Answer] = field(default_factory=dict)
     # Said since the last write, by question: the value as it was returned.
-    waiting: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    waiting: dict[str, Said] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def load(self, make_home: Callable[[Identity], Home | None]) -> None:
@@ -94,12 +96,12 @@ class Book:
             self.loaded = True
 
     def _take(self, batch: Any) -> None:
-        for question, said_s, host, value in batch:
+        for question, said_s, moment, value in batch:
             before = self.known.get(question)
             if before is None or before.said_s < float(said_s):
-                self.known[str(question)] = Answer(value, float(said_s), str(host))
+                self.known[str(question)] = Answer(value, float(said_s), Moment.from_json(moment))
 
-    def write(self, waiting: dict[str, tuple[Any, float]], *, renew: bool) -> None:
+    def write(self, waiting: dict[str, Said], *, renew: bool) -> None:
         """Write what was said and is news, or all of it to `renew` its age.
 
         Raises:
@@ -107,10 +109,10 @@ class Book:
         """
         with self.lock:
             rows: list[str] = []
-            for question, (said, said_s) in waiting.items():
+            for question, (said, said_s, moment) in waiting.items():
                 try:
                     value = encode(said)
-                    row = json.dumps([question, said_s, _HOST, value], ensure_ascii=False, separators=(",", ":"))
+                    row = json.dumps([question, said_s, moment and moment.to_json(), value], separators=(",", ":"))
                 except (InexactError, ValueError):
                     self.known.pop(question, None)
                     continue
@@ -118,14 +120,14 @@ class Book:
                 is_news = before is None or not adds_nothing(value, before.value)
                 if len(row) <= ANSWER_BYTES and (renew or is_news):
                     rows.append(row)
-                    self.known[question] = Answer(value, said_s, _HOST)
+                    self.known[question] = Answer(value, said_s, moment)
             while rows and self.home is not None:
                 size = 0
                 batch: list[str] = []
                 while rows and (not batch or size + len(rows[-1]) <= BATCH_BYTES):
                     batch.append(rows.pop())
                     size += len(batch[-1])
-                data = f"[{','.join(batch)}]".encode(errors="surrogatepass")
+                data = f"[{','.join(batch)}]".encode()
                 if self.home.admit(len(data)):
                     self.home.journal.append(ANSWERS, {}, [(secrets.randbelow(ANSWERS.size_bytes >> 1), data)])
 
@@ -198,7 +200,7 @@ class Answers:
         waiting = book.waiting.get(question)
         if waiting is not None:
             with contextlib.suppress(InexactError):
-                return Answer(encode(waiting[0]), waiting[1], _HOST)
+                return Answer(encode(waiting[0]), *waiting[1:])
             return None
         return book.known.get(question)
 
@@ -219,7 +221,7 @@ class Answers:
         with self._lock:
             before = book.waiting.get(question)
             if before is None or not adds_nothing(value, before[0]):
-                book.waiting[question] = (copied(value), now_s)
+                book.waiting[question] = (copied(value), now_s, Moment.now())
             self._due[id(book)] = book
             self._said += 1
             is_due = moment_s - self._flushed_s >= EVERY_S or self._said >= WAITING

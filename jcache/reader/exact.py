@@ -43,7 +43,7 @@ def encode(value: Any, *, depth: int = 0) -> Any:
             return {encode(name): encode(item, depth=depth + 1) for name, item in value.items()}
     if kind is bytes:
         return {_MARK: "bytes", "of": base64.b64encode(value).decode()}
-    if kind is datetime and (not value.fold or value.tzinfo is not None):
+    if kind is datetime and (not value.fold or type(value.tzinfo).__qualname__ == _LOCAL):
         zone = _zone(value.tzinfo)
         plain = value.astimezone(UTC) if zone == _LOCAL else value
         return {_MARK: "datetime", "of": plain.replace(tzinfo=None, fold=0).isoformat(), "zone": zone}

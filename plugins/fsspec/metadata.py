@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -227,15 +228,22 @@ def sync_made(original: Method) -> Method:
 def walk(original: Method) -> Method:
     """Make `walk`, which leaves out what it cannot list."""
 
-    def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def honestly(self: Any, args: Any, kwargs: Any) -> Iterator[Any]:
         with honest():
             yield from original(self, *args, **kwargs)
+
+    def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session = current()
+        is_asked = session is None or not session.offline
+        return original(self, *args, **kwargs) if is_asked else honestly(self, args, kwargs)
 
     return walk_hooked
 
 
 def async_walk(original: Method) -> Method:
     """Make `_walk`; see `walk`."""
+    if not inspect.isasyncgenfunction(original):
+        return original
 
     async def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
         with honest():

@@ -29,9 +29,11 @@ _COPIES = frozenset({"cp", "copy", "put", "upload", "link", "symlink"})
 _MOVES = frozenset({"mv", "move", "rename"})
 _REMOVALS = frozenset({"rm", "rmdir", "remove", "delete", "unlink"})
 _OTHERS = frozenset({"pipe", "write", "append", "truncate", "touch", "merge", "compose", "concat", "replace"})
+# What is listed changes, too.
+_DIRECTORIES = frozenset({"mkdir", "mkdirs", "makedirs"})
 # Some origins name another version then.
 _ATTRIBUTES = frozenset({"restore", "setxattr", "setxattrs"})
-VERBS = _COPIES | _MOVES | _REMOVALS | _OTHERS | _ATTRIBUTES
+VERBS = _COPIES | _MOVES | _REMOVALS | _OTHERS | _DIRECTORIES | _ATTRIBUTES
 _REMOTE = re.compile(r"(\w+_)?(r?path(s|list|[12])?|urls?|filelist|old|new|src|dst|source|destination|target)")
 
 # What the calls that led here change, and drop: file system and path.
