@@ -27,6 +27,7 @@ from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
+from jcache.reader.store import Home
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.rules import Rule, find_rule, ignored_query
@@ -377,8 +378,7 @@ class Session:
         for file in files:
             file.invalidate()
         self.release(remote)
-        if directory is None or directory == self.config.dir:
-            self.answers.changed(address)
+        self.answers.changed(identity.address.rstrip("/"))
         if is_first and clearing is not None and not self.recorder.call(clearing.carry_out):
             clearing.give_up()
 
@@ -390,6 +390,8 @@ class Session:
         """
         for file in self._below(address):
             file.doubt()
+        if not self.offline:
+            self.answers.changed(address.rstrip("/"))
 
     def _below(self, address: str) -> list[RemoteFile]:
         """Return the files that are known of an address, and of all below it; all that are known where it is empty."""

@@ -280,12 +280,12 @@ class Answers:
 
 
 def upwards(address: str) -> list[str]:
-    """Return an address and those of all directories above it."""
+    """Return an address and those of all directories above it; the last one is empty."""
     found = [address]
     while "/" in address.partition("://")[2]:
         address = address.rpartition("/")[0].rstrip("/")
         found.append(address)
-    return found
+    return [*found, ""]
 
 
 def adds_nothing(value: Any, before: Any) -> bool:

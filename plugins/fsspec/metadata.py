@@ -129,7 +129,7 @@ def async_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        await prepared()
+        await prepared(self)
         ask, anew = asked(self, kind, parameters, args, kwargs)
         path = path_of(parameters, args, kwargs)
         if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
