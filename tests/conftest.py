@@ -20,6 +20,9 @@ from servers import Nginx, ScriptedOrigin, XrootdServer, XrootdUnavailableError,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from activation import Site
+    from analysis import Served
+
     from jcache.session import Session
 
 # A shell that starts this in the background has it ignore interrupts, and so would all processes that tests start.
@@ -89,6 +92,22 @@ def nginx_server(tmp_path: Path) -> Iterator[Nginx]:
     server = Nginx(directory, work)
     yield server
     server.stop()
+
+
+@pytest.fixture(params=["xrootd_server", "nginx_server"], ids=["xrootd", "nginx"])
+def served(request: pytest.FixtureRequest) -> Served:
+    """A real server, of each kind."""
+    from analysis import Served
+
+    return Served(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """What a user has installed, in a directory of its own."""
+    from activation import Site
+
+    return Site(tmp_path)
 
 
 @pytest.fixture

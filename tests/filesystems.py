@@ -15,6 +15,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from jcache.config import Config
+from jcache.session import current
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,3 +177,10 @@ def register() -> None:
 def settings(cache_dir: Path, **fields: Any) -> Config:
     """Settings of a session inside the test's own process, which prints and leaves nothing."""
     return Config(dir=str(cache_dir), json=str(cache_dir.parent / "reports"), summary=False, **fields)
+
+
+def settle() -> None:
+    """Wait until all that was fetched is in the journals."""
+    session = current()
+    assert session is not None
+    assert session.recorder.flush(10)

@@ -6,17 +6,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from activation import Site
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from activation import Site
+
 READ = "import faraway; faraway.read(1000)"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
 
 
 def imported(err: str) -> set[str]:
@@ -42,7 +38,9 @@ def test_set_costs_only_its_own_small_modules(site: Site) -> None:
         "jcache.activate.exits",
         "jcache.activate.job",
         "jcache.activate.notice",
+        "jcache.activate.past",
         "jcache.activate.plugins",
+        "jcache.stopwatch",
         "atexit",
     }
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from activation import LIMIT_S, Ended, Site
 
 from jcache.report.job import title_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
 
 
 def read_bytes(run: Ended) -> list[int]:

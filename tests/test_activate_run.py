@@ -9,18 +9,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from activation import Ended, Site
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from activation import Ended, Site
+
 RUN = ("-c", "from jcache.cli.run import run; run()")
 READ = "import faraway; faraway.read(10)"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
 
 
 def jcache_run(site: Site, *args: str, **variables: str | None) -> Ended:

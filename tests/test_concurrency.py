@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 from aiohttp import ClientError
-from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen
+from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settle
 from fsspec.implementations.http import HTTPFileSystem
 
 from jcache import session as sessions
@@ -43,12 +43,6 @@ def path(tmp_path: Path) -> str:
     path.write_bytes(DATA)
     os.utime(path, ns=(1_700_000_000_123_456_789, 1_700_000_000_123_456_789))
     return str(path)
-
-
-def settle() -> None:
-    session = sessions.current()
-    assert session is not None
-    assert session.recorder.flush(10)
 
 
 def asked_ranges(origin: ScriptedOrigin, name: str) -> list[tuple[int, int]]:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import filesystems
 import fsspec
 import pytest
-from filesystems import AsyncSlowFileSystem, seen
+from filesystems import AsyncSlowFileSystem, seen, settle
 from fsspec.implementations.local import LocalFileSystem
 
-from jcache import session as sessions
 from jcache_plugins.filesystem import JCacheFileSystem
 from jcache_plugins.fsspec.access import access
 from jcache_plugins.fsspec.ahead import LAST_WINDOW_BYTES, PIECES
@@ -54,12 +53,6 @@ def eventually(holds: Callable[[], bool], within_s: float = 60) -> None:
     while not holds():
         assert time.monotonic() < end_s
         time.sleep(0.001)
-
-
-def settle() -> None:
-    session = sessions.current()
-    assert session is not None
-    assert session.recorder.flush(10)
 
 
 def journaled(directory: Path) -> int:

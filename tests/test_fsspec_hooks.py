@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import filesystems
 import fsspec
 import pytest
-from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen
+from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settle
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -57,13 +57,6 @@ def folder(tmp_path: Path) -> Path:
 def fs(request: pytest.FixtureRequest, active: Callable[..., Session]) -> Any:
     active()
     return fsspec.filesystem(request.param)
-
-
-def settle() -> None:
-    """Wait until all that was fetched is in the journals."""
-    session = sessions.current()
-    assert session is not None
-    assert session.recorder.flush(10)
 
 
 def replace(path: Path, data: bytes, later_s: int = 5) -> None:

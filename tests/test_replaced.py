@@ -9,17 +9,12 @@ import random
 import time
 
 import pytest
-from analysis import CLIENT, COLUMNS, JOB, OLD_S, Served, write
+from analysis import CLIENT, COLUMNS, JOB, OLD_S, write
 from proxy import CountingProxy
 
 SIZE = 8_000_000
 PIECE = 50_000
 MODES = ["rename", "in_place"]
-
-
-@pytest.fixture(params=["xrootd_server", "nginx_server"], ids=["xrootd", "nginx"])
-def served(request):
-    return Served(request.getfixturevalue(request.param))
 
 
 def put(path, data, *, mtime_s, mode="rename"):

@@ -22,16 +22,10 @@ from jcache.report.model import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 RUN = ("-c", "from jcache.cli.run import run; run()")
 LAST = ("-c", "from jcache.cli.report import report; report()")
 OFTEN = "0.05"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
 
 
 def wait_for(site: Site, process: subprocess.Popen[str], enough: Callable[[list[dict[str, Any]]], bool]) -> None:

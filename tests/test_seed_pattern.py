@@ -9,7 +9,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from analysis import OLD_S, Served, covered, disk_bytes, journal_bytes
+from analysis import OLD_S, covered, disk_bytes, journal_bytes
 
 # argv: file with a list of vectors of [start, stop], URLs. A vector of one range is a plain read. A checksum per file.
 READ = """
@@ -87,11 +87,6 @@ def write_sparse(path, size_bytes, vectors, *, seed):
 
 def total(vectors):
     return sum(stop - start for vector in vectors for start, stop in vector)
-
-
-@pytest.fixture(params=["xrootd_server", "nginx_server"], ids=["xrootd", "nginx"])
-def served(request):
-    return Served(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

@@ -12,18 +12,13 @@ import time
 from collections import Counter
 
 import pytest
-from analysis import OLD_S, Served
+from analysis import OLD_S
 from sharing import Crew, digests_of, once
 from test_seed_pattern import SEED_BYTES, SEED_FILE_BYTES, seed_pattern, total, write_sparse
 
 from jcache.reader.waiting import Patience
 
 PROCESSES = 8
-
-
-@pytest.fixture(params=["xrootd_server", "nginx_server"], ids=["xrootd", "nginx"])
-def served(request):
-    return Served(request.getfixturevalue(request.param))
 
 
 @pytest.mark.parametrize("seeds", [[0] * PROCESSES, list(range(1, PROCESSES + 1))], ids=["one order", "eight orders"])
