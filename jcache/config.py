@@ -22,7 +22,7 @@ from jcache.values import seconds as _seconds
 from jcache.values import text as _text
 from jcache.values import validate as _validate
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "gather", "parse_size", "settings_table"]
+__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "gather", "parse_size"]
 
 FILE_NAME = "jcache.toml"
 """The file in a cache directory that sets what the environment does not."""
@@ -341,9 +341,3 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(CONFIG_VARIABLE, "a TOML file", "jcache.toml in the cache directory",
             "A file that sets what the environment does not: `validate = 300`.", _text, is_path=True),
 )  # fmt: skip
-
-
-def settings_table() -> str:
-    """Return all settings as a Markdown table, the one in the README."""
-    rows = [f"| `{setting.variable}` | {setting.type} | {setting.default} | {setting.help} |" for setting in SETTINGS]
-    return "\n".join(["| variable | value | default | meaning |", "|---|---|---|---|", *rows])

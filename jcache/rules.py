@@ -118,9 +118,3 @@ def ignored_query(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], frozen
         return frozenset() if rule is None else frozenset(rule.ignore_query)
 
     return find
-
-
-def rules_table() -> str:
-    """Return what rules may set, as a Markdown table."""
-    rows = [f"| `{key}` | {allowed} | {meaning} |" for key, (_, allowed, meaning) in KEYS.items()]
-    return "\n".join(["| key | value | meaning |", "|---|---|---|", *rows])
