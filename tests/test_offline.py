@@ -154,3 +154,21 @@ def test_a_directory_of_parquet_files(run_alone: Callable[[str, str], str], code
 def test_all_questions_about_names(run_alone: Callable[[str, str], str]) -> None:
     code = ASK.replace("url_to_fs(sys.argv[1]", "url_to_fs(sys.argv[1], **{OPTIONS}").replace("a.bin", "part-0.parquet")
     assert "part-0.parquet" in run_alone(code, "p")
+
+
+@pytest.mark.parametrize("protocol", ["sftp", "ftp"])
+def test_file_systems_that_connect_as_they_are_made_do_not_offline(run_python: RunPython, protocol: str) -> None:
+    needs(*(["paramiko"] if protocol == "sftp" else []))
+    code = """
+import sys, fsspec
+from jcache.errors import OfflineMissError
+fs = fsspec.filesystem(sys.argv[1], host="host.invalid")
+for call in (lambda: fs.ls("/d"), lambda: fs.exists("/d/x"), lambda: fs.cat_file("/d/x"), lambda: fs.mkdir("/d")):
+    try:
+        print("gave", call())
+    except OfflineMissError:
+        print("missed")
+"""
+    ran = run_python(ALONE + code, protocol, env={"JCACHE_OFFLINE": "1"})
+    assert ran.stdout == "missed\n" * 4
+    assert "Traceback" not in ran.stderr

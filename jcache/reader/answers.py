@@ -282,7 +282,7 @@ class Answers:
 def upwards(address: str) -> list[str]:
     """Return an address and those of all directories above it; the last one is empty."""
     found = [address]
-    while "/" in address.partition("://")[2]:
+    while "/" in (address.partition("://")[2] or address).rstrip(":/"):
         address = address.rpartition("/")[0].rstrip("/")
         found.append(address)
     return [*found, ""]
