@@ -253,8 +253,7 @@ def test_s3(run_python: RunPython, tmp_path: Path, code: str, modules: tuple[str
         assert gets(server) == 0
         assert plain_gets > 0
     assert plain.stdout == cold.stdout == warm.stdout != ""
-    if code is not DUCKDB:
-        assert run_python(code, server.url, env={**s3_servers.KEYS, "JCACHE_OFFLINE": "1"}).stdout == plain.stdout
+    assert run_python(code, server.url, env={**s3_servers.KEYS, "JCACHE_OFFLINE": "1"}).stdout == plain.stdout
     for ran in (cold, warm):
         assert "jcache:" not in ran.stderr
 
