@@ -171,3 +171,27 @@ def test_rewritten_at_an_xrootd_server_within_the_second(
         assert target.read_bytes() == content
         assert opened(fs, path) == content
         fs.invalidate_cache()
+
+
+def test_a_file_object_that_has_read_nothing_takes_the_version_that_the_server_serves(
+    active: Callable, xrootd_server: XrootdServer
+) -> None:
+    from XRootD import client
+
+    active()
+    url = xrootd_server.url("f")
+    file = xrootd_server.directory / "f"
+    file.write_bytes(OLD)
+    os.utime(file, (1e9, 1e9))
+    fs, path = fsspec.url_to_fs(url)
+    assert opened(fs, path) == OLD
+    somebody = client.File()  # as long as it is open, the server opens the old file for others, too
+    assert somebody.open(url)[0].ok
+    fs.invalidate_cache()
+    file.unlink()
+    file.write_bytes(OLD[::-1])
+    os.utime(file, (2e9, 2e9))
+    assert opened(fs, path) in {OLD, OLD[::-1]}
+    somebody.close()
+    fs.invalidate_cache()
+    assert opened(fs, path) == OLD[::-1]

@@ -19,7 +19,7 @@ from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of, run
 from jcache_plugins.fsspec.calls import Parameters
-from jcache_plugins.fsspec.journal_cache import JournalCache, mixed
+from jcache_plugins.fsspec.journal_cache import JournalCache, JournalReader, mixed
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import asks_origin, find, measured
 from jcache_plugins.fsspec.writes import within_change
@@ -35,9 +35,10 @@ LINES_BYTES = 64 << 10
 # Options of `open` that say how to read, not what.
 OPEN_OPTIONS = frozenset({"autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs"})
 # Methods whose file objects ask the origin for nothing but `info` when they are made.
+HTTP_OPEN = "fsspec.implementations.http.HTTPFileSystem._open"
 QUIET = frozenset({
+    HTTP_OPEN,
     "fsspec.spec.AbstractFileSystem._open",
-    "fsspec.implementations.http.HTTPFileSystem._open",
     "fsspec.implementations.ftp.FTPFileSystem._open",
     "fsspec.implementations.webhdfs.WebHDFS._open",
     "fsspec.implementations.dbfs.DatabricksFileSystem._open",
@@ -64,7 +65,8 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
     memory, and what it read stays with the process's session.
     """
 
-    journal: JournalCache
+    journal: JournalReader
+    own_cache: JournalCache
     loc: int
     # What `readuntil` has read and not handed out.
     _block = b""
@@ -80,7 +82,7 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
         if self.closed:
             msg = "I/O operation on closed file."
             raise ValueError(msg)
-        if self.cache is not journal:  # another one was put there, which what reads a whole file would pass by
+        if self.cache is not self.own_cache:  # another one was put there, which what reads a whole file would pass by
             return super().read(self.size - self.loc if length < 0 else length)  # type: ignore[no-any-return]
         start: int = self.loc
         stop = self.size if length < 0 else min(start + length, self.size)
@@ -100,7 +102,7 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
             char: What to look for, one byte or more.
             blocks: How much to read at a time, in bytes.
         """
-        if self.cache is not self.journal:
+        if self.cache is not self.own_cache:
             return super().readuntil(char, blocks)  # type: ignore[no-any-return]
         line = b""
         while True:
@@ -110,6 +112,10 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
                 self._block_start -= len(self._block)
             if not self._block:
                 return line
+            found = -1 if line else self._block.find(char, at)
+            if found >= 0:
+                self.loc = self._block_start + found + len(char)
+                return self._block[at : found + len(char)]
             searched = max(len(line) - len(char) + 1, 0)
             line += self._block[at:]
             found = line.find(char, searched)
@@ -200,13 +206,38 @@ def open_file(original: Method) -> Method:
             return open_journaled(self, path, found, info, **how, cls=plain, lazy=lazy, opened=opened)
         # No other cache: one may begin to fetch as it is made.
         none = {"cache_type": "none", "cache_options": None}
-        with serving(self, path, info), within_change(self, path):  # it may drop what is known, to ask anew
-            file = original(self, **(parameters.named(args, kwargs) or {}) | none)
+        file = made_at_once(name, self, path, said, info)
+        if file is None:
+            with serving(self, path, info), within_change(self, path):  # it may drop what is known, to ask anew
+                file = original(self, **(parameters.named(args, kwargs) or {}) | none)
         if not isinstance(file, AbstractBufferedFile) or getattr(file, "size", None) is None:
             return watched(self, path, file, is_counted=True)  # a stream
         return journaled(file, JournaledFile, found, info, cache=cache)
 
     return _open
+
+
+def made_at_once(name: str, fs: Any, path: Any, said: Mapping[str, Any], info: Info) -> Any:
+    """Make the file object that HTTP's own `_open` makes, which crosses to the event loop for a session that is there.
+
+    Returns:
+        None where that method is to make it.
+    """
+    block_size = said.get("block_size")
+    block_size = getattr(fs, "block_size", None) if block_size is None else block_size
+    session = getattr(fs, "_session", None)
+    if (
+        name != HTTP_OPEN
+        or session is None
+        or not block_size
+        or options_of(said)
+        or not info.details.get("partial", True)
+    ):
+        return None
+    how = {**fs.kwargs, "asynchronous": fs.asynchronous, "loop": fs.loop, "session": session, "cache_type": "none"}
+    return sys.modules[HTTP_OPEN.rpartition(".HTTP")[0]].HTTPFile(
+        fs, path, block_size=block_size, size=info.version.size_bytes, **how
+    )
 
 
 def open_written(original: Method) -> Method:
@@ -300,11 +331,11 @@ def journaled(
     fs, blocksize, (name, options) = file.fs, file.blocksize, cache
     name = name or getattr(fs, "default_cache_type", None) or getattr(fs, "cache_type", None) or "readahead"
     has_parts = name == "parts"
+    journal = file.journal = JournalReader(fs, file.path, found, info)
     caching = JournalCache.instead_of(name)
-    journal = caching(fs, file.path, found, info, blocksize=blocksize, options={} if has_parts else options or {})
-    file.journal = file.cache = journal
+    file.cache = file.own_cache = caching(journal, blocksize=blocksize, options={} if has_parts else options or {})
     if has_parts:  # the caller has read these, and has them
-        file.cache = caches[name](blocksize, journal.fetcher, file.size, **options or {})
+        file.cache = caches[name](blocksize, journal.fetch_exactly, file.size, **options or {})
     file.__class__ = mixed(mixin, type(file), **more)
     return file
 

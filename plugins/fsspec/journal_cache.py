@@ -18,25 +18,35 @@ from jcache_plugins.fsspec.ahead import ReadAhead
 if TYPE_CHECKING:
     from jcache.reader.lent import Lent
 
-__all__ = ["JournalCache", "leave_soon", "mixed"]
+__all__ = ["JournalCache", "JournalReader", "leave_soon", "mixed"]
 
 # Reads smaller than this are served in steps out of a piece of the journal that was verified once.
 SMALL_BYTES = 64 << 10
 PIECE_BYTES = 256 << 10
 
 
-class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
-    """The cache of one file object: one version of the file, through the journal.
+class JournalReader:
+    """The reads of one file object: one version of the file, through the journal, exactly, and ahead.
 
-    Like the file object it belongs to one thread at a time; only `fetch_exactly` may be called by any.
+    Like the file object it belongs to one thread at a time; only `fetch_exactly` may be called by any. It stands apart
+    from the cache because a class with `__getattr__` finds each of its attributes slowly.
     """
 
-    # The class of the cache that would be here without JCache; `instead_of` makes a subclass of it.
-    plain: Any = BaseCache
+    __slots__ = (
+        "_buffer",
+        "_buffer_start",
+        "_details",
+        "_fs",
+        "_is_used",
+        "_lent",
+        "_path",
+        "_version",
+        "access",
+        "ahead",
+        "size",
+    )
 
-    def __init__(
-        self, fs: Any, path: Any, access: Access, info: Info, *, blocksize: int, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, fs: Any, path: Any, access: Access, info: Info) -> None:
         """Read nothing yet.
 
         Args:
@@ -44,14 +54,8 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
             path: As that file system takes it.
             access: The path's way to the journal and the origin.
             info: The version to read.
-            blocksize: The plain cache's; it bounds nothing.
-            options: Likewise.
-
-        Raises:
-            TypeError: The plain cache does not take such options.
         """
-        BaseCache.__init__(self, blocksize, None, info.version.size_bytes)
-        self._options = options
+        self.size = info.version.size_bytes
         self.access = access
         self.ahead = ReadAhead(access, lambda: loop_of(fs))
         self._fs = fs
@@ -60,39 +64,10 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         self._details = info.details
         self._buffer = b""
         self._buffer_start = 0
+        # Whether anything was read of that version.
+        self._is_used = False
         # The piece of what was read ahead that is being used.
         self._lent: Lent | None = None
-        if options:
-            inspect.signature(self.plain).bind(blocksize, None, self.size, **options)
-
-    @classmethod
-    def instead_of(cls, name: str) -> "type[JournalCache]":
-        """Return the class that stands in the place of fsspec's cache of a name."""
-        plain = BaseCache if name == "parts" else caches[name]  # those parts are in nobody else's hands
-        return mixed(cls, plain, plain=plain)  # type: ignore[no-any-return]  # classes are made as they are needed
-
-    def __getattr__(self, name: str) -> Any:
-        """Give what the plain cache has while nothing was read, made without fetching anything once somebody asks."""
-        if name.startswith("__") or "_lent" not in self.__dict__:
-            raise AttributeError(name)
-        unused = self.__dict__.get("_unused")
-        if unused is None:
-            unused = self._unused = self.plain(self.blocksize, self.fetch_exactly, 0, **self._options)
-        return getattr(unused, name)
-
-    @property
-    def fetcher(self) -> Callable[[int, int], bytes]:
-        """What another cache in this one's place reads with."""
-        return self.fetch_exactly
-
-    @fetcher.setter
-    def fetcher(self, _: Any) -> None:
-        """Ignore what fsspec's own initialization sets."""
-
-    def _fetch(self, start: int | None, stop: int | None) -> bytes:
-        start = 0 if start is None else start
-        stop = self.size if stop is None else min(stop, self.size)
-        return self.read(start, stop) if start < stop else b""
 
     def fetch_exactly(self, start: int, stop: int) -> bytes:
         """Read [start, stop), up to the end of the file, and nothing ahead."""
@@ -103,6 +78,7 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
             data: bytes = self._fs.cat_file(self._path, start, stop)
             return data
         found = self.access.try_read([(start, stop)], vector=False, version=self._version)
+        self._is_used = self._is_used or found is not None
         return self._ask(start, stop, self.fetch_exactly) if found is None else found[0]
 
     def read(self, start: int, stop: int) -> bytes:
@@ -119,6 +95,7 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
             if small is not None:
                 return small
         found = self.access.try_read([(start, stop)], vector=False, version=self._version)
+        self._is_used = self._is_used or found is not None
         if found is not None:
             self.ahead.keep(self.size)
             return found[0]
@@ -132,14 +109,30 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         """Read [start, stop) on the event loop; once more where the origin keeps this version beside a later one."""
         try:
             reading = self.access.read([(start, stop)], vector=False, version=self._version)
-            return unwrapped(run(self._fs, reading)[0])
+            data = unwrapped(run(self._fs, reading)[0])
+            self._is_used = True
+            return data
         except OriginChangedError:
-            kept = self.access.kept(self._fs, self._details)
+            kept = self.access if self._takes_another() else self.access.kept(self._fs, self._details)
             if kept is None:
                 raise
         self._leave(*self.ahead.end())
         self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of)
         return again(start, stop)
+
+    def _takes_another(self) -> bool:
+        """Take the version that the origin has now, once, if nothing was read of the file and it is as long.
+
+        A server may go on serving the file that a path named before, for as long as anybody has that open.
+        """
+        if self._is_used:
+            return False
+        self._is_used = True
+        info = run(self._fs, self.access.stat())
+        if info.version.size_bytes != self.size or not info.version.is_provable:
+            return False
+        self._version, self._details = info.version, info.details
+        return True
 
     def _read_small(self, start: int, stop: int, *, sequential: bool) -> bytes | None:
         """Read out of what is in hand, or can be had in one piece from memory or journal; None where it is neither."""
@@ -147,7 +140,7 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         if at >= 0 and stop <= self._buffer_start + len(self._buffer):
             self.access.count_read(stop - start)
             return self._buffer[at : at + stop - start]
-        if not sequential or not start:
+        if not sequential or not start or not self._is_used:
             return None
         if self.ahead.window.ahead_until:
             data = None if self._lent is None else self._lent.take(start, stop)
@@ -176,11 +169,6 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
         if self.ahead.window.ahead_until:
             self._leave(*self.ahead.end())
 
-    def __del__(self) -> None:
-        """Do what collecting a cache must not wait for: the plain one would close itself."""
-        if "_lent" in self.__dict__:
-            self.close_soon()
-
     def close_soon(self) -> None:
         """Do as `close` does, without taking a lock: have the event loop do it.
 
@@ -192,6 +180,68 @@ class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
             self.ahead = ReadAhead(access, ahead.loop_of)  # `close` finds nothing to do
             if not sys.is_finalizing():
                 leave_soon(ahead.loop, lambda: leave(access, lent, *ahead.end()))
+
+
+class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
+    """What a file object has for its cache where its reads go through the journal."""
+
+    # The class of the cache that would be here without JCache; `instead_of` makes a subclass of it.
+    plain: Any = BaseCache
+
+    def __init__(self, reader: JournalReader, *, blocksize: int, options: Mapping[str, Any]) -> None:
+        """Stand in for a cache.
+
+        Args:
+            reader: The file object's.
+            blocksize: The plain cache's; it bounds nothing.
+            options: Likewise.
+
+        Raises:
+            TypeError: The plain cache does not take such options.
+        """
+        BaseCache.__init__(self, blocksize, None, reader.size)
+        self._options = options
+        self.reader = reader
+        if options:
+            inspect.signature(self.plain).bind(blocksize, None, self.size, **options)
+
+    @classmethod
+    def instead_of(cls, name: str) -> "type[JournalCache]":
+        """Return the class that stands in the place of fsspec's cache of a name."""
+        plain = BaseCache if name == "parts" else caches[name]  # those parts are in nobody else's hands
+        return mixed(cls, plain, plain=plain)  # type: ignore[no-any-return]  # classes are made as they are needed
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the plain cache has while nothing was read, made without fetching anything once somebody asks."""
+        if name.startswith("__") or "reader" not in self.__dict__:
+            raise AttributeError(name)
+        unused = self.__dict__.get("_unused")
+        if unused is None:
+            unused = self._unused = self.plain(self.blocksize, self.reader.fetch_exactly, 0, **self._options)
+        return getattr(unused, name)
+
+    @property
+    def fetcher(self) -> Callable[[int, int], bytes]:
+        """What another cache in this one's place reads with."""
+        return self.reader.fetch_exactly
+
+    @fetcher.setter
+    def fetcher(self, _: Any) -> None:
+        """Ignore what fsspec's own initialization sets."""
+
+    def _fetch(self, start: int | None, stop: int | None) -> bytes:
+        start = 0 if start is None else start
+        stop = self.size if stop is None else min(stop, self.size)
+        return self.reader.read(start, stop) if start < stop else b""
+
+    def close(self) -> None:
+        """Drop what was read ahead and never asked for; reading goes on where there is any more of it."""
+        self.reader.close()
+
+    def __del__(self) -> None:
+        """Do what collecting a cache must not wait for: the plain one would close itself."""
+        if "reader" in self.__dict__:
+            self.reader.close_soon()
 
 
 _mixed: dict[Any, Any] = {}

@@ -108,7 +108,7 @@ class AsyncJournal:
         self.is_closed = True
 
     def close_soon(self) -> None:
-        """Do as `close` does, without taking a lock; see `JournalCache.close_soon`."""
+        """Do as `close` does, without taking a lock; see `JournalReader.close_soon`."""
         if not self.is_closed and self._window.ahead_until and not sys.is_finalizing():
             drop = functools.partial(self._access.drop_ahead, self._window.next, self._window.ahead_until)
             leave_soon(self._loop, drop)
