@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jcache.cache import Cache, CacheUnusable, Identity
@@ -100,6 +100,8 @@ class Session:
         self.offline = config.offline
         self._warned = False
         self._keeps_memory = False
+        # What finalizers want done, which may run in any thread at any point, also where that holds a lock.
+        self.late: deque[Callable[[], None]] = deque()
         self._reset()
         if config.bypass:
             self.bypass("JCACHE_BYPASS is set")
@@ -403,6 +405,12 @@ class Session:
         with self._lock:
             return [file for file in self._files.values() if is_below(file.url, address)]
 
+    def catch_up(self) -> None:
+        """Do what finalizers left to be done."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self.late.popleft()()
+
     def _idle_files(self) -> list[Key]:
         staying = len(self._files) - len(self._leaving)
         if staying <= IDLE_FILES or self.workers.hung:
@@ -469,6 +477,7 @@ class Session:
         Returns:
             Whether all was recorded and sealed in time.
         """
+        self.catch_up()
         with self._lock:
             if self._closed:
                 return True

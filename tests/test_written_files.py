@@ -200,6 +200,63 @@ print(read())
     assert same(run_python, cache_dir, system[0] + job, system[1]).splitlines()[1] == "b'new'"
 
 
+def test_a_collector_that_closes_a_file_waits_for_no_lock(
+    system: tuple[str, str], run_python: RunPython, cache_dir: Path
+) -> None:
+    """The thread that it runs in may hold any lock of the session: here, all that it can have then."""
+    job = """
+import threading
+from jcache.session import current
+gc.disable()
+with fs.open(path, "wb") as file:
+    file.write(b"old")
+read()
+done = threading.Event()
+def collect():
+    session = current()
+    files = list(session._files.values())
+    with session._lock:
+        for file in files:
+            file._validation._lock.acquire()
+        try:
+            gc.collect()
+        finally:
+            for file in files:
+                file._validation._lock.release()
+    done.set()
+file = fs.open(path, "wb")
+file.write(b"new")
+file.cycle = file
+del file
+threading.Thread(target=collect, daemon=True).start()
+print(done.wait(20), read(), flush=True)
+os._exit(not done.is_set())
+"""
+    out = run_python("import gc, os, sys, fsspec\n" + system[0] + job, system[1], f"c{uuid.uuid4().hex}", env=KEYS)
+    assert out.stdout == "True b'new'\n"
+
+
+def test_what_the_collector_closed_is_not_stale_in_a_later_process(
+    system: tuple[str, str], run_python: RunPython, cache_dir: Path
+) -> None:
+    name, never = f"n{uuid.uuid4().hex}", KEYS | {"JCACHE_VALIDATE": "never"}
+    make = "import gc, os, sys, fsspec\n" + system[0].replace(
+        "fs.mkdir(bucket)", "fs.exists(bucket) or fs.mkdir(bucket)"
+    )
+    job = """
+with fs.open(path, "wb") as file:
+    file.write(b"old")
+file = fs.open(path, "wb")
+file.write(b"new")
+file.cycle = file
+print(read())
+del file
+gc.collect()
+"""
+    assert run_python(make + job, system[1], name, env=never).stdout == "b'old'\n"
+    assert run_python(make + "print(read())", system[1], name, env=never).stdout == "b'new'\n"
+
+
 def test_the_classes_are_what_they_were_once_jcache_is_switched_off(cache_dir: Path, run_python: RunPython) -> None:
     job = """
 import sys, os

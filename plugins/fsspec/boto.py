@@ -4,6 +4,7 @@ Readers go through s3fs, but many programs write with boto3. All operations of a
 """
 
 import contextlib
+import functools
 import inspect
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 from jcache.cache import Identifier, Unidentifiable
 from jcache.session import current
-from jcache_plugins.fsspec.writes import is_idle
+from jcache_plugins.fsspec.writes import collecting, is_idle
 
 __all__ = ["watch"]
 
@@ -68,6 +69,11 @@ def is_write(client: Any, operation: str) -> bool:
 @contextlib.contextmanager
 def changing(client: Any, params: Mapping[str, Any]) -> Iterator[None]:
     """Drop what is cached of the objects that an operation names, now and behind what is done here."""
+    session = current()
+    if session is not None and collecting.get():
+        yield
+        session.late.append(functools.partial(drop, client, params))
+        return
     drop(client, params)
     try:
         yield

@@ -60,6 +60,8 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
     session = current()
     if session is None or session.bypassed is not None:
         return None
+    if session.late:
+        session.catch_up()
     found = access(fs, path, options)
     return None if found is None or found.excluded or session.cache(found.directory) is None else found
 

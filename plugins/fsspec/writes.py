@@ -21,7 +21,18 @@ from jcache_plugins.fsspec.access import behind, identities
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.origins.base import within_origin
 
-__all__ = ["changing", "doubt", "doubt_path", "invalidate", "named", "prepared", "within_change", "write", "writes"]
+__all__ = [
+    "changing",
+    "collecting",
+    "doubt",
+    "doubt_path",
+    "invalidate",
+    "named",
+    "prepared",
+    "within_change",
+    "write",
+    "writes",
+]
 
 Method = Callable[..., Any]
 
@@ -39,11 +50,16 @@ _REMOTE = re.compile(r"(\w+_)?(r?path(s|list|[12])?|urls?|filelist|old|new|src|d
 # What the calls that led here change, and drop: file system and path.
 _changed: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.ContextVar("jcache_changed")
 
+# Whether what led here is a finalizer that the garbage collector ran, in a thread that may hold any lock.
+collecting: contextvars.ContextVar[bool] = contextvars.ContextVar("jcache_collecting", default=False)
+
 
 async def prepared(fs: Any) -> None:
     """Have a file system's cache directory made and checked, without blocking the event loop, before it is needed."""
     session = current()
     if session is not None and not within_origin():
+        if session.late:
+            session.catch_up()
         await session.prepare(behind(fs)[1])
 
 

@@ -7,7 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jcache_plugins.fsspec.writes import invalidate, named, within_change
+from jcache.session import current
+from jcache_plugins.fsspec.writes import collecting, invalidate, named, within_change
 
 __all__ = ["forget_classes", "opened_for_writing"]
 
@@ -34,16 +35,24 @@ def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
     """Invalidate a path now, and once more each time that the file object which writes it is closed or committed.
 
     The object gets nothing that refers to itself: it uploads and goes when the application's last reference goes.
-    Where the garbage collector finds it in a cycle, no reference is left when its finalizer closes it.
+    Where the garbage collector finds it in a cycle, no reference is left when its finalizer closes it, and nothing is
+    known of what its thread is at, and which locks that holds: then what is read next invalidates first.
     """
     invalidate(fs, path)
     for key in [key for key, known in list(_written.items()) if known.file() is None]:
         _written.pop(key, None)
     _watch(type(file))
     with contextlib.suppress(TypeError):  # an object of the interpreter's own that has no weak references
-        reference = weakref.ref(file, lambda _: invalidate(fs, path))
+        reference = weakref.ref(file, lambda _: invalidate_late(fs, path))
         _written[id(file)] = Written(reference, fs, path)
     return file
+
+
+def invalidate_late(fs: Any, path: Any) -> None:
+    """Have a path invalidated before anything is read next, or this process ends; takes no lock."""
+    session = current()
+    if session is not None:
+        session.late.append(functools.partial(invalidate, fs, path))
 
 
 def _watch(cls: Any) -> None:
@@ -87,10 +96,12 @@ def _ending(file: Any, step: str) -> Iterator[None]:
     if known is None or (referent is not None and referent is not file):
         yield  # it had the address of another one, which is no more
         return
+    token = collecting.set(referent is None)
     try:
         with within_change(known.fs, *named([known.path])):
             yield
     finally:
+        collecting.reset(token)
         _ended(file, step, known)
 
 
@@ -98,7 +109,7 @@ def _ended(file: Any, step: str, known: Written) -> None:
     is_final = getattr(file, "autocommit", not hasattr(file, "commit")) and getattr(file, "closed", True)
     if step in {"commit", "discard"} or (step == "close" and is_final):
         _written.pop(id(file), None)
-    invalidate(known.fs, known.path)
+    (invalidate_late if known.file() is None else invalidate)(known.fs, known.path)
 
 
 def forget_classes() -> None:
