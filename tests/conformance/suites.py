@@ -28,25 +28,46 @@ class Suite:
     why: str = ""
 
 
+def any_of(*names: str) -> str:
+    """Return what selects the tests that have one of these in their names."""
+    return " or ".join(names)
+
+
+# Of each kind of behaviour a few tests: whole, the suites over S3 take many minutes, most of it in their servers.
+S3FS = (
+    *("test_info", "test_checksum", "exists_versioned", "repeat_exists", "test_isfile", "ls_touch", "test_modified"),
+    *("default_cache_type[bytes]", "read_small", "read_s3_block", "test_seekable", "test_readline_empty", "readinto"),
+    *("cat_ranges", "cat_missing", "cat_file_parallel[1]", "test_async_s3", "async_stream", "get_put_with_callback"),
+    *("test_rmdir", "test_rm_file", "bulk_delete", "exist_after_delete", "test_move", "copy_managed", "cp_two_files"),
+    *("cache_after_copy", "etag_preserving", "test_merge", "test_append", "write_small_with_acl", "write_fails"),
+    *("autocommit", "test_touch", "put_single", "exclusive_small", "upload_parts", "test_invalidate_cache"),
+    *("versioned_file_fullpath", "versions_unaware", "versions_dircached", "errors_cause", "local_expiry"),
+    *("changed_during", "requester_pays_per_file", "setxattr_in_write", "rm_recursive_folder", "get_directory_to_new"),
+    *("copy_list_of_files_to_existing", "get_list_of_files_to_new", "put_file_to_new", "pipe_exclusive"),
+)
+ZARR = (
+    *("-c/0]", "partial_values", "test_exists", "get_many", "set_many", "test_delete", "test_list", "is_empty"),
+    *("getsize_prefix", "from_uri", "get_json", "set_if_not"),
+)
+UPATH = (
+    *("exists", "is_file", "stat", "read_", "write_", "open", "rename", "copy", "move", "unlink", "rmdir", "touch"),
+    *("mkdir", "fsspec_compat", "info"),
+)
+
 SUITES = (
     Suite(
         name="s3fs",
         distribution="s3fs",
         source=True,
         arguments=("s3fs/tests",),
-        quick=(
-            "-k",
-            " and ".join(
-                f"not {slow}" for slow in ("xzarr", "list_versions_many", "async_close", "big_ls", "multipart")
-            ),
-        ),
+        quick=("-k", any_of(*S3FS)),
     ),
     Suite(
         name="zarr",
         distribution="zarr",
         source=True,
         arguments=("tests/test_store/test_fsspec.py", "tests/test_store/test_wrapper.py"),
-        quick=("-k", "not stateful"),
+        quick=("-k", f"open_fsmap_s3 or (FsspecStoreS3 and ({any_of(*ZARR)}))"),
     ),
     Suite(
         name="fsspec-xrootd",
@@ -60,7 +81,7 @@ SUITES = (
         distribution="universal_pathlib",
         source=True,
         arguments=("upath/tests",),
-        quick=("-k", "s3 or http or S3 or HTTP"),
+        quick=("-k", f"http or (UPathS3 and ({any_of(*UPATH)}))"),
     ),
     Suite(name="dask.bytes", distribution="dask", source=False, arguments=("dask/bytes/tests",), quick=()),
     Suite(
