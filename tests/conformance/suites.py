@@ -46,8 +46,8 @@ S3FS = (
     *("copy_list_of_files_to_existing", "get_list_of_files_to_new", "put_file_to_new", "pipe_exclusive"),
 )
 ZARR = (
-    *("-c/0]", "partial_values", "test_exists", "get_many", "set_many", "test_delete", "test_list", "is_empty"),
-    *("getsize_prefix", "from_uri", "get_json", "set_if_not"),
+    *("None-c/0]", "byte_range1-c/0]", "key_ranges3]", "test_exists", "get_many", "set_many", "test_delete"),
+    *("list_dir", "is_empty", "getsize_prefix", "from_uri", "get_json", "set_if_not"),
 )
 UPATH = (
     *("exists", "is_file", "stat", "read_", "write_", "open", "rename", "copy", "move", "unlink", "rmdir", "touch"),
