@@ -200,6 +200,25 @@ print(read())
     assert same(run_python, cache_dir, system[0] + job, system[1]).splitlines()[1] == "b'new'"
 
 
+def test_a_file_that_is_open_for_writing_is_read_as_it_is(run_python: RunPython, cache_dir: Path) -> None:
+    """Here it is an object of the interpreter's own, which tells nobody when it writes or ends."""
+    direct = "return open(path, mode)\n        return File("
+    job = """
+open(path, "wb").write(b"old")
+print(read())
+file = fs.open(path, "wb")
+print(read())
+for data in (b"one", b"two"):
+    file.write(data)
+    file.flush()
+    print(read(), fs.cat_ranges([path], 0, 9), list(fs.cat([path]).values()))
+file.close()
+print(read(), fs.open(path).read())
+"""
+    out = same(run_python, cache_dir, ON_DIRECTORY.replace("return File(", direct) + job, str(cache_dir.parent))
+    assert out.splitlines()[-1] == "b'onetwo' b'onetwo'"
+
+
 def test_a_collector_that_closes_a_file_waits_for_no_lock(
     system: tuple[str, str], run_python: RunPython, cache_dir: Path
 ) -> None:

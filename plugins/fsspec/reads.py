@@ -31,6 +31,7 @@ from jcache_plugins.fsspec.access import (
 from jcache_plugins.fsspec.answers import Absent, question
 from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.writes import prepared
+from jcache_plugins.fsspec.written import is_being_written, open_files
 from jcache_plugins.origins.base import in_thread, reaching, within_origin
 
 __all__ = ["ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "measured"]
@@ -63,7 +64,9 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
     if session.late:
         session.catch_up()
     found = access(fs, path, options)
-    return None if found is None or found.excluded or session.cache(found.directory) is None else found
+    if found is None or found.excluded or (open_files and is_being_written(found.identity.address)):
+        return None
+    return None if session.cache(found.directory) is None else found
 
 
 async def find_soon(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jcache.session import current
+from jcache_plugins.fsspec.access import identities
 from jcache_plugins.fsspec.writes import collecting, invalidate, named, within_change
 
-__all__ = ["forget_classes", "opened_for_writing"]
+__all__ = ["forget_classes", "is_being_written", "open_files", "opened_for_writing"]
 
 Method = Callable[..., Any]
 
@@ -24,10 +25,11 @@ class Written(NamedTuple):
     file: "weakref.ref[Any]"
     fs: Any
     path: Any
+    addresses: frozenset[str]
 
 
 # By address: many file objects hash by their content, or not at all.
-_written: dict[int, Written] = {}
+open_files: dict[int, Written] = {}
 _undo: dict[type, list[Callable[[], None]]] = {}
 
 
@@ -39,13 +41,31 @@ def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
     known of what its thread is at, and which locks that holds: then what is read next invalidates first.
     """
     invalidate(fs, path)
-    for key in [key for key, known in list(_written.items()) if known.file() is None]:
-        _written.pop(key, None)
+    for key in [key for key, known in list(open_files.items()) if known.file() is None]:
+        open_files.pop(key, None)
     _watch(type(file))
+    addresses = frozenset(one.address for one in identities(fs, list(named([path])), written=True) if one is not None)
     with contextlib.suppress(TypeError):  # an object of the interpreter's own that has no weak references
         reference = weakref.ref(file, lambda _: invalidate_late(fs, path))
-        _written[id(file)] = Written(reference, fs, path)
+        open_files[id(file)] = Written(reference, fs, path, addresses)
     return file
+
+
+def is_being_written(address: str) -> bool:
+    """Whether a file is open for writing here: what is read of it meanwhile is only the file system's to say."""
+    for key, known in list(open_files.items()):
+        file = known.file()
+        if file is not None and getattr(file, "closed", False) and is_final(file):
+            open_files.pop(key, None)  # of a class that cannot tell
+            invalidate(known.fs, known.path)
+        elif file is not None and address in known.addresses:
+            return True
+    return False
+
+
+def is_final(file: Any) -> bool:
+    """Whether what a file object wrote is there once it is closed."""
+    return bool(getattr(file, "autocommit", not hasattr(file, "commit")))
 
 
 def invalidate_late(fs: Any, path: Any) -> None:
@@ -91,7 +111,7 @@ def _telling(name: str, original: Method) -> Method:
 
 @contextlib.contextmanager
 def _ending(file: Any, step: str) -> Iterator[None]:
-    known = _written.get(id(file))
+    known = open_files.get(id(file))
     referent = None if known is None else known.file()
     if known is None or (referent is not None and referent is not file):
         yield  # it had the address of another one, which is no more
@@ -106,9 +126,8 @@ def _ending(file: Any, step: str) -> Iterator[None]:
 
 
 def _ended(file: Any, step: str, known: Written) -> None:
-    is_final = getattr(file, "autocommit", not hasattr(file, "commit")) and getattr(file, "closed", True)
-    if step in {"commit", "discard"} or (step == "close" and is_final):
-        _written.pop(id(file), None)
+    if step in {"commit", "discard"} or (step == "close" and is_final(file) and getattr(file, "closed", True)):
+        open_files.pop(id(file), None)
     (invalidate_late if known.file() is None else invalidate)(known.fs, known.path)
 
 
@@ -118,4 +137,4 @@ def forget_classes() -> None:
         for put_back in undo:
             put_back()
     _undo.clear()
-    _written.clear()
+    open_files.clear()
