@@ -42,6 +42,17 @@ def test_it_is_of_its_own_class_and_reads_exactly(active: Callable[..., Session]
         file.read(1)
 
 
+def test_a_size_that_the_call_says_goes_before_the_servers(
+    active: Callable[..., Session], http_origin: ScriptedOrigin
+) -> None:
+    active()
+    http_origin.put("f", DATA)
+    fs, url = fsspec.filesystem("http"), http_origin.url("f")
+    for _ in range(2):
+        with fs.open(url, size=100) as file:
+            assert (file.size, file.read()) == (100, DATA[:100])
+
+
 def test_another_cache_that_is_put_there_is_used(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:
     active()
     http_origin.put("f", DATA)

@@ -230,7 +230,7 @@ def made_at_once(name: str, fs: Any, path: Any, said: Mapping[str, Any], info: I
         name != HTTP_OPEN
         or session is None
         or not block_size
-        or options_of(said)
+        or not said.keys() <= {"block_size", "cache_type", "cache_options"}
         or not info.details.get("partial", True)
     ):
         return None
