@@ -207,7 +207,7 @@ class Counters:
             hit: Bytes of them that came from the journal.
             miss: Bytes of them that this process fetched from the origin for or ahead of the reader.
             bypass: Bytes of them that went past the cache.
-            url: The file, to count `nbytes`, `hit` and `seconds` for it as well; saves a call of `file_bytes`.
+            url: The file, to count `nbytes`, `hit` and `seconds` for it as well.
             seconds: How long the reader waited for it.
         """
         now = self._clock()

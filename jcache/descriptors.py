@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import sys
 import weakref
 from typing import TYPE_CHECKING, Protocol, Self
+
+try:
+    import resource
+except ImportError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +26,8 @@ __all__ = ["Descriptor", "Holder", "relieve"]
 
 _UNLIMITED = 1 << 20
 _FULL = frozenset({errno.EMFILE, errno.ENFILE})
+# The application may change the limit: it is asked for again with each so many files that are opened.
+_ASK_EVERY = 16
 
 
 class Holder(Protocol):
@@ -61,7 +69,7 @@ class Descriptor(int):
         self._close = close
         holder.used = True
         _kept[fd] = _Kept(holder)
-        limit = _limit()
+        limit = _known[0] if next(_opened) % _ASK_EVERY else _ask()
         # The system gives the lowest free number: where that is high, the application has most of the others.
         is_scarce = fd >= limit - limit // 4
         if is_scarce or len(_kept) > limit // 4:
@@ -95,6 +103,7 @@ def relieve(error: OSError) -> bool:
     """Close what is idle where a call failed for want of descriptors; return whether to try it again."""
     if error.errno not in _FULL:
         return False
+    _ask()
     before = len(_kept)
     _close_idle(0, before)
     if len(_kept) == before:
@@ -102,13 +111,17 @@ def relieve(error: OSError) -> bool:
     return len(_kept) < before
 
 
-def _limit() -> int:
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return _UNLIMITED
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+def _ask() -> int:
+    """Find out the limit of descriptors."""
+    if resource is not None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _known[0] = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+    return _known[0]
+
+
+_known = [_UNLIMITED]
+_opened = itertools.count(1)
+_ask()
 
 
 def _close_idle(keep: int, writers: int) -> None:

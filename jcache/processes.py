@@ -4,7 +4,17 @@ import functools
 import os
 import zlib
 
-__all__ = ["here", "is_alive"]
+__all__ = ["boot_id", "here", "is_alive"]
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return which start of which machine this is; empty where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
+            return file.read(64).strip().hex()[:32]
+    except OSError:
+        return ""  # not Linux, or hidden from this container
 
 
 def here() -> str:
@@ -19,13 +29,12 @@ def here() -> str:
 @functools.lru_cache(1)
 def _here(_pid: int) -> str:
     host = os.uname().nodename
+    boot = boot_id()
     try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            boot = file.read()
         space = os.readlink(b"/proc/self/ns/pid")
     except OSError:
         return host
-    return f"{host[:50]}__{zlib.crc32(boot + space):08x}"
+    return f"{host[:50]}__{zlib.crc32(boot.encode() + space):08x}" if boot else host
 
 
 def is_alive(pid: int, *, before_s: float | None = None) -> bool:

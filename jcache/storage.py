@@ -30,7 +30,7 @@ R = TypeVar("R")
 # not changed.
 IOV_MAX = 1024
 
-_MOST_KNOWN = 20_000
+_MOST_KNOWN = 2000
 _ENTER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 

@@ -39,7 +39,7 @@ USAGE = """%jcache on [DIR] [NAME=VALUE ...]   cache what this notebook reads, i
 %%jcache                            run a cell and show what it read"""
 
 COUNTING = (
-    "read", "readv", "file_opened", "file_read", "file_size", "file_bytes", "origin", "recorded", "damaged", "failure",
+    "read", "readv", "file_opened", "file_read", "file_size", "uncached", "origin", "recorded", "damaged", "failure",
     "bypassed",
 )  # fmt: skip
 """The methods of `Counters` that count."""

@@ -120,9 +120,9 @@ def test_what_another_machine_or_another_start_noted_is_no_ground_for_trust(
 ) -> None:
     record(tmp_path, OLD)
     assert attached(tmp_path).versions()[0].age_s is not None
-    monkeypatch.setattr(jcache.journal.proof, "_boot", lambda: "another")
+    monkeypatch.setattr(jcache.journal.proof, "boot_id", lambda: "another")
     assert attached(tmp_path).versions()[0].age_s is None
-    monkeypatch.setattr(jcache.journal.proof, "_boot", lambda: "")
+    monkeypatch.setattr(jcache.journal.proof, "boot_id", lambda: "")
     assert Moment.now() is None
     assert attached(tmp_path).versions()[0].age_s is None
     record(tmp_path, OLD)

@@ -52,7 +52,7 @@ def fixed_writer(monkeypatch):
     monkeypatch.setattr(jcache.journal.writer, "here", lambda: "node17")
     monkeypatch.setattr(jcache.journal.writer.os, "getpid", lambda: 4711)
     monkeypatch.setattr(jcache.journal.writer.time, "time_ns", lambda: 1767225600000000000)
-    monkeypatch.setattr(jcache.journal.proof, "_boot", lambda: "")
+    monkeypatch.setattr(jcache.journal.proof, "boot_id", lambda: "")
 
 
 def test_the_example_of_the_document_is_the_golden_segment():

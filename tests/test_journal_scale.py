@@ -202,7 +202,9 @@ def test_system_calls_of_a_warm_open_and_of_a_warm_read(tmp_path):
     program = f"""
 import os
 from jcache.journal import Journal, Version
+from jcache.processes import boot_id
 from jcache.storage import Storage
+boot_id()  # once in a process, and not in the cache directory
 reader = Journal(Storage(), {str(tmp_path / "j")!r}, "x")
 os.path.exists("/begin-open")
 reader.attach()

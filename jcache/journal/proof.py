@@ -8,17 +8,17 @@ says nothing: the origin is asked.
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from jcache.processes import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Moment", "latest"]
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MOST_S = 1e10
 
 
@@ -35,7 +35,7 @@ class Moment:
     @classmethod
     def now(cls) -> Moment | None:
         """Return the present; None where the system does not say which start this is."""
-        boot = _boot()
+        boot = boot_id()
         return cls(boot, round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)) if boot else None
 
     @property
@@ -63,12 +63,3 @@ def latest(moments: Iterable[Moment | None]) -> Moment | None:
     """Return the moment that was least long ago on this machine; another machine's, or none, where there is none."""
     known = [moment for moment in moments if moment is not None]
     return max(known, key=lambda moment: (moment.age_s is not None, moment.since_boot_s), default=None)
-
-
-@functools.cache
-def _boot() -> str:
-    try:
-        with open(_BOOT_ID, "rb") as file:
-            return file.read(64).strip().hex()[:32]
-    except OSError:
-        return ""  # not Linux, or hidden from this container

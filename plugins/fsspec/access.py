@@ -25,7 +25,7 @@ __all__ = ["Access", "access", "identities", "on_loop_of", "origin_of", "run"]
 T = TypeVar("T")
 
 # How many paths of one file system instance keep what was worked out for them.
-PATHS = 8192
+PATHS = 4096
 NO_OPTIONS: Mapping[str, Any] = {}
 _ORIGINS = {
     "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.origins.http", "HttpOrigin"),

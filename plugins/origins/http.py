@@ -61,7 +61,7 @@ class HttpOrigin(HttpQuestions):
         # Whether conditions are sent, and whether the server answers a range by that range, as if it were the file.
         self._conditional = True
         self._sends_alone: bool | None = None
-        self._stream = Stream()
+        self._stream: Stream | None = None
 
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
@@ -142,7 +142,7 @@ class HttpOrigin(HttpQuestions):
         """Return the version that an answer names, None where it does not show that its bytes are of it."""
         size = answer.size_bytes
         if size is not None:
-            self._sizes.add(size)
+            self._sizes |= {size}
         elif known is not None and known.version in self._by_head and known.version.size_bytes not in self._sizes:
             raise OriginChangedError(REPLACED)  # it is as long as HEAD says, or not
         else:
@@ -253,6 +253,8 @@ class HttpOrigin(HttpQuestions):
                 raise
             return response
 
+        if self._stream is None:
+            self._stream = Stream()
         body, headers, asked_s, told_s = await self._stream.read(ask, *part)
         answer = Answer(part, body, headers, size_bytes=length_of(headers), placed=True)
         answer.asked_s, answer.told_s, answer.done_s = asked_s, told_s, time.monotonic()

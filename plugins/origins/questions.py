@@ -48,11 +48,11 @@ class HttpQuestions(FileSystemOrigin):
         self._validators = Validators()
         # Whether `HEAD` is asked, and which versions it has named.
         self._heads: bool = True
-        self._by_head: set[Version] = set()
+        self._by_head: frozenset[Version] = frozenset()
         self._is_misled = False
         self._unsized_until_s = 0.0
         # How long the file is by what a GET says.
-        self._sizes: set[int] = set()
+        self._sizes: frozenset[int] = frozenset()
         # The version that `HEAD` names for the one that `GET` names; while it is not sure of that, the one in doubt.
         self._also: Version | None = None
         self._doubted: Version | None = None
@@ -79,7 +79,7 @@ class HttpQuestions(FileSystemOrigin):
             if not is_past(info.version.mtime_ns, time.time()):
                 info = replace(info, version=replace(info.version, mtime_ns=None))
             # As HEAD says, which may be 0 of a file that is made when it is asked for.
-            self._by_head.add(info.version)
+            self._by_head |= {info.version}
             if self._is_misled or not info.version.size_bytes:
                 self._unsized_until_s = time.monotonic() + UNSIZED_S
                 msg = f"{self.path}: the origin gives no size"
@@ -107,7 +107,7 @@ class HttpQuestions(FileSystemOrigin):
             return None
         if not info.version.is_provable:
             return None
-        self._by_head.add(info.version)
+        self._by_head |= {info.version}
         return info
 
     async def _ask_get(self, session: Any) -> Info | None:
@@ -127,7 +127,7 @@ class HttpQuestions(FileSystemOrigin):
                 size = None  # the file, or the range?
             info = None
             if size is not None and is_plain(response.headers):
-                self._sizes.add(size)
+                self._sizes |= {size}
                 info = self._info(response, size)
             if response.status == OK:
                 response.close()  # the file itself is on its way
