@@ -36,13 +36,13 @@ help:
 demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/jcache demo $(DEMO_ARGS)
 
-test: lint $(VENV)/debian.stamp
+test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
 	$(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/test_cephfs.py $(PYTEST_ARGS)
 
-conformance: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+conformance: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/python tests/conformance $(SUITES)
 
 lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
@@ -73,6 +73,13 @@ $(VENV)/test.stamp: EXTRAS := test
 $(VENV)/demo.stamp $(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
 	$(PIP) --only-binary=xrootd '.[$(EXTRAS),xrootd]' || { \
 		echo "make: going on without XRootD: its client cannot be installed here" >&2; $(PIP) '.[$(EXTRAS)]'; }
+	@touch $@
+
+# The libraries that the tests are run with, beside what is there: found out all at once, pip would try versions for minutes.
+$(VENV)/ecosystem.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip freeze --exclude jcache > $(VENV)/constraints.txt
+	$(PIP) --constraint $(VENV)/constraints.txt '.[ecosystem]' \
+		|| echo "make: going on without the libraries that are cached: their tests are skipped" >&2
 	@touch $@
 
 # JCache itself, installed as a user has it.
