@@ -52,3 +52,21 @@ def state() -> tuple[int, str | None, object]:
 
     running = jcache.session.current()
     return (os.getpid(), None, None) if running is None else (os.getpid(), running.config.dir, running.validate)
+
+
+def read_settings_slowly(directory: str) -> None:
+    """Have this process say that it reads a cache directory's settings, and wait until it may go on."""
+    import time
+
+    from jcache import config
+
+    judged = config._judged
+
+    def wait(path: str) -> config._File:
+        with open(os.path.join(directory, "reading"), "w"):
+            pass
+        while not os.path.exists(os.path.join(directory, "go")):
+            time.sleep(0.01)
+        return judged(path)
+
+    config._judged = wait

@@ -219,34 +219,21 @@ def test_processes_that_tasks_start_cache_and_count(client: Client, nginx: Nginx
 
 def test_settings_that_take_long_to_read_hold_up_no_event_loop(client: Client, cache_dir: Path) -> None:
     cache_dir.mkdir()
-    pipe = cache_dir / "jcache.toml"
-    os.mkfifo(pipe)
+    (cache_dir / "jcache.toml").touch()
     place = str(cache_dir)
     client.run(lambda: os.environ.update(PLACE_OF_WORKERS=place))  # so that no other process reads it
+    client.run(dask_job.read_settings_slowly, place)
     with ThreadPoolExecutor(1) as pool:
         plugin = JCachePlugin("$PLACE_OF_WORKERS", timeout=LIMIT_S, summary=False)
         registered = pool.submit(client.register_plugin, plugin)
-        writer = writer_of(pipe)
-        while writer is None:
-            writer = writer_of(pipe)
-        # A worker reads its settings, until this is closed. All answer meanwhile.
+        while not (cache_dir / "reading").exists():
+            time.sleep(0.01)
+        # A worker reads its settings, until it may go on. All answer meanwhile.
         assert len(client.run(os.getpid)) == 2
         assert not registered.done()
-        while not registered.done():
-            if writer is not None:
-                os.close(writer)
-            writer = writer_of(pipe)  # of a worker that was later
+        (cache_dir / "go").touch()
         registered.result()
     assert {state[1] for state in client.run(dask_job.state).values()} == {place}
-
-
-def writer_of(pipe: Path) -> int | None:
-    """Open a pipe to write to it, if somebody reads from it, or waits to."""
-    time.sleep(0.01)
-    try:
-        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
 
 
 def test_workers_that_come_later_cache_and_the_killed_count_up_to_their_last_interim_report(

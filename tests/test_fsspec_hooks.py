@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 DATA = random.Random(1).randbytes(300_000)
 OTHER = random.Random(2).randbytes(300_000)
 SIZE = len(DATA)
+# What reversed bounds mean, and those before the start, the file system says: see test_bounds.py.
 SPANS: list[tuple[int | None, int | None]] = [
     (0, 10), (100, 200), (100, 200), (50, 150), (290_000, None), (None, 7), (None, None), (-5, None), (-20, -10),
-    (10, -10), (10, 10), (20, 10), (SIZE, None), (SIZE - 3, SIZE + 50), (SIZE + 5, SIZE + 50), (None, -SIZE),
-    (-SIZE - 10, 5), (150, 120_000), (7, 9),
+    (10, -10), (10, 10), (SIZE, None), (SIZE - 3, SIZE + 50), (SIZE + 5, SIZE + 50), (None, -SIZE),
+    (150, 120_000), (7, 9),
 ]  # fmt: skip
 
 
