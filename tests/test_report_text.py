@@ -187,7 +187,8 @@ def test_it_fits_any_width_and_encoding(width, encoding):
         assert "█" in text
 
 
-def test_without_colour_cache_and_origin_differ():
+def test_without_colour_cache_and_origin_differ(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     text = text_of(ttbar_report())
     assert "\x1b" not in text
     plotted = text[text.index("bandwidth") : text.rindex("hit rate   ")]
