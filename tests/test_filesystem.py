@@ -82,7 +82,7 @@ def test_every_way_to_read(
         assert path == str(folder / "a.bin")
         assert fs.cat_file(path, 10, 20) == DATA[10:20]
         assert fs.cat_file(path, -20) == DATA[-20:]
-        spans = [(0, 10), (0, 10), (500, 400), (290_000, None), (None, None), (-5, None), (SIZE, SIZE + 5)]
+        spans = [(0, 10), (0, 10), (290_000, None), (None, None), (-5, None), (SIZE, SIZE + 5)]
         got = fs.cat_ranges([path] * len(spans), [a for a, _ in spans], [b for _, b in spans])
         assert got == [DATA[slice(*span)] for span in spans]
         assert fs.cat([path, str(folder / "b.bin")]) == {path: DATA, str(folder / "b.bin"): OTHER}
