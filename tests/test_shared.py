@@ -375,6 +375,8 @@ for i in range(int(sys.argv[2])):
         counts.append(names)
     each = {name: (counts[1][name] - counts[0][name]) / 30 for name in counts[1]}
     print({name: round(number, 2) for name, number in each.items() if number})
+    # Whose turn it is, is locked and unlocked behind a pause of 50 ms, which a busy machine makes.
+    assert each.pop("fcntl", 0) < 2.2, each
     assert sum(each.values()) < 2.2, each
 
 
