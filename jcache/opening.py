@@ -21,7 +21,9 @@ def open_file(
     """Return a remote file, of which nothing is read yet, and how its version is validated."""
     host: Host = session
     writable = cache is not None and cache.writable
+    why_not = ""
     if rule is not None:
+        why_not = "a rule says so" if rule.bypass and cache is not None else ""
         cache = None if rule.bypass or rule.exclude else cache
         writable = writable and rule.record
         host = session if rule.validate is None else Ruled(session, rule.validate)
@@ -46,6 +48,7 @@ def open_file(
         local=cache is not None and cache.is_local,
         own=None if identity.asker.startswith(UNSTABLE) else own,
         shared=shared,
+        why_not=why_not,
     )
     return remote, host.validate
 
