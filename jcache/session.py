@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from jcache import allocator
 from jcache.cache import Cache, CacheUnusable, Identity
 from jcache.cache.books import Use
 from jcache.cache.identity import is_below, names_of
@@ -306,6 +307,9 @@ class Session:
     def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
         if keeper is not None:
             keeper.start()
+        if not self._keeps_memory:
+            self._keeps_memory = True
+            allocator.keep(self.config.malloc)  # when the application has loaded what it works with, as a rule
         remote, validate = open_file(self, identity, cache, keeper, self.rule(identity))
         if isinstance(validate, float):
             # How old an answer is, of any process, says nothing to one who is not known to have got it.
