@@ -8,7 +8,7 @@ takes the memory of the last one. What a process keeps at most is the threshold;
 import os
 import sys
 
-__all__ = ["KEEP_BYTES", "keep"]
+__all__ = ["CHOSEN", "KEEP_BYTES", "keep"]
 
 KEEP_BYTES = 64 << 20
 """What is kept by default, in bytes."""
@@ -16,8 +16,8 @@ KEEP_BYTES = 64 << 20
 # Results above this come from the kernel and go back to it, as ever: few programs make many of them.
 _LARGE_BYTES = 4 << 20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# Who sets one of these has another allocator, or knows what they want of this one.
-_CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+"""Variables by which users choose an allocator, or say what they want of this one."""
 
 
 def keep(nbytes: int) -> bool:
@@ -31,7 +31,7 @@ def keep(nbytes: int) -> bool:
         chosen otherwise, and where `ctypes` is not loaded: that costs more than small programs gain, and numpy has it.
     """
     ctypes = sys.modules.get("ctypes")
-    if not nbytes or ctypes is None or any(os.environ.get(name) for name in _CHOSEN):
+    if not nbytes or ctypes is None or any(os.environ.get(name) for name in CHOSEN):
         return False
     try:
         library = ctypes.CDLL(None)

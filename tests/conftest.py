@@ -30,6 +30,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def left_as_found() -> Iterator[None]:
+    """What libraries change in this process stays with the module whose tests made them.
+
+    Dask's nanny sets variables before it starts a worker, the C library's among them, and keeps them; clients that
+    overlap leave their scheduler in its configuration.
+    """
+    environ = dict(os.environ)
+    yield
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update(environ)
+    if dask_config := sys.modules.get("dask.config"):
+        dask_config.refresh()
+
+
 @pytest.fixture
 def cache_dir(tmp_path: Path) -> Path:
     """A cache directory that does not exist yet."""

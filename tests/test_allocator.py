@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jcache import allocator
+
 if TYPE_CHECKING:
     from conftest import RunPython
     from servers import Nginx
@@ -42,7 +44,8 @@ def faults(run_python: RunPython, nginx_server: Nginx, **env: str) -> int:
     if not path.exists():
         path.write_bytes(bytes(range(256)) * (64 << 10))
     url = nginx_server.url("f")
-    return int(run_python(READ, url, env={"JCACHE_VALIDATE": "never", **env}).stdout)
+    unchosen = dict.fromkeys(allocator.CHOSEN)
+    return int(run_python(READ, url, env={**unchosen, "JCACHE_VALIDATE": "never", **env}).stdout)
 
 
 def test_a_warm_pass_takes_no_memory_from_the_kernel(run_python: RunPython, nginx_server: Nginx) -> None:
