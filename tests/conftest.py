@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -37,6 +38,9 @@ def left_as_found() -> Iterator[None]:
     Dask's nanny sets variables before it starts a worker, the C library's among them, and keeps them; clients that
     overlap leave their scheduler in its configuration.
     """
+    # Nor do objects: many tests collect garbage, and walking through all that was imported took most of their time.
+    gc.collect()
+    gc.freeze()
     environ = dict(os.environ)
     yield
     for name in os.environ.keys() - environ.keys():
