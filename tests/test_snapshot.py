@@ -1,6 +1,8 @@
 """Planning, landing and releasing, without any I/O: each byte of a plan is in exactly one place, and none is kept."""
 
+import collections
 import random
+from collections.abc import Iterator
 
 import pytest
 from readers import Replaced
@@ -11,6 +13,8 @@ from jcache.origin import Fetched
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.held import Held
 from jcache.reader.snapshot import END, Snapshot, agrees, to_origin
+from jcache.reader.store import pieces_of
+from jcache.vectors import Extents
 
 STATE = Replaced(1, 1000)
 DATA = STATE.data
@@ -285,14 +289,25 @@ def test_versions_without_validators_agree_by_size_and_never_with_one_that_has_s
     assert agrees(Version(5, mtime_ns=1), Version(5, mtime_ns=1, etag='"1"'))
 
 
+def recorded(snapshot: Snapshot, extents: Extents, *, piece_bytes: int) -> Iterator[None]:
+    """Record in pieces, step by step, as the store does with more than may wait."""
+    for piece in pieces_of(extents, piece_bytes):
+        yield
+        snapshot.replace(extents, piece)
+        yield
+        snapshot.settle(piece)
+    snapshot.settle(extents)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_at_random_every_byte_is_right_and_nothing_stays(seed: int) -> None:
     chosen = random.Random(seed)
     snapshot = pinned()
     out: list[Flight] = []
     waiting: list = []
+    recording: list[Iterator[None]] = []
     for _ in range(60):
-        match chosen.randrange(6):
+        match chosen.randrange(7):
             case 0 | 1:
                 ranges = [tuple(sorted((chosen.randrange(1001), chosen.randrange(1001)))) for _ in range(3)]
                 plan = snapshot.plan(ranges, ahead_bytes=chosen.choice([0, 50]))  # type: ignore[arg-type]
@@ -301,7 +316,8 @@ def test_at_random_every_byte_is_right_and_nothing_stays(seed: int) -> None:
                     out.append(plan.own)
             case 2 if out:
                 flight = out.pop(chosen.randrange(len(out)))
-                snapshot.settle(snapshot.land(flight, fetched(flight), record=chosen.random() < 0.7))
+                extents = snapshot.land(flight, fetched(flight), record=chosen.random() < 0.7)
+                recording.append(recorded(snapshot, extents, piece_bytes=chosen.choice([30, 1000])))
             case 3 if out:
                 snapshot.abort(out.pop(chosen.randrange(len(out))), FlightAbortedError())
             case 4:
@@ -310,6 +326,10 @@ def test_at_random_every_byte_is_right_and_nothing_stays(seed: int) -> None:
                     out.append(flight)
             case 5:
                 snapshot.drop_ahead()
+            case 6 if recording:
+                next(chosen.choice(recording), None)
+    for record in recording:
+        collections.deque(record, maxlen=0)
     for flight in out:
         snapshot.settle(snapshot.land(flight, fetched(flight), record=True))
     for ranges, plan in waiting:

@@ -326,7 +326,10 @@ class Snapshot:
 
     def settle(self, extents: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Release held bytes: the journal has them now, or never will."""
-        extents = Extents.of(extents)
+        self.replace(Extents.of(extents), Extents())
+
+    def replace(self, extents: Extents, piece: Extents) -> None:
+        """Hold copies of some bytes, on their way into the journal, and no more the extents that they are of."""
         if not extents:
             return
         with self.lock:
@@ -336,14 +339,11 @@ class Snapshot:
                 self._held.remove_all(
                     [start for start, data in extents if (held := get(start)) is not None and held.data is data]
                 )
-
-    def replace(self, extents: Extents, piece: Extents) -> None:
-        """Hold copies of some bytes, on their way into the journal, and no more the extents that they are of."""
-        self.settle(extents)
-        with self.lock:
             for start, data in piece:
-                if not self._discarded and self._held.is_clear(start, start + len(data)):
-                    self._held.add(start, start + len(data), Held(start, data, ahead=False))
+                stop = start + len(data)
+                # Who fetches them anew will hold them when they are there, and no two hold the same.
+                if not self._discarded and self._held.is_clear(start, stop) and self._flights.is_clear(start, stop):
+                    self._held.add(start, stop, Held(start, data, ahead=False))
 
     def go_without_journal(self) -> bool:
         """Use and record nothing more of this version; return False, and change nothing, where any of it was used."""
