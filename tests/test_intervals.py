@@ -139,6 +139,16 @@ def test_a_comb_taken_apart_is_removed_one_by_one() -> None:
     assert list(intervals) == [(10, 15, "between")]
 
 
+@pytest.mark.parametrize("start", [0, 20, 40])
+def test_any_interval_of_a_comb_can_be_removed(start: int) -> None:
+    intervals: IntervalMap[int] = IntervalMap()
+    intervals.add_comb(Comb(Vector([0, 20, 40], [10, 30, 50]), "comb", lambda i: i))
+    intervals.remove(start)
+    assert [begin for begin, _, _ in intervals] == [begin for begin in (0, 20, 40) if begin != start]
+    intervals.add(start, start + 10, 7)
+    assert [value for begin, _, value in intervals if begin == start] == [7]
+
+
 def test_a_comb_of_somebody_else_stays() -> None:
     intervals: IntervalMap[str] = IntervalMap()
     intervals.add_comb(Comb(Vector([0, 20], [10, 30]), "first", str))

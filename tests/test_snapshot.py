@@ -299,7 +299,7 @@ def recorded(snapshot: Snapshot, extents: Extents, *, piece_bytes: int) -> Itera
     snapshot.settle(extents)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(300))
 def test_at_random_every_byte_is_right_and_nothing_stays(seed: int) -> None:
     chosen = random.Random(seed)
     snapshot = pinned()

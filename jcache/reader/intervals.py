@@ -88,7 +88,7 @@ class IntervalMap(Generic[Value]):
         self._entries[start] = (stop, value)
 
     def _split(self, at: int) -> None:
-        """Make entries of the intervals of a comb that an interval is to be added to."""
+        """Make entries of the intervals of a comb, where one reaches over this place."""
         i = bisect_right(self._starts, at) - 1
         if i < 0:
             return
@@ -111,9 +111,7 @@ class IntervalMap(Generic[Value]):
 
     def remove(self, start: int) -> None:
         """Remove the interval that begins at `start`; none there is no error."""
-        entry = self._entries.get(start)
-        if entry is not None and isinstance(entry[1], Comb):
-            self._split(start)
+        self._split(start)
         if self._entries.pop(start, None) is not None:
             del self._starts[bisect_right(self._starts, start) - 1]
 
