@@ -28,6 +28,7 @@ T = TypeVar("T")
 PATHS = 4096
 NO_OPTIONS: Mapping[str, Any] = {}
 _ORIGINS = {
+    "fsspec.implementations.ftp.FTPFileSystem": ("jcache_plugins.origins.ftp", "FTPOrigin"),
     "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.origins.http", "HttpOrigin"),
     "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.origins.xrootd", "XRootDOrigin"),
     "s3fs.core.S3FileSystem": ("jcache_plugins.origins.s3", "S3Origin"),

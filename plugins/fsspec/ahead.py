@@ -165,7 +165,7 @@ class ReadAhead:
 
     def keep(self, size_bytes: int) -> None:
         """Once a sequential read has missed, have so much on its way as the window is large, of so large a file."""
-        if self.window.ahead_until:
+        if self.window.ahead_until and not self._access.origin.one_at_a_time:
             with self._locked():
                 self._size_bytes = size_bytes
                 self._grow()

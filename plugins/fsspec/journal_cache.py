@@ -100,15 +100,18 @@ class JournalReader:
             self.ahead.keep(self.size)
             return found[0]
         # Else it is being read ahead, or is sent as a stream.
+        ahead_bytes = 0
         if window.size_bytes and start >= window.ahead_until and not self.access.origin.is_streamed:
-            self.ahead.skip(stop)
+            if self.access.origin.one_at_a_time:
+                ahead_bytes = min(window.size_bytes, self.size - stop)
+            self.ahead.skip(stop + ahead_bytes)
         self.ahead.keep(self.size)
-        return self._ask(start, stop, self.read)
+        return self._ask(start, stop, self.read, ahead_bytes=ahead_bytes)
 
-    def _ask(self, start: int, stop: int, again: Callable[[int, int], bytes]) -> bytes:
+    def _ask(self, start: int, stop: int, again: Callable[[int, int], bytes], *, ahead_bytes: int = 0) -> bytes:
         """Read [start, stop) on the event loop; once more where the origin keeps this version beside a later one."""
         try:
-            reading = self.access.read([(start, stop)], vector=False, version=self._version)
+            reading = self.access.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
             data = unwrapped(run(self._fs, reading)[0])
             self._is_used = True
             return data

@@ -56,10 +56,12 @@ class FileSystemOrigin:
     Attributes:
         lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
         exists_by_reading: Whether `exists` of the file system asks for the whole file.
+        one_at_a_time: Whether it may be asked only while the application waits: what is read ahead comes with the read.
     """
 
     lenient = True
     exists_by_reading = False
+    one_at_a_time = False
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file.
