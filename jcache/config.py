@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jcache.allocator import KEEP_BYTES
@@ -17,6 +17,7 @@ from jcache.values import level as _level
 from jcache.values import name as _name
 from jcache.values import names as _names
 from jcache.values import parse_memory, parse_size
+from jcache.values import patterns as _patterns
 from jcache.values import protocols as _protocols
 from jcache.values import seconds as _seconds
 from jcache.values import text as _text
@@ -60,6 +61,9 @@ class Config:
     noapp: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     """In lower case; empty for all that are remote."""
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    """Patterns of hosts and addresses."""
     basepath: str | None = None
     flat: bool = False
     size: int | None = None
@@ -73,6 +77,10 @@ class Config:
     """For some remote files only; the first that matches decides. In the file only."""
     ignored: str = ""
     """What of the cache directory's file does not count, and why, in one line; empty where all does."""
+    file: str | None = field(default=None, compare=False)
+    """The file of settings, there or not; None where there is no cache either."""
+    stated: frozenset[str] = field(default=frozenset(), compare=False)
+    """Fields that the environment sets, and so no file; `config` where it names the file."""
 
     @property
     def report_directory(self) -> str | None:
@@ -94,7 +102,35 @@ class Config:
         Raises:
             ConfigError: A value is wrong, or a file cannot be read or sets something unknown.
         """
-        return cls(**{field: value for field, (value, _) in gather(environ).items()})
+        found = gather(environ)
+        named = environ.get(CONFIG_VARIABLE, "").strip()
+        file = _path(named) if named else os.path.join(found["dir"][0], FILE_NAME) if "dir" in found else None
+        stated = {field for field, (_, source) in found.items() if source != file} | ({"config"} if named else set())
+        settings = {field: value for field, (value, _) in found.items()}
+        return cls(**settings, file=file, stated=frozenset(stated))
+
+    def with_file(self, file: "File") -> "Config":
+        """Return these settings with what their file, as it is by now, sets of `AT_RUN_TIME`.
+
+        Raises:
+            ConfigError: The file is wrong.
+        """
+        assert self.file is not None
+        stored = (_named if "config" in self.stated else _of_cache)(self.file, file)
+        fresh = {field: stored.get(field, getattr(_DEFAULTS, field)) for field in AT_RUN_TIME - self.stated}
+        return replace(self, **fresh, ignored=stored.get("ignored", ""))
+
+    def read_file(self) -> "File":
+        """Return the file of settings as it is; it may hang as its mount does."""
+        assert self.file is not None
+        try:
+            return _plain(self.file) if "config" in self.stated else _judged(self.file)
+        except OSError as error:
+            return File(error)
+
+
+AT_RUN_TIME = frozenset({"validate", "rules", "allow", "deny"})
+"""Fields that a process takes from its file of settings while it runs, for what it opens from then on."""
 
 
 def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
@@ -116,11 +152,11 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
     named = environ.get(CONFIG_VARIABLE, "").strip()
     if named:
         path = _path(named)
-        stored = _read(path, _content(path, limit_s, read=_plain), required=True)
+        stored = _named(path, _content(path, limit_s, read=_plain))
     elif "dir" in found:
         directory = found["dir"][0]
         path = os.path.join(directory, FILE_NAME)
-        stored = _of_cache(path, limit_s)
+        stored = _of_cache(path, _content(path, limit_s, read=_judged))
         if "dir" in stored:
             raise ConfigError(f"{FILE_NAME} in {_shown(directory)} must not set 'dir', by which it was found")
     else:
@@ -177,7 +213,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class File:
     """A file of settings as it was read."""
 
     content: bytes | OSError
@@ -185,17 +221,17 @@ class _File:
     """Why those who share its directory need not mean what it says; empty where they do."""
 
 
-def _content(path: str, limit_s: float, *, read: Callable[[str], _File]) -> _File:
+def _content(path: str, limit_s: float, *, read: Callable[[str], File]) -> File:
     """Return what a file has, read by a thread that may hang in a mount that does not answer."""
     done = _thread.allocate_lock()
     done.acquire()
-    outcome: list[_File] = []
+    outcome: list[File] = []
 
     def work() -> None:
         try:
             outcome.append(read(path))
         except OSError as error:
-            outcome.append(_File(error))
+            outcome.append(File(error))
         finally:
             done.release()
 
@@ -204,16 +240,16 @@ def _content(path: str, limit_s: float, *, read: Callable[[str], _File]) -> _Fil
     except RuntimeError:
         work()  # none to be had, at the interpreter's end or at a limit
     if not acquire(done, limit_s):
-        return _File(TimeoutError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s"))
+        return File(TimeoutError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s"))
     return outcome[0]
 
 
-def _plain(path: str) -> _File:
+def _plain(path: str) -> File:
     with open(path, "rb") as file:
-        return _File(file.read())
+        return File(file.read())
 
 
-def _judged(path: str) -> _File:
+def _judged(path: str) -> File:
     """Read the file in a cache directory, into which somebody else than its owner may have put it."""
     place, found = os.stat(os.path.dirname(path)), os.lstat(path)
     trusted = {0, os.geteuid(), place.st_uid}
@@ -221,17 +257,17 @@ def _judged(path: str) -> _File:
     if found.st_uid not in trusted:
         stranger = f"{stranger}, but to user {found.st_uid}"
         if not stat.S_ISREG(found.st_mode):
-            return _File(b"", stranger)
+            return File(b"", stranger)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if found.st_uid in trusted:
             raise
-        return _File(error, stranger)
+        return File(error, stranger)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            return _File(b"", "it is no file of settings")
+            return File(b"", "it is no file of settings")
         distrust = ""
         # A user's own group (of the same number) has no other member; who may not enter cannot write either.
         by_group = status.st_mode & 0o020 and status.st_gid != status.st_uid
@@ -239,12 +275,16 @@ def _judged(path: str) -> _File:
             distrust = stranger
         elif place.st_mode & 0o077 and (by_group or status.st_mode & 0o002):
             distrust = "others than its owner may write to it: chmod go-w"
-        return _File(file.read(_MOST_BYTES), distrust)
+        return File(file.read(_MOST_BYTES), distrust)
 
 
-def _of_cache(path: str, limit_s: float) -> dict[str, Any]:
+def _named(path: str, file: File) -> dict[str, Any]:
+    """Return what the file sets that the environment names."""
+    return _read(path, file, required=True)
+
+
+def _of_cache(path: str, file: File) -> dict[str, Any]:
     """Return what the file in a cache directory sets, for who uses the directory as for who wrote the file."""
-    file = _content(path, limit_s, read=_judged)
     if not file.distrust:
         return _read(path, file, required=False)
     try:
@@ -258,7 +298,7 @@ def _of_cache(path: str, limit_s: float) -> dict[str, Any]:
     return kept
 
 
-def _read(path: str, file: _File, *, required: bool) -> dict[str, Any]:
+def _read(path: str, file: File, *, required: bool) -> dict[str, Any]:
     """Return what a TOML file sets, nothing where there is no file and none is required."""
     content = file.content
     if isinstance(content, FileNotFoundError | NotADirectoryError):
@@ -327,6 +367,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_APPNAME", "a name without slashes", "the program's", "What the reports call the job.", _name),
     Setting("JCACHE_NOAPP", "program names, separated by commas", "-", "Programs that are to run uncached.", _names),
     Setting("JCACHE_PROTOCOLS", "protocols, separated by commas", "all", "Cache these protocols only.", _protocols),
+    Setting("JCACHE_ALLOW", "hosts or addresses, separated by commas", "all",
+            "Cache these origins only; `*` stands for any text.", _patterns),
+    Setting("JCACHE_DENY", "hosts or addresses, separated by commas", "-",
+            "Never cache these origins: they are read past the cache.", _patterns),
     Setting("JCACHE_BASEPATH", "a path such as /store", "-",
             "Ignore the host, and the path before this: for federations, where many hosts serve one tree.", _basepath),
     Setting("JCACHE_FLAT", _ON, "0", "One directory for each file instead of a tree like the remote one.", _boolean),
@@ -341,3 +385,5 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(CONFIG_VARIABLE, "a TOML file", "jcache.toml in the cache directory",
             "A file that sets what the environment does not: `validate = 300`.", _text, is_path=True),
 )  # fmt: skip
+
+_DEFAULTS = Config()

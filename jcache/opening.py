@@ -1,4 +1,4 @@
-"""How a remote file is opened: where its bytes are kept, and what its rule says."""
+"""How a remote file is opened: where its bytes are kept, and what holds for it."""
 
 import functools
 from dataclasses import replace
@@ -7,27 +7,27 @@ from jcache.cache import Cache, Identity
 from jcache.cache.asking import UNSTABLE
 from jcache.cache.keeper import Keeper
 from jcache.counters import Counters
+from jcache.policy import Terms
 from jcache.reader.host import Host
 from jcache.reader.remote import RemoteFile
 from jcache.reader.store import Home
-from jcache.rules import Rule
 
 __all__ = ["open_file"]
 
 
 def open_file(
-    session: Host, identity: Identity, cache: Cache | None, keeper: Keeper | None, rule: Rule | None
+    session: Host, identity: Identity, cache: Cache | None, keeper: Keeper | None, terms: Terms | None
 ) -> tuple[RemoteFile, str | float]:
     """Return a remote file, of which nothing is read yet, and how its version is validated."""
     host: Host = session
     writable = cache is not None and cache.writable
     why_not = ""
-    if rule is not None:
-        why_not = "a rule says so" if rule.bypass and cache is not None else ""
-        cache = None if rule.bypass or rule.exclude else cache
-        writable = writable and rule.record
-        host = session if rule.validate is None else Ruled(session, rule.validate)
-    shared = rule is not None and rule.shared
+    if terms is not None:
+        why_not = "" if cache is None else terms.why_not
+        cache = None if terms.why_not or terms.exclude else cache
+        writable = writable and terms.record
+        host = session if terms.validate is None else Ruled(session, terms.validate)
+    shared = terms is not None and terms.shared
     if shared:
         identity = replace(identity, owner="")
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import translate
 from functools import cached_property
+from typing import Any
 
 from jcache import values
 
-__all__ = ["KEYS", "Rule", "find_rule", "parse_rule"]
+__all__ = ["KEYS", "Rule", "find_rule", "naming", "parse_rule"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Rule:
     """Whether one journal is for all who ask, whatever the origin says of that."""
     ignore_query: tuple[str, ...] = ()
     """Parameters of URLs' queries that decide nothing."""
+    same: tuple[str, ...] = ()
+    """Addresses of one tree at several endpoints, without a slash at their ends; such a rule sets nothing else."""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -39,6 +42,8 @@ class Rule:
 
     def matches(self, *names: str) -> bool:
         """Whether it is about a remote file of one of these addresses (without secrets), the first being its own."""
+        if self.same:
+            return False
         if self.protocol is not None and names[0].partition("://")[0] != self.protocol:
             return False
         return any(self._pattern.match(name) for name in names)
@@ -59,6 +64,13 @@ def _parameters(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _endpoints(value: object) -> tuple[str, ...]:
+    found = tuple(name.rstrip("/") for name in _parameters(value))
+    if len(set(found)) < 2 or not all(re.fullmatch(r"[a-z][a-z0-9+.-]*://[^?#@]+", name) for name in found):
+        raise ValueError
+    return found
+
+
 KEYS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
     "url": (values.text, "a pattern", "Which addresses it is about; `*` stands for any text, slashes too."),
     "protocol": (_protocol, "a protocol", "Which protocol it is about, such as `s3`."),
@@ -76,6 +88,7 @@ KEYS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
         "names of parameters",
         'Parameters of the query that do not decide which bytes are meant: `["access_token"]`, `["*"]` for all.',
     ),
+    "same": (_endpoints, "two addresses or more", "Endpoints of one tree: a file is the same by whichever it comes."),
 }
 """By key: what reads its value, what is allowed, and what it means."""
 
@@ -96,7 +109,9 @@ def parse_rule(table: object) -> Rule:
             found[key] = KEYS[key][0](value)
         except (ValueError, TypeError, OverflowError):
             raise ValueError(f"has {key} = {value!r}: give {KEYS[key][1]}") from None
-    if not found.keys() & {"url", "protocol"}:
+    if "same" in found and len(found) > 1:
+        raise ValueError("sets more than same: give that a rule of its own")
+    if not found.keys() & {"url", "protocol", "same"}:
         raise ValueError("says nothing of which files it is about: give url or protocol")
     if found.keys() <= {"url", "protocol"}:
         raise ValueError("sets nothing: give bypass, exclude, validate, record, shared or ignore_query")
@@ -108,7 +123,7 @@ def find_rule(rules: tuple[Rule, ...], *names: str) -> Rule | None:
     return next((rule for rule in rules if rule.matches(*names)), None)
 
 
-def ignored_query(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], frozenset[str]] | None:
+def _ignored_query(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], frozenset[str]] | None:
     """Return what tells, given a file's addresses, which parameters of its query decide nothing; None where all do."""
     if not any(rule.ignore_query for rule in rules):
         return None
@@ -118,3 +133,22 @@ def ignored_query(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], frozen
         return frozenset() if rule is None else frozenset(rule.ignore_query)
 
     return find
+
+
+def _same_file(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], str | None] | None:
+    """Return what tells, given a file's addresses, by which one it is known at all its endpoints; None for none."""
+    trees = [(endpoint, rule.same[0]) for rule in rules for endpoint in rule.same]
+    if not trees:
+        return None
+
+    def find(names: tuple[str, ...]) -> str | None:
+        return next(
+            (first + name[len(tree) :] for tree, first in trees for name in names if name.startswith(f"{tree}/")), None
+        )
+
+    return find
+
+
+def naming(rules: tuple[Rule, ...], *, flat: bool, basepath: str | None) -> dict[str, Any]:
+    """Return what the settings say of names, as `jcache.cache` takes it."""
+    return {"flat": flat, "basepath": basepath, "ignored": _ignored_query(rules), "same": _same_file(rules)}

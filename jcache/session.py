@@ -22,16 +22,18 @@ from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
 from jcache.opening import open_file
+from jcache.policy import Directives, Policy, Terms
 from jcache.reader.answers import Answers
 from jcache.reader.clearing import Clearing
 from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
-from jcache.reader.small import Key, Shelf, SmallFile, SmallFiles
+from jcache.reader.small import Shelf, SmallFile, SmallFiles
 from jcache.reader.store import Home
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
-from jcache.rules import Rule, find_rule, ignored_query
+from jcache.rules import naming
+from jcache.watch import Watch
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -54,6 +56,8 @@ COMPACT_AT_EXIT_S = 5.0
 
 # What has files of a directory that hangs, for good: to let go of them is to call that directory once more.
 _kept: list[object] = []
+
+FileKey = tuple[bytes, str, str, Terms | None]
 
 _current: "Session | None" = None
 
@@ -92,6 +96,7 @@ class Session:
         config: The settings.
         counters: What the report is made of.
         run_id: Shared by all processes of one job.
+        policy: What holds for the files that are opened from now on.
     """
 
     def __init__(self, config: Config, *, run_id: str | None = None) -> None:
@@ -99,6 +104,7 @@ class Session:
         self.run_id = run_id or uuid.uuid4().hex[:16]
         self.validate: str | float = config.validate
         self.offline = config.offline
+        self.policy = Policy.of(config)
         self._warned = False
         self._keeps_memory = False
         # What finalizers want done, which may run in any thread at any point, also where that holds a lock.
@@ -117,13 +123,14 @@ class Session:
             failed=self._failed,
             small_recorded=self.small.recorded,
         )
-        # By cache directory, object, and who asks: what one has validated, another has not.
-        self._files: OrderedDict[Key, RemoteFile] = OrderedDict()
+        self._watch = Watch(self.config, changed=self._take, trouble=self.trouble)
+        # By cache directory, object, who asks, and what holds for it: what one has validated, another has not.
+        self._files: OrderedDict[FileKey, RemoteFile] = OrderedDict()
         # By object who was the first to ask, where answers are trusted for some time.
         self._askers: dict[str, str] = {}
         self._clearings: dict[bytes, Clearing] = {}
         # Those that are about to be closed, and when they were last used as that was decided.
-        self._leaving: dict[Key, float] = {}
+        self._leaving: dict[FileKey, float] = {}
         self._caches: dict[bytes, Cache | None] = {}
         self._shelves: dict[bytes, Shelf] = {}
         self._keepers: dict[bytes, Keeper] = {}
@@ -132,7 +139,7 @@ class Session:
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         self.answers = Answers(self)
         # Those that are being closed for good.
-        self._ending: list[tuple[Key, RemoteFile]] = []
+        self._ending: list[tuple[FileKey, RemoteFile]] = []
         self._closed = False
         self.bypassed: str | None = None
 
@@ -183,8 +190,7 @@ class Session:
     def _new_cache(self, path: str) -> tuple[Cache, MeteredStorage]:
         metered = MeteredStorage()
         config = self.config
-        ignored = ignored_query(config.rules)
-        return Cache(path, storage=metered, flat=config.flat, basepath=config.basepath, ignored=ignored), metered
+        return Cache(path, storage=metered, **naming(config.rules, flat=config.flat, basepath=config.basepath)), metered
 
     def _keep(self, key: bytes, cache: Cache, error: Exception | None, metered: MeteredStorage) -> None:
         with self._lock:
@@ -201,21 +207,23 @@ class Session:
                     # Also at the end, when most is recorded: it is why something is missing.
                     trouble=functools.partial(self._trouble, silent=False),
                 )
+        self._watch.start()
         if error is not None:
             self.trouble(f"{error}; nothing is cached")
             self.counters.bypassed(str(error))
         elif not cache.writable:
             self.trouble(f"{cache.reason}; what is cached is used, nothing is added")
 
-    def acquire(self, identity: Identity, *, directory: str | None = None) -> RemoteFile:
+    def acquire(self, identity: Identity, *, directory: str | None = None, terms: Terms | None = None) -> RemoteFile:
         """Return the one instance for a remote file in this process, kept open until it is released.
 
         Args:
             identity: The file.
             directory: The cache directory; JCACHE_DIR by default.
+            terms: What holds for it, where that is anything but the settings.
         """
         path = directory or self.config.dir or ""
-        key = (str(path).encode(errors="surrogateescape"), identity.key, identity.asker)
+        key = (str(path).encode(errors="surrogateescape"), identity.key, identity.asker, terms)
         with self._lock:
             remote = self._files.get(key)
             if remote is not None:
@@ -228,11 +236,11 @@ class Session:
         with self._lock:
             remote = self._files.get(key)
             if remote is None:
-                remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]))
+                remote = self._files[key] = self._new_file(identity, cache, self._keepers.get(key[0]), terms)
                 clearing = self._clearings.get(key[0])
                 if clearing is not None and clearing.covers(remote.url):
                     remote.invalidate()
-                small = self.small.take(key)
+                small = self.small.take(key[:3])
                 if small is not None:
                     small.hand_over(remote.validation)
             remote.active += 1
@@ -252,7 +260,7 @@ class Session:
         """
         path = directory or self.config.dir
         cache = self.cache(directory)
-        if path is None or cache is None or self.workers.hung or self.offline or self.config.rules:
+        if path is None or cache is None or self.workers.hung or self.offline or not self.policy.is_plain:
             return None
         if isinstance(self.validate, float):
             return None  # how old an answer is, is told from all segments of a journal
@@ -277,7 +285,7 @@ class Session:
                 None
                 if identity is None
                 or identity.owner in unknown
-                or (shelf.key, identity.key, identity.asker) in self._files
+                or (shelf.key, identity.key, identity.asker, None) in self._files
                 else self.small.begin(shelf, identity, loop)
                 for identity in identities
             ]
@@ -304,13 +312,15 @@ class Session:
                 return False
         return True
 
-    def _new_file(self, identity: Identity, cache: Cache | None, keeper: Keeper | None) -> RemoteFile:
+    def _new_file(
+        self, identity: Identity, cache: Cache | None, keeper: Keeper | None, terms: Terms | None
+    ) -> RemoteFile:
         if keeper is not None:
             keeper.start()
         if not self._keeps_memory:
             self._keeps_memory = True
             allocator.keep(self.config.malloc)  # when the application has loaded what it works with, as a rule
-        remote, validate = open_file(self, identity, cache, keeper, self.rule(identity))
+        remote, validate = open_file(self, identity, cache, keeper, terms)
         if isinstance(validate, float):
             # How old an answer is, of any process, says nothing to one who is not known to have got it.
             first = self._askers.setdefault(identity.key, identity.asker)
@@ -318,10 +328,20 @@ class Session:
                 remote.invalidate()
         return remote
 
-    def rule(self, identity: Identity) -> Rule | None:
-        """Return the rule that is about a remote file, None where there is none."""
-        rules = self.config.rules
-        return find_rule(rules, identity.url, *names_of(identity.key)) if rules else None
+    def terms(self, identity: Identity, said: Directives | None = None) -> Terms | None:
+        """Return what holds for a remote file that is opened now; None where nothing but the settings does.
+
+        Args:
+            identity: The file.
+            said: What the program says of it.
+        """
+        if said is None and self.policy.is_plain:
+            return None
+        return self.policy.terms((identity.url, *names_of(identity.key)), said)
+
+    def _take(self, config: Config) -> None:
+        """Have settings that have changed hold for what is opened from now on."""
+        self.policy = Policy.of(config, validate=self.validate)
 
     def _uses(self, key: bytes) -> list[Use]:
         """Return which journals of a cache directory were used since this was last asked, for the record of use."""
@@ -415,7 +435,7 @@ class Session:
             while True:
                 self.late.popleft()()
 
-    def _idle_files(self) -> list[Key]:
+    def _idle_files(self) -> list[FileKey]:
         staying = len(self._files) - len(self._leaving)
         if staying <= IDLE_FILES or self.workers.hung:
             return []
@@ -428,7 +448,7 @@ class Session:
             self._files.move_to_end(key)
         return chosen
 
-    def _retire(self, key: Key) -> None:
+    def _retire(self, key: FileKey) -> None:
         """Close a file, unless it has been used since it was found idle."""
         with self._lock:
             used_s = self._leaving.pop(key, None)
@@ -486,6 +506,7 @@ class Session:
             if self._closed:
                 return True
             self._closed = True
+            self._watch.end()
             files = list(self._files.values())
             for key, keeper in self._keepers.items():
                 keeper.note(self._used(key))
@@ -517,6 +538,7 @@ class Session:
     def forget(self) -> None:
         """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""
         bypassed = self.bypassed
+        self._watch.end()
         if self.workers.hung:
             _kept.append(list(self._files.values()))
         else:

@@ -8,6 +8,7 @@ __all__ = [
     "names",
     "parse_memory",
     "parse_size",
+    "patterns",
     "protocols",
     "seconds",
     "text",
@@ -88,6 +89,14 @@ def names(value: object) -> tuple[str, ...]:
     """Return names out of a list, or of a text with commas."""
     items = value if isinstance(value, list) else str(value).split(",")
     return tuple(text(item) for item in items if not isinstance(item, str) or item.strip())
+
+
+def patterns(value: object) -> tuple[str, ...]:
+    """Return patterns of hosts, in lower case as hosts are spelt, or of whole addresses."""
+    found = names(value)
+    if any(" " in name for name in found):
+        raise ValueError
+    return tuple(name if "/" in name else name.lower() for name in found)
 
 
 def protocols(value: object) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from jcache.activate import ensure
+from jcache.policy import Directives
 from jcache.session import current
 from jcache_plugins.fsspec.hooks import hook_reads, hook_writes, shorten
 from jcache_plugins.fsspec.writes import doubt_path, prepared
@@ -37,6 +38,9 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         target_protocol: str | None = None,
         target_options: dict[str, Any] | None = None,
         cache_dir: str | None = None,
+        bypass: bool | None = None,
+        validate: str | float | None = None,
+        refresh: bool | None = None,
         **options: Any,
     ) -> None:
         """Put the cache in front of a file system.
@@ -47,11 +51,17 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
             target_protocol: Protocol of the file system behind.
             target_options: Its options.
             cache_dir: The cache directory; JCACHE_DIR by default.
+            bypass: Measure only: record nothing and serve nothing.
+            validate: As `JCACHE_VALIDATE`, for these files.
+            refresh: Drop what is recorded of each file that is opened, and fetch it anew.
             options: fsspec's own: `asynchronous`, `loop`, `batch_size`, ...
 
         Raises:
-            ValueError: There is no file system behind it, or no cache directory.
+            ValueError: There is no file system behind it, or no cache directory; or a value is wrong.
         """
+        said = {"bypass": bypass, "validate": validate, "refresh": refresh}
+        said = {name: value for name, value in said.items() if value is not None}
+        self.said = Directives.of(said) if said else None
         super().__init__(**options)
         if fs is None:
             if target_protocol is None:

@@ -23,6 +23,8 @@ LAYERS = (
     "jcache.report",
     "jcache.session",
     "jcache.opening",
+    "jcache.policy",
+    "jcache.watch",
     "jcache.config",
     "jcache.rules",
     "jcache.values",

@@ -6,8 +6,10 @@ import io
 import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import fsspec
 import pytest
 import s3_servers
+from filesystems import settle
 from s3_servers import KEYS, Gateway, Moto
 
 from jcache.activate import deactivate
@@ -426,3 +428,17 @@ def test_the_copy_of_an_object_and_many_objects_at_once(
     active()
     assert client(server).cat(paths) == expected
     assert methods(server) == ["HEAD"] * 50
+
+
+def test_what_a_program_says_in_a_fragment_is_no_part_of_a_key(server: Moto, active: Callable[..., Session]) -> None:
+    session = active()
+    s3fs.S3FileSystem.clear_instance_cache()
+    options = {"endpoint_url": server.url, "jcache": {"validate": "never"}}
+    for times in (1, 2):
+        with fsspec.open("s3://bucket/file#jcache.refresh", **options) as file:
+            assert file.read() == OLD
+            assert file.path == "bucket/file"
+            assert file.fs.exists("bucket/file#jcache.bypass")
+            assert file.fs.ls("bucket/directory#jcache.bypass", detail=False) == ["bucket/directory/file"]
+        settle()
+        assert session.counters.snapshot().read_miss == times * len(OLD)

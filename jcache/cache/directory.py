@@ -90,6 +90,7 @@ class Cache:
         flat: bool = False,
         basepath: str | None = None,
         ignored: identities.IgnoredQuery | None = None,
+        same: identities.SameFile | None = None,
     ) -> None:
         """Name a cache directory; nothing is touched before `prepare`.
 
@@ -99,6 +100,7 @@ class Cache:
             flat: One directory for each journal right below the root, instead of a tree like the remote one.
             basepath: Where paths contain these directories, what lies before them does not matter (see `identify`).
             ignored: Tells which parameters of a query decide nothing (see `identify`).
+            same: Tells by which address a file is known that several endpoints have (see `identify`).
         """
         self.directory = os.path.abspath(directory)
         self.writable = False
@@ -115,6 +117,7 @@ class Cache:
         self._flat = flat
         self._basepath = basepath
         self._ignored = ignored
+        self._same = same
 
     def prepare(self) -> None:
         """Make the root where there is none, mark it as a cache, and find out whether it can be written.
@@ -159,7 +162,7 @@ class Cache:
             Unidentifiable: It cannot be told safely which object this is, so it must not be cached.
         """
         return identities.identify(
-            protocol, path, options, basepath=self._basepath, flat=self._flat, ignored=self._ignored
+            protocol, path, options, basepath=self._basepath, flat=self._flat, ignored=self._ignored, same=self._same
         )
 
     def stored(self, identity: Identity, *, asker: bool = False) -> Identity:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from jcache.cache import credentials, layout
+from jcache.cache.address import split_scheme
 from jcache.cache.asking import UNSTABLE, fingerprint, who_asks
 from jcache.cache.protocols import Address, Unidentifiable, locate
 
@@ -17,6 +18,9 @@ __all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify",
 
 IgnoredQuery = Callable[[tuple[str, ...]], frozenset[str]]
 """Tells, given the addresses of an object, which parameters of its query decide nothing."""
+
+SameFile = Callable[[tuple[str, ...]], str | None]
+"""Tells, given the addresses of an object, the one by which it is known at all endpoints that have it."""
 
 _HASH_DIGITS = 32
 _NESTING = 8
@@ -100,6 +104,7 @@ def identify(
     flat: bool = False,
     environ: Mapping[str, str] | None = None,
     ignored: IgnoredQuery | None = None,
+    same: SameFile | None = None,
     asker: str | None = None,
 ) -> Identity:
     """Return the identity of the object that a file system's path means.
@@ -113,6 +118,7 @@ def identify(
         flat: One directory for each object instead of a tree.
         environ: Environment variables, some of which name endpoints; `os.environ` by default.
         ignored: What the user's rules say of parameters.
+        same: What they say of endpoints.
         asker: What `who_asks` says of the options, where that is known already.
 
     Returns:
@@ -124,10 +130,11 @@ def identify(
     names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
     environ = os.environ if environ is None else environ
     address = locate(names, path, options, environ)
-    if ignored is not None and address.extra and "?" in path:
-        plain = _key("url", [address.scheme, *address.authority, *_directories(address), _name(address)], "")
-        if ignore := ignored(names_of(plain)):
-            address = locate(names, path, options, environ, ignore=ignore)
+    if ignored is not None and address.extra and "?" in path and (ignore := ignored(_names(address))):
+        address = locate(names, path, options, environ, ignore=ignore)
+    if same is not None and (url := same(_names(address))):
+        there = locate((split_scheme(url)[0],), url, {}, {})
+        address = replace(address, scheme=there.scheme, authority=there.authority, path=there.path, owning=())
     variant = _variant(address, options)
     if basepath and (rest := _below(basepath, address.path)) is not None:
         directories, name, mark = rest[:-1], rest[-1], "base"
@@ -160,7 +167,7 @@ class Identifier:
     other with another name in that place. Threads may use one instance; at worst one does what another did.
     """
 
-    __slots__ = ("_asker", "_basepath", "_directories", "_flat", "_ignored", "_options", "_protocol")
+    __slots__ = ("_asker", "_basepath", "_directories", "_flat", "_ignored", "_options", "_protocol", "_same")
 
     def __init__(
         self,
@@ -170,10 +177,12 @@ class Identifier:
         basepath: str | None = None,
         flat: bool = False,
         ignored: IgnoredQuery | None = None,
+        same: SameFile | None = None,
     ) -> None:
         """Take note of a file system; see `identify`."""
         self._asker = who_asks(options, os.environ)
         self._ignored = ignored
+        self._same = same
         self._protocol = protocol
         self._options = options
         self._basepath = basepath
@@ -206,6 +215,7 @@ class Identifier:
             basepath=self._basepath,
             flat=self._flat,
             ignored=self._ignored,
+            same=self._same,
             asker=self._asker,
         )
 
@@ -285,6 +295,11 @@ def names_of(key: str) -> tuple[str, ...]:
         where, _, path = rest.partition("/")
         found += [f"{scheme}://{path}", *(f"{web}://{where}/{path}" for web in ("https", "http"))]
     return tuple(dict.fromkeys(found))
+
+
+def _names(address: Address) -> tuple[str, ...]:
+    """Return all addresses by which a person may call the object at an address."""
+    return names_of(_key("url", [address.scheme, *address.authority, *_directories(address), _name(address)], ""))
 
 
 def is_answers(key: str) -> bool:

@@ -20,7 +20,7 @@ from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option
 from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
 from jcache.report.units import visible
-from jcache.rules import ignored_query
+from jcache.rules import naming
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def root_of(directory: str) -> str | None:
 
 def cache_of(directory: str, config: Config, *, storage: Storage | None = None) -> Cache:
     """Return a cache directory that goes by the settings; nothing is touched."""
-    ignored = ignored_query(config.rules)
-    return Cache(directory, storage=storage, flat=config.flat, basepath=config.basepath, ignored=ignored)
+    return Cache(directory, storage=storage, **naming(config.rules, flat=config.flat, basepath=config.basepath))
 
 
 def prepared(directory: str, config: Config) -> Cache:

@@ -13,14 +13,16 @@ from jcache.cache import Identifier, Identity, Unidentifiable
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.origin import Info
+from jcache.policy import Directives, Terms
 from jcache.reader.lent import Lent
 from jcache.reader.remote import RemoteFile, Span
-from jcache.rules import ignored_query
+from jcache.rules import naming
 from jcache.session import Session, current
 from jcache_plugins.fsspec.answers import Absent, Question, question
+from jcache_plugins.fsspec.directives import MARK, directives_of, split, undirected
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
 
-__all__ = ["Access", "access", "identities", "on_loop_of", "origin_of", "run"]
+__all__ = ["Access", "access", "identities", "named", "on_loop_of", "origin_of", "run"]
 
 T = TypeVar("T")
 
@@ -38,12 +40,33 @@ _ORIGINS = {
 class Access:
     """One path of one file system: its origin, and its reads through whichever session is current."""
 
-    __slots__ = ("directory", "excluded", "origin")
+    __slots__ = ("_is_fresh", "directory", "excluded", "origin", "terms")
 
-    def __init__(self, origin: FileSystemOrigin, directory: str | None, *, excluded: bool = False) -> None:
+    def __init__(
+        self, origin: FileSystemOrigin, directory: str | None, *, terms: Terms | None = None, refreshes: bool = False
+    ) -> None:
         self.origin = origin
         self.directory = directory
-        self.excluded = excluded
+        self.terms = terms
+        self.excluded = terms is not None and terms.exclude
+        # Whether what was recorded has just been dropped; None where opening the file drops nothing.
+        self._is_fresh: bool | None = None
+        if refreshes:
+            self.refresh()
+            self._is_fresh = True
+
+    def refresh(self) -> None:
+        """Have all of the file fetched anew, unless the origin must not be asked."""
+        session = require()
+        if not session.offline:
+            session.invalidate(self.identity, directory=self.directory)
+
+    def begin(self) -> None:
+        """Take note that the file is opened: where it is to be fetched anew, it is so once more."""
+        if self._is_fresh is False:
+            self.refresh()
+        elif self._is_fresh:
+            self._is_fresh = False
 
     @property
     def identity(self) -> Identity:
@@ -53,7 +76,7 @@ class Access:
     def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
         """Read from the journal on the caller's thread; None where the origin is needed."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             return self._served(remote.try_read(spans, vector=vector, version=version))
         finally:
@@ -73,7 +96,7 @@ class Access:
         if rows is not None:
             return rows
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             if remote.is_ready:
                 return None
@@ -87,7 +110,7 @@ class Access:
     ) -> list[bytes | Exception]:
         """Read from journal and origin; each range's bytes or the exception that it met."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         epoch = session.answers.epoch
         try:
             await self._look_whether_absent(remote)
@@ -134,7 +157,7 @@ class Access:
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
         """Return what the journal has from `start` on, uncounted."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             return remote.peek(start, stop, version=version)
         finally:
@@ -147,7 +170,7 @@ class Access:
     def lend(self, start: int, last: Lent | None, *, version: Version | None = None) -> Lent | None:
         """Return what was read ahead from `start` on, to be taken in small steps, having handed back the last piece."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             if last is not None and last.is_ours:
                 remote.hand_back(last)
@@ -160,7 +183,7 @@ class Access:
         session = current()
         if session is None or not lent.is_ours:
             return  # went with its session
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             remote.hand_back(lent)
         finally:
@@ -173,7 +196,7 @@ class Access:
     async def prefetch(self, start: int, stop: int, *, arrived: Callable[[], None] | None = None) -> None:
         """Read [start, stop) ahead of the application; `arrived` is called once its bytes are here, proved or not."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             await remote.prefetch(self.origin, start, stop, arrived=arrived)
         finally:
@@ -184,7 +207,7 @@ class Access:
         session = current()
         if session is None:
             return  # went with its session
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             remote.drop_ahead(start, stop)
         finally:
@@ -193,7 +216,7 @@ class Access:
     async def stat(self) -> Info:
         """Return the file's version and info as this process holds them."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         epoch = session.answers.epoch
         try:
             await self._look_whether_absent(remote)
@@ -206,7 +229,7 @@ class Access:
 
     def _absence(self) -> Question | None:
         is_elsewhere = self.directory is not None
-        return None if is_elsewhere else question(None, "read", self.origin.path, {}, identity=self.identity)
+        return None if is_elsewhere else question(None, "read", self.origin.path, {}, known=(self.identity, self.terms))
 
     async def _look_whether_absent(self, remote: RemoteFile) -> None:
         """Raise that there is no file, where that is remembered and the origin need not be asked.
@@ -214,7 +237,7 @@ class Access:
         What is recorded of a file counts for more: that it is there.
         """
         session = require()
-        if remote.is_ready or (session.validate == "open" and not session.offline and not session.config.rules):
+        if remote.is_ready or (session.validate == "open" and not session.offline and self.terms is None):
             return
         ask = self._absence()
         if ask is not None and ask.trusts and not await remote.is_known():
@@ -229,7 +252,7 @@ class Access:
     async def stored(self) -> Info | None:
         """Return the file's version and info where they may be had without asking the origin, else None."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             return await remote.stored(self.origin)
         finally:
@@ -238,7 +261,7 @@ class Access:
     async def is_known(self) -> bool:
         """Whether anything of the file is recorded, or was validated in this process."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             return await remote.is_known()
         finally:
@@ -247,7 +270,7 @@ class Access:
     def open_here(self) -> Info | None:
         """Do as `open` does, where the version was validated before; None else."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             info = remote.known()
             if info is not None:
@@ -261,7 +284,7 @@ class Access:
         started_s = time.perf_counter()
         info = await self.stat()
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory)
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             remote.opened(time.perf_counter() - started_s)
         finally:
@@ -288,15 +311,16 @@ class _Known(dict[tuple[Any, ...], Access | None]):
     with it: origins ask a proxy, which whoever reads keeps alive.
     """
 
-    __slots__ = ("directory", "fs", "identifier", "origin_class", "session", "target")
+    __slots__ = ("directory", "fs", "identifier", "origin_class", "policy", "said", "target")
 
     def __init__(self, session: Session, fs: Any) -> None:
         super().__init__()
         key = id(fs)
         self.fs = weakref.ref(fs, lambda _: _instances.pop(key, None))
-        # Weak: the session may end before the file system does.
-        self.session = weakref.ref(session)
+        # A session's own: each has another one, and another one again when its settings change.
+        self.policy = session.policy
         target, self.directory = behind(fs)
+        self.said = directives_of(fs)
         self.target = weakref.proxy(target)
         self.identifier = _identifier(session, target)
         self.origin_class = _origin_class(type(target))
@@ -340,6 +364,13 @@ def access(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Acces
     return found
 
 
+def named(fs: Any, path: str) -> tuple[Identity, Terms | None] | None:
+    """Return which object a path means, and what holds for it; None where that cannot be told."""
+    identity = identities(fs, [path])[0]
+    session = require()
+    return None if identity is None else (identity, session.terms(identity, said_of(_known(session, fs), path)))
+
+
 def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[Identity | None]:
     """Return which objects paths mean, without a trace of each; None where that cannot be told.
 
@@ -351,7 +382,7 @@ def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[
     session = require()
     known = _known(session, fs)
     found: list[Identity | None] = []
-    for path in paths:
+    for path in map(undirected, paths):
         try:
             origin = known.origin_class
             named = origin.written(path) if written else origin.named(known.target, path, NO_OPTIONS)
@@ -370,13 +401,14 @@ def origin_of(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
 
 def _known(session: Session, fs: Any) -> _Known:
     known = _instances.get(id(fs))
-    if known is None or known.session() is not session:
+    if known is None or known.policy is not session.policy:
         known = _instances[id(fs)] = _Known(session, fs)
     return known
 
 
 def _work_out(session: Session, known: _Known, path: Any, options: Mapping[str, Any]) -> Access | None:
-    named = known.origin_class.named(known.target, path, options)
+    said = said_of(known, path)
+    named = known.origin_class.named(known.target, undirected(path), options)
     if named is None:
         return None
     try:
@@ -384,20 +416,31 @@ def _work_out(session: Session, known: _Known, path: Any, options: Mapping[str, 
     except Unidentifiable as error:
         session.trouble(f"{error}; such files are not cached")
         return None
-    rule = session.rule(identity)
     origin = known.origin_class(known.target, named, identity)
-    return Access(origin, known.directory, excluded=rule is not None and rule.exclude)
+    refreshes = said is not None and said.refresh
+    return Access(origin, known.directory, terms=session.terms(identity, said), refreshes=refreshes)
+
+
+def said_of(known: _Known, path: str) -> Directives | None:
+    """Return what the program says of a path, by the path itself or by its file system."""
+    if MARK not in path:
+        return known.said
+    said, wrong = split(path)[1:]
+    if wrong:
+        require().trouble(f"{wrong}; it changes nothing")
+    return said.within(known.said)
 
 
 def _identifier(session: Session, fs: Any) -> Identifier:
     options = positional(fs) | dict(fs.storage_options or {})
+    options.pop("jcache", None)
     for name in ("hostid", "host", "port", "endpoint_url"):
         value = fs.__dict__.get(name)
         if value is not None:
             options.setdefault(name, value)
     config = session.config
-    ignored = ignored_query(config.rules)
-    return Identifier(fs.protocol, options, basepath=config.basepath, flat=config.flat, ignored=ignored)
+    names = naming(session.policy.rules, flat=config.flat, basepath=config.basepath)
+    return Identifier(fs.protocol, options, **names)
 
 
 def positional(fs: Any) -> dict[str, Any]:

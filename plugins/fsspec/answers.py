@@ -9,12 +9,14 @@ from jcache.errors import OfflineMissError
 from jcache.reader.exact import decode
 from jcache.reader.validation import offline_message
 from jcache.session import Session, current
+from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.origins.base import within_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jcache.cache import Identity
+    from jcache.policy import Terms
     from jcache.reader.answers import Answer
     from jcache_plugins.fsspec.calls import Parameters
 
@@ -47,24 +49,24 @@ class Question:
 
     __slots__ = ("_directory", "_identity", "_key", "_lists", "_session", "_validate", "epoch", "url")
 
-    def __init__(self, session: Session, identity: Identity, kind: str, key: str) -> None:
+    def __init__(self, session: Session, identity: Identity, terms: Terms | None, kind: str, key: str) -> None:
         """Ask.
 
         Args:
             session: The current one.
             identity: The name.
+            terms: What holds for it.
             kind: The method's name, without an underscore in front.
             key: What is asked, in all.
         """
         from jcache.cache.layout import WHOLE_DIGITS, digest
 
-        rule = session.rule(identity)
         self._session = session
-        self._validate = session.validate if rule is None or rule.validate is None else rule.validate
+        self._validate = session.validate if terms is None or terms.validate is None else terms.validate
         self._identity, self._lists = identity, kind in _LISTINGS
         directory = identity.answers(above=True)
         is_kept = directory is not None and not directory.asker.startswith("?")
-        self._directory = directory if is_kept and (rule is None or (rule.record and not rule.bypass)) else None
+        self._directory = directory if is_kept and (terms is None or (terms.record and not terms.why_not)) else None
         self._key = digest(key, WHOLE_DIGITS)
         self.epoch = session.answers.epoch
         self.url = identity.url
@@ -140,7 +142,12 @@ class Question:
 
 
 def question(
-    fs: Any, kind: str, path: Any, options: Mapping[str, Any], *, identity: Identity | None = None
+    fs: Any,
+    kind: str,
+    path: Any,
+    options: Mapping[str, Any],
+    *,
+    known: tuple[Identity, Terms | None] | None = None,
 ) -> Question | None:
     """Return a question, None where the call is none of ours: it is JCache's own, or what is asked is not cached.
 
@@ -149,26 +156,29 @@ def question(
         kind: The method's name, without an underscore in front.
         path: As it takes it.
         options: What else the call says.
-        identity: Of the path, where it is known.
+        known: Which object the path means, and what holds for it, where that is known.
     """
     session = current()
     if session is None or session.bypassed is not None or within_origin() or session.cache() is None:
         return None
     if not isinstance(path, str) or not all(isinstance(value, _PLAIN) for value in options.values()):
         return None
-    if identity is None:
-        from jcache_plugins.fsspec.access import identities
+    if known is None:
+        from jcache_plugins.fsspec.access import named
 
-        identity = identities(fs, [path])[0]
-    if identity is None:
+        known = named(fs, path)
+    if known is None or is_past(known[1]):
         return None
-    rule = session.rule(identity)
-    if rule is not None and (rule.exclude or rule.bypass):
-        return None
+    identity, terms = known
     # A name with a query may have a secret in it; its identity has none.
-    spelt = "" if "?" in path or "@" in path else path
+    spelt = "" if "?" in path or "@" in path else undirected(path)
     key = repr((kind, identity.key, spelt, sorted((name, repr(value)) for name, value in options.items())))
-    return Question(session, identity, kind, key)
+    return Question(session, identity, terms, kind, key)
+
+
+def is_past(terms: Terms | None) -> bool:
+    """Whether a name is asked about past the cache, because settings or program say so."""
+    return terms is not None and bool(terms.exclude or terms.why_not)
 
 
 def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) -> tuple[Question | None, bool]:
@@ -197,8 +207,7 @@ def is_let_through(fs: Any, path: Any) -> bool:
         return True
     if not isinstance(path, str):
         return False
-    from jcache_plugins.fsspec.access import identities
+    from jcache_plugins.fsspec.access import named
 
-    identity = identities(fs, [path])[0]
-    rule = None if identity is None else session.rule(identity)
-    return rule is not None and (rule.exclude or rule.bypass)
+    known = named(fs, path)
+    return known is not None and is_past(known[1])

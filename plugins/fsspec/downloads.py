@@ -41,6 +41,7 @@ async def download(found: Access, target: Any, callback: Any) -> bool:
     Returns:
         False, having touched nothing, where the pieces cannot be had, or cannot be proved to be of one version.
     """
+    found.begin()
     begun = await begin(found)
     if begun is None:
         return False

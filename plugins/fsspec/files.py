@@ -19,6 +19,7 @@ from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of, run
 from jcache_plugins.fsspec.calls import Parameters
+from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.journal_cache import JournalCache, JournalReader, mixed
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import asks_origin, find, measured
@@ -192,6 +193,7 @@ def open_file(original: Method) -> Method:
         if said is None or mode != "rb":
             return opened_for_writing(self, path, original(self, *args, **kwargs))
         found = None if on_loop_of(self) else find(self, path, options_of(said))
+        path = undirected(path)
         info = None if found is None else version_of(self, found)
         if found is None or info is None:
             file = original(self, *args, **kwargs)
@@ -266,6 +268,7 @@ def options_of(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def version_of(fs: Any, found: Access) -> Info | None:
     """Do as `known_version` does, on the caller's thread where nothing is to be asked."""
+    found.begin()
     info = found.open_here()
     return run(fs, known_version(found)) if info is None else usable(info)
 

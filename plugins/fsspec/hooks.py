@@ -23,6 +23,7 @@ from fsspec.spec import AbstractFileSystem, _Cached
 from jcache.activate.notice import say
 from jcache.session import current
 from jcache_plugins.fsspec import boto, downloads, files, metadata, reads, streams, writes, written
+from jcache_plugins.fsspec.directives import bare, directed
 
 __all__ = ["install", "is_remote", "uninstall"]
 
@@ -56,7 +57,9 @@ def install() -> None:
     @functools.wraps(instantiate)
     def instantiate_hooked(cls: Any, *args: Any, **kwargs: Any) -> Any:
         is_hooked = hook(cls)
-        instance = instantiate(cls, *args, **kwargs)
+        said = kwargs.pop("jcache", None) if kwargs else None
+        make = instantiate if said is None else functools.partial(directed, instantiate, said=said)
+        instance = make(cls, *args, **kwargs)
         if is_hooked and id(instance) not in _instances:
             _instances[id(instance)] = instance
             shorten(instance)
@@ -167,10 +170,11 @@ def _hook_methods(cls: Any, makers: dict[str, Callable[[Any], Any]], undo: list[
         if isinstance(original, staticmethod | classmethod) or getattr(original, "_jcache", False):
             continue
         try:
-            hooked = make(original)
+            given = bare(original)
+            hooked = make(given)
         except (TypeError, ValueError):
             continue  # no function, or one without a signature
-        if hooked is not original and inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
+        if hooked is not given and inspect.iscoroutinefunction(hooked) == inspect.iscoroutinefunction(original):
             # What a class that is not remote has of its own stays as it is.
             place = owner if owner not in ABSTRACT and is_remote(owner) else cls
             _replace(place, name, _like(hooked, original), undo)

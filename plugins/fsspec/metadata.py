@@ -12,6 +12,7 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import Access, on_loop_of, run
 from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, asked
 from jcache_plugins.fsspec.calls import Parameters
+from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.reads import find
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.origins.base import within_origin
@@ -35,7 +36,7 @@ async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
 
 def told(info: Info, path: Any) -> dict[str, Any]:
     """Return what `info` says of a file of this version."""
-    return {"name": path, "type": "file", **info.details, "size": info.version.size_bytes}
+    return {"name": undirected(path), "type": "file", **info.details, "size": info.version.size_bytes}
 
 
 # What `info` says of one path of one file system to whoever is called with that.

@@ -30,6 +30,7 @@ from jcache_plugins.fsspec.access import (
 )
 from jcache_plugins.fsspec.answers import Absent, question
 from jcache_plugins.fsspec.calls import Parameters, as_bound
+from jcache_plugins.fsspec.directives import directives_of, undirected
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.fsspec.written import is_being_written, open_files
 from jcache_plugins.origins.base import in_thread, reaching, within_origin
@@ -448,7 +449,8 @@ def async_cat(original: Method) -> Method:
             path, recursive = said.pop("path", None), said.pop("recursive", False)
             on_error, batch_size = said.pop("on_error", "raise"), said.pop("batch_size", None)
             width = batch_size or self.batch_size or _get_batch_size(nofiles=True)
-            if isinstance(path, list) and len(path) > 1 and not said and width >= -1:
+            is_directed = directives_of(self) is not None or undirected(path) is not path
+            if isinstance(path, list) and len(path) > 1 and not said and width >= -1 and not is_directed:
                 shelf = session.shelf(behind(self)[1])
         if session is None or shelf is None:
             return await original(self, *args, **kwargs)
@@ -464,7 +466,8 @@ def async_cat(original: Method) -> Method:
         known = [identity for _, identity in objects.values()]
 
         asks = [
-            None if one is None else question(self, "read", paths[i], {}, identity=one) for i, one in enumerate(known)
+            None if one is None else question(self, "read", path, {}, known=(one, None))
+            for path, one in zip(paths, known, strict=True)
         ]
         for i, ask in enumerate(asks):
             if ask is not None and ask.trusts and await ask.is_absent():

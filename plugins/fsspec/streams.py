@@ -14,6 +14,7 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import Access, unwrapped
 from jcache_plugins.fsspec.ahead import Window
 from jcache_plugins.fsspec.calls import Parameters
+from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.files import asked, known_version, options_of
 from jcache_plugins.fsspec.journal_cache import leave_soon, mixed
 from jcache_plugins.fsspec.metadata import serving, told
@@ -128,6 +129,9 @@ def open_async(original: Method) -> Method:
         if said is None or mode != "rb":
             return opened_for_writing(self, path, await original(self, *args, **kwargs))
         found = await find_soon(self, path, options_of(said))
+        path = undirected(path)
+        if found is not None:
+            found.begin()
         info = None if found is None else await known_version(found)
         if found is None or info is None:
             return await original(self, *args, **kwargs)
