@@ -29,7 +29,7 @@ pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
 
 from fsspec_xrootd import XRootDFileSystem
 
-from jcache_plugins.origins.xrootd import OpenFiles, Server, XRootDOrigin, requests_of, vector_read
+from jcache_plugins.origins.xrootd import Answers, OpenFiles, Server, XRootDOrigin, requests_of
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
 LONG_AGO = 1_600_000_000
@@ -170,13 +170,20 @@ def test_the_clients_own_vector_read_says_the_same(client, path: Path) -> None:
     each = client()
     outside = [(len(OLD) + 1, 10)]
 
-    async def read(chunks: list[tuple[int, int]], *, below: bool) -> list[bytes]:
-        async with OpenFiles.of(each.fs).file(each.server.address + "//f") as file:
-            handle = file.handle if below else SimpleNamespace(vector_read=file.handle.vector_read)
-            return await vector_read(handle, chunks, each.fs.timeout)
+    async def read(chunks: list[tuple[int, int]], *, below: bool) -> tuple[list[bytes], int, int]:
+        file = await OpenFiles.of(each.fs).take(each.server.address + "//f")
+        try:
+            layer = SimpleNamespace(vector_read=file.handle.vector_read, stat=file.handle.stat)
+            answers = Answers(file.handle if below else layer)
+            answers.ask("vector_read", chunks, each.fs.timeout)
+            answers.ask("stat", True, each.fs.timeout)
+            vector, state = await answers.all()
+        finally:
+            OpenFiles.of(each.fs).give_back(file)
+        return [chunk["buffer"] for chunk in vector["chunks"]], state["size"], state["modtime"]
 
     chunks = [(0, 10), (100, 1), (49_990, 10)]
-    assert each.run(read(chunks, below=True)) == [OLD[a : a + n] for a, n in chunks]
+    assert each.run(read(chunks, below=True)) == ([OLD[a : a + n] for a, n in chunks], len(OLD), LONG_AGO)
     assert each.run(read(chunks, below=False)) == each.run(read(chunks, below=True))
     messages = []
     for below in (True, False):
@@ -256,10 +263,7 @@ def test_replaced_between_two_vectors(client, path: Path, change) -> None:
 def test_replaced_between_the_bytes_and_their_proof(client, path: Path, change, delivered: bool, monkeypatch) -> None:
     """With a server that is asked when the bytes have come; the other way is tried in test_replaced.py."""
 
-    async def never(self) -> bool:
-        return False
-
-    monkeypatch.setattr(Server, "answers_in_order", never)
+    monkeypatch.setattr(Server, "answers_in_order", lambda self: False)
     each = client()
     origin = each.origin("f")
     if delivered:

@@ -1,12 +1,11 @@
 """XRootD over fsspec-xrootd: reads and the stat that proves them go through one open file at the data server."""
 
 import asyncio
+import contextlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from operator import itemgetter, lt
 from typing import Any, ClassVar
 
@@ -23,7 +22,6 @@ from jcache_plugins.origins.base import FileSystemOrigin, is_settled, reaching
 
 __all__ = ["XRootDOrigin"]
 
-BUFFER = itemgetter("buffer")
 # A vector is sent in requests of so much or more, and in so many at most.
 PIECE_BYTES, PIECES = 1 << 20, 8
 
@@ -60,8 +58,12 @@ class XRootDOrigin(FileSystemOrigin):
                 modified = await self.fs._modified(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
         info = Info(Version(details["size"], mtime_ns=int(modified) * 10**9), details)
         if self._opens_another:
-            async with OpenFiles.of(self.fs).file(self.fs.unstrip_protocol(self.path)) as file:
+            files = OpenFiles.of(self.fs)
+            file = await files.take(self.fs.unstrip_protocol(self.path))
+            try:
                 version = await self._state(file.handle, force=True)
+            finally:
+                files.give_back(file)
             self._opens_another = not agrees(info.version, version)
             if self._opens_another:
                 return self._as_info(version)
@@ -73,8 +75,10 @@ class XRootDOrigin(FileSystemOrigin):
         """Fetch ranges in one vector read (several where the server's limits want it) and prove their version."""
         if getattr(self.fs, "_readonly_filehandle_cache", None) is None:
             return await super().fetch(ranges, known=known, arrived=arrived)  # an fsspec-xrootd built otherwise
+        files = OpenFiles.of(self.fs)
         with reaching():
-            async with OpenFiles.of(self.fs).file(self.fs.unstrip_protocol(self.path)) as file:
+            file = await files.take(self.fs.unstrip_protocol(self.path))
+            try:
                 before = known.version if known is not None else await self._state(file.handle, force=False)
                 started_s = time.time()
                 try:
@@ -84,6 +88,8 @@ class XRootDOrigin(FileSystemOrigin):
                     self._check(file, known, before, await self._state(file.handle, force=True))
                     raise
                 self._check(file, known, before, after)
+            finally:
+                files.give_back(file)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
 
     def _check(self, file: "OpenFile", known: Info | None, before: Version, after: Version) -> None:
@@ -99,39 +105,43 @@ class XRootDOrigin(FileSystemOrigin):
 
     async def _state(self, handle: Any, *, force: bool) -> Version:
         """Return the open file's version: as told when it was opened, or (force) as the server has it now."""
-        return as_version(await checked(handle.stat, "stat", force=force, timeout=self.fs.timeout))
+        answers = Answers(handle)
+        answers.ask("stat", force, self.fs.timeout)
+        return as_version(*await answers.all())
 
     async def _read_open(
         self, handle: Any, ranges: Vector, arrived: Callable[[], None] | None
     ) -> tuple[list[bytes | Exception], Version]:
         """Return the ranges' bytes, and the version that the open file still had behind them."""
         wanted = ranges if all(map(lt, ranges.starts, ranges.stops)) else Vector.of(r for r in ranges if r[0] < r[1])
-        max_chunks, max_chunk_bytes = await self.fs._get_max_chunk_info(handle)  # noqa: SLF001 - asked once per server
-        proof: asyncio.Future[Any] | None = None
+        server = Server.of(handle)
+        max_chunks, max_chunk_bytes = await server.limits(self.fs, handle)
+        bodies: list[Any] = []
+        proof: Answers | None = None
+        proofs: list[Any] = []
         if len(wanted) == 1 and wanted[0][1] - wanted[0][0] > max_chunk_bytes:
             start, stop = wanted[0]
             bodies = [await checked(handle.read, "read", start, stop - start, self.fs.timeout)]
         elif wanted:
-            in_order = await Server.of(handle).answers_in_order()
             chunks, counts = cut(wanted, max_chunk_bytes)
             vectors = requests_of(chunks, max_chunks)
-            reading = [vector_read(handle, vector, self.fs.timeout) for vector in vectors]
-            if in_order:
-                proof = submit(handle.stat, "stat", force=True, timeout=self.fs.timeout)
-            try:
-                answers = [await answer for answer in reading]
-            except BaseException:
-                for unwanted in [*reading, *([] if proof is None else [proof])]:
-                    unwanted.cancel()
-                raise
+            answers = Answers(handle)
+            for vector in vectors:
+                answers.ask("vector_read", vector, self.fs.timeout)
+            if server.answers_in_order():
+                # Awaited together, unless somebody is to know when the bytes are here.
+                proof = answers if arrived is None else Answers(handle)
+                proof.ask("stat", True, self.fs.timeout)
+            contents = await answers.all()
+            contents, proofs = contents[: len(vectors)], contents[len(vectors) :]
             # The client answers in the order in which it was asked.
-            buffers = answers[0] if len(answers) == 1 else [buffer for answer in answers for buffer in answer]
-            bodies = joined(buffers, counts)
-        else:
-            bodies = []
+            bodies = joined([chunk["buffer"] for content in contents for chunk in content["chunks"]], counts)
         if arrived is not None:
             arrived()
-        after = await self._state(handle, force=True) if proof is None else as_version(await proof)
+        if proof is None:
+            after = await self._state(handle, force=True)
+        else:
+            after = as_version(*(proofs or await proof.all()))
         if wanted is ranges and list(map(len, bodies)) == ranges.lengths():
             return bodies, after
         rest = iter(bodies)
@@ -148,22 +158,28 @@ class XRootDOrigin(FileSystemOrigin):
 class Server:
     """What is known of a data server in this process."""
 
-    __slots__ = ("_asking", "_url")
+    __slots__ = ("_address", "_asking", "_limits")
 
     _known: ClassVar[dict[str, "Server"]] = {}
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._asking: asyncio.Task[bool] | None = None
+        self._limits: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, handle: Any) -> "Server":
         """Return the server that has a file open."""
-        address = client.URL(handle.get_property("DataServer"))
-        url = f"{address.protocol}://{address.hostid}/"
-        return cls._known.setdefault(url, cls(url))
+        address = handle.get_property("DataServer")
+        return cls._known.get(address) or cls._known.setdefault(address, cls(address))
 
-    async def answers_in_order(self) -> bool:
+    async def limits(self, fs: Any, handle: Any) -> tuple[int, int]:
+        """Return how many chunks it takes in one vector read, and of how many bytes; asked once."""
+        if self._limits is None:
+            self._limits = await fs._get_max_chunk_info(handle)  # noqa: SLF001 - fsspec-xrootd's own way
+        return self._limits
+
+    def answers_in_order(self) -> bool:
         """Whether it carries out a vector read and a stat of one connection in the order in which they are sent.
 
         Asked in the background at the first read; until the answer is there, nothing is assumed.
@@ -178,38 +194,48 @@ class Server:
 
     async def _ask(self) -> bool:
         """Whether it names its version as servers of the XRootD framework do."""
+        address = client.URL(self._address)
+        system = client.FileSystem(f"{address.protocol}://{address.hostid}/")
         try:
-            answer = await checked(client.FileSystem(self._url).query, "query", QueryCode.CONFIG, "version")
+            answer = await checked(system.query, "query", QueryCode.CONFIG, "version")
         except OSError:
             return False
         return re.match(rb"v\d+\.", answer) is not None
 
 
-@dataclass(slots=True)
-class Kept:
-    """An open file that nobody reads, as fsspec-xrootd keeps it."""
-
-    accessed: float
-    handle: Any
-
-
 class OpenFile:
-    """A file open at its server, for as many reads at once as there are.
+    """A file open at its server, for as many reads at once as there are; what fsspec-xrootd keeps between them.
 
     Attributes:
-        handle: The client's file.
+        url: Its address.
+        handle: The client's file; None until it is open.
+        accessed: When the last read ended, for fsspec-xrootd.
+        opening: Opens it; None for a file that was open already.
         is_new: Whether it was opened for the read that has it now.
         is_stale: Whether it is to be closed behind its last reader, and opened anew by the next.
     """
 
-    __slots__ = ("handle", "is_new", "is_stale", "opening", "readers")
+    __slots__ = ("accessed", "handle", "is_new", "is_stale", "opening", "readers", "url")
 
-    def __init__(self, opening: "asyncio.Task[Any]") -> None:
-        self.opening = opening
-        self.handle: Any = None
-        self.is_new = True
+    def __init__(self, url: str, handle: Any) -> None:
+        self.url = url
+        self.handle = handle
+        self.accessed = 0.0
+        self.opening: asyncio.Task[None] | None = None
+        self.is_new = handle is None
         self.is_stale = False
         self.readers = 0
+
+    async def open(self, fs: Any) -> None:
+        """Open it for a file system."""
+        handle = client.File()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        submitted = handle.open(self.url, OpenFlags.READ, timeout=fs.timeout, callback=callback_of(done))
+        status = (await done)[0] if submitted.ok else submitted
+        if not status.ok:
+            msg = f"Failed to open file: {status.message}"
+            raise OSError(msg)
+        self.handle = handle
 
 
 class OpenFiles:
@@ -230,52 +256,48 @@ class OpenFiles:
         known: OpenFiles = fs.__dict__.get("_jcache_files") or fs.__dict__.setdefault("_jcache_files", cls(fs))
         return known
 
-    @asynccontextmanager
-    async def file(self, url: str) -> AsyncIterator[OpenFile]:
-        """Have a file open for as long as the context lasts."""
+    async def take(self, url: str) -> OpenFile:
+        """Have a file open, until it is given back."""
         file = self._files.get(url)
         if file is None:
-            file = self._files[url] = OpenFile(asyncio.ensure_future(self._open(url)))
+            kept = self._kept().pop(url, None)
+            file = kept if isinstance(kept, OpenFile) else OpenFile(url, None if kept is None else kept.handle)
+            self._files[url] = file
+            if file.handle is None:
+                file.opening = asyncio.ensure_future(file.open(self._fs))
         file.readers += 1
-        try:
-            # One reader's cancellation must not reach the others that wait for the same file.
-            file.handle = await asyncio.shield(file.opening)
-            yield file
-        finally:
-            file.is_new = False
-            file.readers -= 1
-            if file.is_stale and self._files.get(url) is file:
-                del self._files[url]
-            if not file.readers:
-                if self._files.get(url) is file:
-                    del self._files[url]
-                self._release(url, file)
+        if file.handle is None and file.opening is not None:
+            try:
+                # One reader's cancellation must not reach the others that wait for the same file.
+                await asyncio.shield(file.opening)
+            except BaseException:
+                self.give_back(file)
+                raise
+        return file
 
-    async def _open(self, url: str) -> Any:
-        item = self._kept().pop(url, None)
-        if item is not None:
-            self._files[url].is_new = False
-            return item.handle
-        handle = client.File()
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submitted = handle.open(url, OpenFlags.READ, timeout=self._fs.timeout, callback=callback_of(done))
-        status = (await done)[0] if submitted.ok else submitted
-        if not status.ok:
-            msg = f"Failed to open file: {status.message}"
-            raise OSError(msg)
-        return handle
+    def give_back(self, file: OpenFile) -> None:
+        """Need a file no more."""
+        file.is_new = False
+        file.readers -= 1
+        if (file.is_stale or not file.readers) and self._files.get(file.url) is file:
+            del self._files[file.url]
+        if not file.readers:
+            self._keep(file)
 
-    def _release(self, url: str, file: OpenFile) -> None:
-        if not file.opening.done():
-            file.opening.add_done_callback(lambda _: self._release(url, file))  # all who waited were cancelled
+    def _keep(self, file: OpenFile) -> None:
+        opening, kept = file.opening, self._kept()
+        if opening is not None:
+            if not opening.done():
+                opening.add_done_callback(lambda _: self._keep(file))  # all who waited were cancelled
+                return
+            if opening.cancelled() or opening.exception() is not None:
+                return
+            file.opening = None
+        if file.is_stale or file.url in kept or file.url in self._files:
+            close(file.handle)
             return
-        if file.opening.cancelled() or file.opening.exception() is not None:
-            return
-        handle, kept = file.opening.result(), self._kept()
-        if file.is_stale or url in kept or url in self._files:
-            close(handle)
-            return
-        kept[url] = Kept(time.monotonic(), handle)
+        file.accessed = time.monotonic()
+        kept[file.url] = file
         limit = getattr(self._fs._readonly_filehandle_cache, "_max_items", None)  # noqa: SLF001 - see the class
         while limit and len(kept) > limit:
             close(kept.pop(min(kept, key=lambda name: kept[name].accessed)).handle)
@@ -341,55 +363,23 @@ def joined(buffers: list[bytes], counts: Sequence[int]) -> list[bytes]:
 
 
 def as_version(state: Any) -> Version:
-    """Return a stat's answer as a version."""
-    return Version(state.size, mtime_ns=int(state.modtime) * 10**9)
+    """Return a stat's answer, as the client has it below its layer of objects, as a version."""
+    return Version(state["size"], mtime_ns=int(state["modtime"]) * 10**9)
 
 
 async def checked(method: Any, what: str, *args: Any, **kwargs: Any) -> Any:
     """Await a callback-style call of the XRootD client; raise what plain fsspec-xrootd raises."""
-    return await submit(method, what, *args, **kwargs)
-
-
-def submit(method: Any, what: str, *args: Any, **kwargs: Any) -> "asyncio.Task[Any]":
-    """Make a callback-style call of the XRootD client at once; its answer, or OSError, is awaited."""
     done: asyncio.Future[tuple[Any, Any]] = asyncio.get_running_loop().create_future()
     submitted = method(*args, **kwargs, callback=callback_of(done))
-
-    async def answer() -> Any:
-        status, content = await done if submitted.ok else (submitted, None)
-        if not status.ok:
-            msg = f"File did not {what} properly: {status.message.strip()}"
-            raise OSError(msg)
-        return content
-
-    return asyncio.ensure_future(answer())
+    status, content = await done if submitted.ok else (submitted, None)
+    if not status.ok:
+        raise failure(what, status.message)
+    return content
 
 
-def vector_read(handle: Any, chunks: list[tuple[int, int]], timeout: Any) -> "asyncio.Task[list[bytes]]":
-    """Send one vector read at once; its buffers, or OSError, are awaited.
-
-    Where the client's layout is the known one it is asked below the layer that makes two objects of each chunk: for
-    ranges of 100 bytes that layer takes as long as the client and the server together.
-    """
-    below = getattr(getattr(handle, "_File__file", None), "vector_read", None)
-    if below is None:
-        return asyncio.ensure_future(_buffers(submit(handle.vector_read, "vector_read", chunks, timeout)))
-    done: asyncio.Future[tuple[Any, Any]] = asyncio.get_running_loop().create_future()
-    submitted: Any = below(chunks, timeout, callback_of(done))
-
-    async def answer() -> list[bytes]:
-        nothing: Any = {}
-        status, content = await done if submitted["ok"] else (submitted, nothing)
-        if not status["ok"]:
-            msg = f"File did not vector_read properly: {status['message'].strip()}"
-            raise OSError(msg)
-        return list(map(BUFFER, content["chunks"]))
-
-    return asyncio.ensure_future(answer())
-
-
-async def _buffers(answer: "asyncio.Task[Any]") -> list[bytes]:
-    return [chunk.buffer for chunk in await answer]
+def failure(what: str, message: str) -> OSError:
+    """Return the error for a request that was refused."""
+    return OSError(f"File did not {what} properly: {message.strip()}")
 
 
 def callback_of(done: "asyncio.Future[tuple[Any, Any]]") -> Any:
@@ -401,9 +391,75 @@ def callback_of(done: "asyncio.Future[tuple[Any, Any]]") -> Any:
             done.set_result((status, content))
 
     def callback(status: Any, content: Any, _hosts: Any) -> None:
-        try:
+        # Where the loop is closed nobody waits any more.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver, status, content)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
 
     return callback
+
+
+class Answers:
+    """What the server of an open file answers to requests that are sent one right behind the other.
+
+    They are awaited together, so that the event loop is woken once. Where the client's layout is the known one it is
+    asked below the layer that makes objects of what comes: for ranges of 100 bytes that layer takes as long as the
+    client and the server together.
+    """
+
+    __slots__ = ("_asked", "_count", "_done", "_file", "_got", "_is_below")
+
+    def __init__(self, handle: Any) -> None:
+        below = getattr(handle, "_File__file", None)
+        self._is_below = below is not None
+        self._file = below if self._is_below else handle
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked: list[str] = []
+        self._got: dict[int, tuple[Any, Any]] = {}
+        self._count = -1
+
+    def ask(self, what: str, *args: Any) -> None:
+        """Send a request: a method of the client's file, and what it takes."""
+        number = len(self._asked)
+        self._asked.append(what)
+        loop = self._done.get_loop()
+
+        def callback(status: Any, content: Any, _hosts: Any) -> None:
+            self._got[number] = (status, content)
+            # Whoever is last finds all there: this thread, or the one that waits, as it begins to.
+            if len(self._got) == self._count:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(self._end)
+
+        submitted = getattr(self._file, what)(*args, callback)
+        if not (submitted["ok"] if self._is_below else submitted.ok):
+            self._got[number] = (submitted, None)
+
+    def _end(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    async def all(self) -> list[Any]:
+        """Return all answers, in the order of the requests, as the client has them below its layer of objects.
+
+        Raises:
+            OSError: One was refused: as plain fsspec-xrootd says it.
+        """
+        self._count = len(self._asked)
+        if len(self._got) < self._count:
+            await self._done
+        answers = []
+        for number, what in enumerate(self._asked):
+            status, content = self._got[number]
+            if not self._is_below:
+                status, content = vars(status), plain(content)
+            if not status["ok"]:
+                raise failure(what, status["message"])
+            answers.append(content)
+        return answers
+
+
+def plain(content: Any) -> Any:
+    """Return what one of the client's objects was made of."""
+    if content is None:
+        return None
+    return {**vars(content), "chunks": list(map(vars, getattr(content, "chunks", ())))}
