@@ -31,6 +31,7 @@ R = TypeVar("R")
 IOV_MAX = 1024
 
 _MOST_KNOWN = 2000
+_NO_NAMES = frozenset({"", ".", ".."})
 _ENTER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
@@ -76,7 +77,7 @@ class Storage:
         for name in above[len(root) :].split("/"):
             at = f"{at}/{name}"
             if at not in known:
-                if name in {"", ".", ".."} or not stat.S_ISDIR(os.lstat(at).st_mode):
+                if name in _NO_NAMES or not stat.S_ISDIR(os.lstat(at).st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, "not a directory of the cache", at)
                 known.add(at)
         return True
@@ -84,7 +85,8 @@ class Storage:
     def _enter(self, path: str) -> tuple[str, int | None]:
         """Return the name that an operation is to be given, and the open directory that it is in, to be closed.
 
-        Nothing on the way from the root is a symbolic link, and nothing can become one meanwhile.
+        Nothing on the way from the root is a symbolic link, and nothing can become one meanwhile. The last name may be
+        one: no operation that this is for follows it.
         """
         for root in self._roots:
             if path.startswith(root):
@@ -92,10 +94,12 @@ class Storage:
         else:
             return path, None
         *above, name = path[len(root) :].split("/")
-        if not {"", ".", ".."}.isdisjoint([*above, name]):
+        if not _NO_NAMES.isdisjoint([*above, name]):
             raise OSError(errno.EINVAL, "not a path in the cache", path)
-        fd = os.open(root, _ENTER & ~os.O_NOFOLLOW)
-        for part in above:
+        if not above:
+            return path, None
+        fd = os.open(root + above[0], _ENTER)
+        for part in above[1:]:
             try:
                 inner = os.open(part, _ENTER, dir_fd=fd)
             finally:
@@ -141,7 +145,7 @@ class Storage:
 
     def stat(self, path: str) -> os.stat_result:
         """Return what the file system knows of a path; symbolic links are followed where that is not below a root."""
-        return os.stat(path, follow_symlinks=not (self._roots and self._inside(path)))
+        return self._look(path) if self._roots and self._inside(path) else os.stat(path)
 
     def is_there(self, path: str) -> bool:
         """Whether there may be anything of this name: False only where the file system says that there is not."""
@@ -155,24 +159,19 @@ class Storage:
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory, in no order."""
-        return _again(self._list, os.listdir, path)
+        return self._list(os.listdir, path)
 
     def entries(self, path: str) -> list[tuple[str, bool]]:
         """Return the names in a directory, and whether each is a directory itself (a symbolic link to one is not).
 
         On most file systems this takes no call for each name.
         """
-        return _again(self._list, _kinds, path)
+        return self._list(_kinds, path)
 
-    def _list(self, read: Callable[[str | int], list[T]], path: str) -> list[T]:
-        if not self._roots or not self._inside(path):
-            return read(path)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            self._known.add(path)
-            return read(fd)
-        finally:
-            os.close(fd)
+    def _list(self, read: Callable[[str], list[T]], path: str) -> list[T]:
+        if self._roots:
+            self._inside(path + "/")  # by its path it takes five calls, by a descriptor that follows no link ten
+        return _again(read, path)
 
     def mkdir(self, path: str, mode: int = 0o700) -> None:
         """Create one directory, or raise `FileExistsError`."""
@@ -208,6 +207,9 @@ class Storage:
     def _move(self, move: Callable[..., None], source: str, target: str) -> None:
         old, above = _again(self._enter, source)
         try:
+            directory, new = os.path.split(target)
+            if above is not None and directory == os.path.dirname(source) and new not in _NO_NAMES:
+                return move(old, new, src_dir_fd=above, dst_dir_fd=above)
             new, target_above = _again(self._enter, target)
             try:
                 move(old, new, src_dir_fd=above, dst_dir_fd=target_above)
@@ -238,9 +240,13 @@ class Storage:
 
     def lstat(self, path: str) -> os.stat_result:
         """Return what the file system knows of a path itself, symbolic links not followed."""
-        if self._roots:
-            self._inside(path)
-        return os.lstat(path)
+        return self._look(path) if self._roots and self._inside(path) else os.lstat(path)
+
+    def _look(self, path: str) -> os.stat_result:
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            self._known.add(path)
+        return status
 
     def statvfs(self, path: str) -> os.statvfs_result:
         """Return space and inodes of the file system that a path is on."""
@@ -281,7 +287,7 @@ class Storage:
         return fcntl.fcntl(fd, command, argument)
 
 
-def _kinds(directory: str | int) -> list[tuple[str, bool]]:
+def _kinds(directory: str) -> list[tuple[str, bool]]:
     with os.scandir(directory) as found:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
 

@@ -209,7 +209,7 @@ def test_a_failing_disk_leaves_nothing_behind(tmp_path, operation):
         assert Report.load(report.save(tmp_path, storage=storage)) == report
         return
     with pytest.raises(OSError, match=r"No space|nothing written"):
-        report.save(tmp_path, storage=storage)
+        report.save(tmp_path / "new" if operation == "mkdir" else tmp_path, storage=storage)
     assert os.listdir(tmp_path) == []
 
 

@@ -339,10 +339,43 @@ def test_a_child_forked_with_a_lease_held_holds_up_nobody(http_origin, start):
         os.kill(int(child), signal.SIGKILL)
 
 
-def test_the_cost_in_operations_of_a_missing_vector_while_alone(nginx_server, cache_dir, tmp_path):
-    """One look at the directory, one write; what a process's first vector costs besides is left out."""
+def traced(tmp_path, cache, *command, after=None, **variables):
+    """Run a Python program; return the names of its system calls on a cache directory, behind one on another path."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))}
+    log = tmp_path / "strace"
+    subprocess.run(
+        ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=%file,%desc", "-o", log, sys.executable, *command],
+        env=clean | {"JCACHE_DIR": str(cache), "JCACHE_SUMMARY": "0"} | variables,
+        check=True,
+    )
+    text = log.read_text()
+    lines = (text if after is None else text.partition(f'"{after}"')[2]).splitlines()
+    calls = [line.split(None, 1)[1] for line in lines if str(cache) in line]
+    return [call.partition("(")[0] for call in calls if not call.startswith("<")]
+
+
+def test_the_cost_in_operations_of_an_end(nginx_server, cache_dir, tmp_path):
+    """Of a process that has read one file: what it used is noted, its report is written, others' are looked for."""
+    path = nginx_server.directory / "f.bin"
+    path.write_bytes(DATA)
+    os.utime(path, (OLD_S, OLD_S))
+    script = tmp_path / "ends.py"
+    script.write_text(
+        "import os, sys, fsspec\nfsspec.filesystem('http').cat_file(sys.argv[1], 0, 1000)\nos.path.exists('/ends')\n"
+    )
+    arguments = [script, nginx_server.url("f.bin")]
+    first, *others = [
+        traced(tmp_path, cache_dir, *arguments, after="/ends", JCACHE_VALIDATE=validate)
+        for validate in ("open", "open", "never")
+    ]
+    assert len(first) <= 60, "much is recorded, and made for the first time"
+    assert max(map(len, others)) <= 25, others
+
+
+def test_the_cost_in_operations_of_a_missing_vector_while_alone(nginx_server, cache_dir, tmp_path):
+    """One look at the directory, one write; what a process's first vector costs besides is left out."""
     path = nginx_server.directory / "f.bin"
     path.write_bytes(DATA)
     os.utime(path, (OLD_S, OLD_S))
@@ -359,20 +392,12 @@ for i in range(int(sys.argv[2])):
     fs.cat_ranges([sys.argv[1]] * 5, *zip(*[(20_000 * i + j, 20_000 * i + j + 500) for j in range(100, 10_000, 2000)]))
     time.sleep(0.02)  # so that each is recorded for itself
 """)
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))}
     counts = []
     for vectors in (10, 40):
-        cache, log = cache_dir / str(vectors), tmp_path / f"strace-{vectors}"
+        cache = cache_dir / str(vectors)
         cache.mkdir(parents=True)
-        subprocess.run(
-            ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=%file,%desc", "-o", log, sys.executable, script,
-             nginx_server.url("f.bin"), str(vectors)],
-            env=clean | {"JCACHE_DIR": str(cache), "JCACHE_SUMMARY": "0", "JCACHE_JSON": str(tmp_path / "json")},
-            check=True,
-        )  # fmt: skip
-        calls = [line.split(None, 1)[1] for line in log.read_text().splitlines() if str(cache) in line]
-        names = Counter(call.partition("(")[0] for call in calls if not call.startswith("<"))
-        counts.append(names)
+        arguments = [script, nginx_server.url("f.bin"), str(vectors)]
+        counts.append(Counter(traced(tmp_path, cache, *arguments, JCACHE_JSON=str(tmp_path / "json"))))
     each = {name: (counts[1][name] - counts[0][name]) / 30 for name in counts[1]}
     print({name: round(number, 2) for name, number in each.items() if number})
     # Whose turn it is, is locked and unlocked behind a pause of 50 ms, which a busy machine makes.

@@ -265,7 +265,9 @@ class Ending:
 
         own = make_own(session, self.job, times_before=self._times)
         if directory is not None:
-            self._ask(lambda: save_own(own, session.config, self.job), limit_s, f"no JSON report: {directory}")
+            follows = not self._text  # a program that takes this process over, and prints the job's report
+            what = f"no JSON report: {directory}"
+            self._ask(lambda: save_own(own, session.config, self.job, follows=follows), limit_s, what)
         return own
 
     def _ask(self, task: "Callable[[], object]", limit_s: float, otherwise: str) -> bool:
@@ -278,28 +280,31 @@ class Ending:
         return done
 
     def _print_job(self, config: "Config", own: "Report | None", directory: str | None, limit_s: float) -> None:
-        has_others = [False]
+        marked: list[str] = []
         beside: list[Report] = []
         titles: list[JobTitle] = []
 
         def look() -> None:
-            has_others[0] = self.job.has_reports(directory)
+            try:
+                marked.extend(self.job.reports(directory) if directory is not None else ())
+            except OSError:
+                pass  # there may be none
 
         def load() -> None:
             from jcache.activate.reports import keep_title, others
 
-            beside.extend(others(config, self.job, own))
+            beside.extend(others(config, self.job, own, marked))
             if beside:
                 # Its first process may be a worker of a pool, whose command tells a user nothing.
                 titles.append(keep_title(config, self.job))
 
         if directory is not None:
             self._ask(look, limit_s, f"the reports of other processes are missing: {directory}")
-        if own is None and not has_others[0]:
+        if own is None and not marked:
             return
         from jcache.activate.reports import print_job, tidy_reports
 
-        if has_others[0] and not self._ask(load, self._limit_s, f"other processes are missing here: {directory}"):
+        if marked and not self._ask(load, self._limit_s, f"other processes are missing here: {directory}"):
             beside = []
         print_job(config, self.job, own, title=titles[0] if titles else None, beside=beside)
         if directory is not None:

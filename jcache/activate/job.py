@@ -109,15 +109,8 @@ class Job:
             make_inside(storage, path)
         storage.close(storage.open(os.path.join(marks, name), os.O_WRONLY | os.O_CREAT))
 
-    def has_reports(self, directory: str | None) -> bool:
-        """Tell whether a process of this job has saved a report in a directory, by one call that fails if not."""
-        try:
-            return directory is not None and bool(self.reports(directory))
-        except OSError:
-            return False
-
     def reports(self, directory: str) -> list[str]:
-        """Return the paths of the reports that processes of this job have saved in a directory.
+        """Return the paths of the reports that processes of this job have marked in a directory, by one call as a rule.
 
         Raises:
             OSError: The directory cannot be read; not raised where it does not exist.

@@ -43,21 +43,24 @@ def make_own(session: "Session", job: "Job", *, times_before: tuple[float, float
     )
 
 
-def save_own(report: Report, config: "Config", job: "Job", *, mark: bool = True) -> None:
+def save_own(report: Report, config: "Config", job: "Job", *, mark: bool = True, follows: bool = False) -> None:
     """Save this process's report and mark it as part of the job; one line on stderr where it cannot be saved.
+
+    The job's root needs no mark: it is the one who looks for them.
 
     Args:
         report: The report.
         config: Where reports are.
         job: What this process belongs to.
         mark: Whether to mark it, and to say where that fails; once for each process is enough.
+        follows: Whether another program takes this process over: then the root is marked, too.
     """
     if config.report_directory is None:
         return
     directory = str(config.report_directory)
     try:
         path = report.save(directory)
-        if mark:
+        if mark and (follows or not job.is_root):
             job.mark(path)
     except OSError as error:
         # That the cache directory is in trouble, in which they are by default, has been said already.
@@ -66,20 +69,23 @@ def save_own(report: Report, config: "Config", job: "Job", *, mark: bool = True)
             say(f"no JSON report in {directory}: {error.strerror or error}")
 
 
-def others(config: "Config", job: "Job", own: Report | None) -> list[Report]:
+def others(
+    config: "Config", job: "Job", own: Report | None, paths: "Sequence[str] | None" = None
+) -> list[Report]:
     """Return the reports that the job's other processes have saved, and forget which they were; never raises.
 
     Args:
         config: Where the reports are.
         job: The job.
         own: This process's report, if it has one.
+        paths: Those that are marked; by default this is asked.
     """
     if config.report_directory is None:
         return []
     directory = str(config.report_directory)
     found = []
     try:
-        paths = job.reports(directory)
+        paths = job.reports(directory) if paths is None else paths
     except OSError as error:
         say(f"the reports of other processes cannot be read: {error}")
         return []

@@ -159,9 +159,11 @@ class Book:
         lines = b"".join(map(_pack_use, uses))
         if not lines:
             return
-        fd = self._open()
-        if self._storage.pwritev(fd, [lines], self._end) == len(lines):
-            self._end += len(lines)
+        # Of a new book the first lines go out with its head.
+        begun, fd = self._fd is not None, self._open()
+        data, at = (lines, self._end) if begun else (_pack_head(self.head) + lines, 0)
+        if self._storage.pwritev(fd, [data], at) == len(data):
+            self._end = at + len(data)
         self.written_s = time.monotonic()
 
     def close(self, *, added_bytes: int = 0, removed_bytes: int = 0) -> None:
@@ -205,7 +207,6 @@ class Book:
                 fd = create_file(self._storage, path, file_mode)
             hold(fd, storage=self._storage)
             self._fd, self._end = fd, HEAD_BYTES
-            self._storage.pwritev(fd, [_pack_head(self.head)], 0)
         return self._fd
 
 

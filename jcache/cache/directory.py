@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ KEY_NAME = ".key"
 
 _KEY_BYTES = 32
 _ROUNDS = 10_000
+# So long it is not looked for again where there is none: not once for each of many files.
+_KEY_ABSENT_S = 1.0
 _OURS = frozenset({"jcache.toml", ".reports", ".usage", KEY_NAME})
 _PRIVATE_DIR = 0o700
 _REASONS = {
@@ -111,7 +114,7 @@ class Cache:
         self.storage = Storage() if storage is None else storage
         self.storage.keep_inside(self.directory)
         self._turns: Turns | None = None
-        self._key = b""
+        self._key, self._no_key_until = b"", 0.0
         # Keyed hashes of who asks, by fingerprint.
         self._owners: dict[str, str] = {}
         self._flat = flat
@@ -201,7 +204,8 @@ class Cache:
         return known
 
     def _read_key(self) -> bytes:
-        if not self._key:
+        if not self._key and time.monotonic() >= self._no_key_until:
+            self._no_key_until = time.monotonic() + _KEY_ABSENT_S
             with contextlib.suppress(OSError):
                 fd = self.storage.open(os.path.join(self.directory, KEY_NAME), os.O_RDONLY | os.O_NOFOLLOW)
                 try:
@@ -220,6 +224,7 @@ class Cache:
                 self._write(name, key)
                 # Of two processes that do this at once the last one's key stays: at worst the first one's is forgotten.
                 self.storage.rename(name, os.path.join(self.directory, KEY_NAME))
+                self._no_key_until = 0.0
                 key = self._read_key() or key
         except OSError:
             self._remove(name)

@@ -211,8 +211,8 @@ class Keeper:
             with self._lock:
                 added, removed = self._metered.tally()
                 last = Head(added - self._booked[0], removed + self._evicted - self._booked[1])
-                if last != self._book.head:
-                    self._book.claim(last)
+                if last != self._book.head and (self._sync or not self._book.exists):
+                    self._book.claim(last)  # else the last word says it
                 existed = self._book.exists
                 self._book.close(added_bytes=last.added_bytes, removed_bytes=last.removed_bytes)
             if existed and usage.wants_folding(self._own, self._root):

@@ -330,10 +330,13 @@ class Report:
         """
         directory = os.path.abspath(os.fspath(directory))
         storage = storage or storage_of(directory)
-        make_place(storage, directory)
         path = os.path.join(directory, self.filename)
         temporary = os.path.join(directory, f".{self.filename}.{secrets.token_hex(4)}.tmp")
-        fd = create_inside(storage, temporary, os.O_WRONLY | os.O_EXCL)
+        try:
+            fd = create_inside(storage, temporary, os.O_WRONLY | os.O_EXCL)
+        except FileNotFoundError:
+            make_place(storage, directory)
+            fd = create_inside(storage, temporary, os.O_WRONLY | os.O_EXCL)
         try:
             try:
                 data = memoryview(self.dumps().encode())
