@@ -1,20 +1,32 @@
 """Whether other processes of this machine live, and which those are whose numbers mean what they mean here."""
 
-import functools
 import os
-import zlib
 
-__all__ = ["boot_id", "here", "is_alive"]
+__all__ = ["boot_id", "here", "host_and_space", "is_alive"]
+
+# Loaded as every interpreter starts, so it imports nothing at its top.
+_boot_ids: list[str] = []
+_heres: dict[int, str] = {}
 
 
-@functools.cache
 def boot_id() -> str:
     """Return which start of which machine this is; empty where the system does not say."""
+    if not _boot_ids:
+        try:
+            with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
+                _boot_ids.append(file.read(64).strip().hex()[:32])
+        except OSError:
+            _boot_ids.append("")  # not Linux, or hidden from this container
+    return _boot_ids[0]
+
+
+def host_and_space() -> str:
+    """Return the host's name and, with a `/` before it, the number of its space of process numbers, if it tells."""
+    host = os.uname().nodename
     try:
-        with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
-            return file.read(64).strip().hex()[:32]
+        return f"{host}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return ""  # not Linux, or hidden from this container
+        return host
 
 
 def here() -> str:
@@ -23,18 +35,16 @@ def here() -> str:
     Containers with PID namespaces of their own may share a host's name, and so may two machines. A number of one is
     another process in the other. Where the system tells neither boot nor namespace it is the host's name alone.
     """
-    return _here(os.getpid())  # a forked child may be in another namespace
+    pid = os.getpid()  # a forked child may be in another namespace
+    if pid not in _heres:
+        import zlib
 
-
-@functools.lru_cache(1)
-def _here(_pid: int) -> str:
-    host = os.uname().nodename
-    boot = boot_id()
-    try:
-        space = os.readlink(b"/proc/self/ns/pid")
-    except OSError:
-        return host
-    return f"{host[:50]}__{zlib.crc32(boot.encode() + space):08x}" if boot else host
+        host, _, space = host_and_space().partition("/")
+        boot = boot_id()
+        known = boot and space
+        _heres.clear()
+        _heres[pid] = f"{host[:50]}__{zlib.crc32((boot + space).encode()):08x}" if known else host
+    return _heres[pid]
 
 
 def is_alive(pid: int, *, before_s: float | None = None) -> bool:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from jcache.activate.job import VARIABLE, Job
 from jcache.cache import usage
 from jcache.cache.books import Head, is_book, is_over, read_head
 from jcache.journal.presence import writer_exists
 from jcache.processes import here
+from jcache.report.running import Watch
 from jcache.storage import Storage
 
 # As a directory mounted by several kernels that have no locks: Lustre without flock.
@@ -52,6 +54,7 @@ def _needs_namespaces():
 def test_a_living_process_of_another_namespace_counts(tmp_path, monkeypatch):
     writes = """
 import os
+from jcache.activate.job import VARIABLE, Job
 from jcache.cache import usage
 from jcache.cache.books import Book, Head
 from jcache.journal import Journal, Version
@@ -66,6 +69,7 @@ sys.stdin.readline()
 """
     looks = """
 import os
+from jcache.activate.job import VARIABLE, Job
 from jcache.cache import usage
 from jcache.cache.books import is_book, is_over
 from jcache.journal.liveness import may_live
@@ -118,6 +122,35 @@ def test_the_limit_holds(tmp_path):
     total = usage.total_bytes(Storage(), os.fspath(cache))
     assert total is not None
     assert total <= limit
+
+
+def test_a_process_of_another_namespace_is_of_another_job_and_not_known_by_its_number(tmp_path):
+    """The number of a job's root is, in there, that of something else, which lives."""
+    environ = {}
+    job = Job.begin(environ)
+    variable = environ[VARIABLE].replace(f" {os.getpid()} ", " 1 ", 1)
+    code = f"""
+import os, time
+from jcache.activate.job import Job
+from jcache.activate.reports import make_own
+from jcache.config import Config
+from jcache.counters import Counters
+from types import SimpleNamespace
+joined = Job.join({{"{VARIABLE}": {variable!r}}})
+counters = Counters()
+counters.read(100, 100, 0, 0)
+session = SimpleNamespace(config=Config(), counters=counters)
+make_own(session, joined, times_before=(0.0, 0.0), interval_s=5.0).save(sys.argv[1])
+print(joined.run, joined.is_root, flush=True)
+sys.stdin.readline()
+"""
+    inside = contained(code, os.fspath(tmp_path))
+    run, is_root = inside.stdout.readline().split()
+    assert run != job.run
+    assert is_root == "True"
+    (shown,) = Watch(os.fspath(tmp_path)).look()
+    assert shown.states == {"running": 1}, "whatever has its number out here, or nothing"
+    inside.communicate("")
 
 
 def test_a_name_says_where_its_number_means_something():

@@ -23,6 +23,7 @@ from rich.console import Console
 from jcache.cache.books import USAGE_NAME, Book, Use
 from jcache.cli import main
 from jcache.cli.top import drawn
+from jcache.processes import here
 from jcache.report.model import Report
 from jcache.report.running import LOST_S, SILENT_S, Watch, bandwidth, state_of
 from jcache.report.units import human, percent
@@ -64,6 +65,11 @@ def test_processes_are_told_apart(gone: int) -> None:
     far = interim(host="another.host", pid=gone)
     assert state_of(far, now=now, modified_s=now - 15) == "running"
     assert state_of(far, now=now, modified_s=now - 15 - SILENT_S - 1) == "silent"
+    # Of the same name, but its numbers are others': a container's, or another boot's.
+    contained = interim(pid=gone, place=f"{HERE}__00000000")
+    assert state_of(contained, now=now, modified_s=now - 15) == "running"
+    assert state_of(replace(contained, pid=os.getpid()), now=now, modified_s=now - 9999) == "silent"
+    assert state_of(interim(pid=gone, place=here()), now=now, modified_s=now) == "killed"
 
 
 def test_a_zombie_has_ended() -> None:
@@ -160,7 +166,7 @@ def test_processes_that_have_not_reported_yet_are_mentioned(tmp_path: Path, gone
     book.add([Use("x", time.time())])
     try:
         assert call(tmp_path).stdout == "1 process uses the cache and has not reported yet.\n"
-        interim().save(tmp_path / ".reports")
+        interim(place=here()).save(tmp_path / ".reports")
         assert "not reported yet" not in call(tmp_path).stdout
         interim(pid=gone, run="r2").save(tmp_path / ".reports")
         for path in books.iterdir():

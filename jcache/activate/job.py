@@ -9,6 +9,8 @@ import os
 import sys
 import time
 
+from jcache.processes import host_and_space, is_alive
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from jcache.storage import Storage
 
 VARIABLE = "_JCACHE_RUN"
-"""`<run id> <mode> <host> <root's pid> <root's process group> <root's program>`, for the processes of one job only."""
+"""`<run id> <mode> <host and PID namespace> <root's pid> <root's process group> <root's program>`, for the processes of
+one job only."""
 
 _RUNS = ".runs"
 _LITTER_S = 7 * 86400.0
@@ -55,7 +58,7 @@ class Job:
             return cls.begin(environ)
         # `jcache run` was asked to gather all processes of its command, wherever they run.
         if mode == "command" or _is_member(host, root_pid, root_group):
-            root_pid = root_pid if host == os.uname().nodename else 0
+            root_pid = root_pid if host == host_and_space() else 0
             return cls(run, root_pid=root_pid, program=program, follows=root_pid == os.getpid())
         return cls.begin(environ)
 
@@ -70,7 +73,7 @@ class Job:
         run = os.urandom(8).hex()
         program = program_name() if command is None else command
         mode = "process" if command is None else "command"
-        host, pid, group = os.uname().nodename, os.getpid(), os.getpgrp()
+        host, pid, group = host_and_space(), os.getpid(), os.getpgrp()
         environ[VARIABLE] = f"{run} {mode} {host} {pid} {group} {program}"
         return cls(run, root_pid=pid, program=program)
 
@@ -97,7 +100,6 @@ class Job:
         Raises:
             OSError: The mark cannot be written; the root's text report will be without this process.
         """
-        from jcache.processes import is_alive
         from jcache.report.places import make_inside, storage_of
 
         if self.root_pid and not is_alive(self.root_pid):
@@ -182,16 +184,14 @@ def program_name(command: "Sequence[str] | None" = None) -> str:
 def _is_member(host: str, root_pid: int, root_group: int) -> bool:
     """Tell whether this process works for the root that its environment names.
 
-    Not so where the variable was handed on by accident: on another host (a batch system copied the environment), when
-    the root is gone, or when a user started this process at a terminal that a program of that job gave them (a
-    notebook server).
+    Not so where the variable was handed on by accident: on another host (a batch system copied the environment), in
+    another PID namespace (a container), when the root is gone, or when a user started this process at a terminal that a
+    program of that job gave them (a notebook server).
     """
-    if host != os.uname().nodename:
+    if host != host_and_space():
         return False
     if root_pid == os.getpid():  # the root has replaced itself by exec
         return True
-    from jcache.processes import is_alive
-
     if not is_alive(root_pid):
         return False
     group = os.getpgrp()

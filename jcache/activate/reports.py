@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jcache.activate.job import program_name
 from jcache.activate.notice import say
+from jcache.processes import here
 from jcache.report.counted import from_counters
 from jcache.report.job import JobTitle
 from jcache.report.model import Report, ReportError
@@ -38,6 +39,7 @@ def make_own(session: "Session", job: "Job", *, times_before: tuple[float, float
         user_s=max(0.0, times.user - times_before[0]),
         sys_s=max(0.0, times.system - times_before[1]),
         run=job.run,
+        place=here(),
         complete=not interval_s,
         interval_s=interval_s,
     )
@@ -69,9 +71,7 @@ def save_own(report: Report, config: "Config", job: "Job", *, mark: bool = True,
             say(f"no JSON report in {directory}: {error.strerror or error}")
 
 
-def others(
-    config: "Config", job: "Job", own: Report | None, paths: "Sequence[str] | None" = None
-) -> list[Report]:
+def others(config: "Config", job: "Job", own: Report | None, paths: "Sequence[str] | None" = None) -> list[Report]:
     """Return the reports that the job's other processes have saved, and forget which they were; never raises.
 
     Args:

@@ -269,10 +269,10 @@ def read_uses(storage: Storage, path: str) -> list[Use]:
 
 
 def writer_of(name: str) -> tuple[str, int]:
-    """Return host and process of a book, by its name."""
+    """Return of whom a book is, by its name: where the process is, as `here` has it, and its number."""
     parsed = parse_segment_name(_as_segment(name))
     assert parsed is not None, "is_book was asked before"
-    return parsed[0].partition("__")[0], parsed[1]
+    return parsed[:2]
 
 
 def _as_segment(name: str) -> str:

@@ -100,7 +100,7 @@ def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
         document["pinned"] = Pins(read_pins(storage, root)).match(*entry.names)
     except OSError:
         readers, document["pinned"] = [], False
-    document["readers"] = [{"host": host, "pid": pid, "used_s": s} for (host, pid), s in readers]
+    document["readers"] = [{"host": at.partition("__")[0], "pid": pid, "used_s": s} for (at, pid), s in readers]
     return document
 
 

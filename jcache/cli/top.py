@@ -44,8 +44,8 @@ def top(place: str | None, directory: Path | None, *, once: bool, every: float, 
     DIR is a cache directory, or a directory of reports; by default the one that JCACHE_DIR (or JCACHE_JSON) names.
 
     Jobs are seen by the interim reports that their processes write, from a second after their first read on. Processes
-    are running, ended, killed (gone from this host without a final report) or silent (on another host, of which
-    nothing was heard for long: idle, or killed). End it with Ctrl-C.
+    are running, ended, killed (gone from this host without a final report) or silent (elsewhere, on another host
+    or in a container, and not heard of for long: idle, or killed). End it with Ctrl-C.
 
     \b
     Exit codes:

@@ -37,6 +37,7 @@ def from_counters(
     sys_s: float,
     real_s: float | None = None,
     run: str = "",
+    place: str = "",
     complete: bool = True,
     interval_s: float = 0.0,
 ) -> Report:
@@ -52,6 +53,7 @@ def from_counters(
         sys_s: CPU time in the kernel since the run's start.
         real_s: Time since the run's start; by the counters' clock when not given.
         run: What all processes of this job have in common.
+        place: Where the number means this process: see `jcache.processes.here`.
         complete: Whether the process ends here.
         interval_s: Time until the next interim report, in one.
     """
@@ -69,6 +71,7 @@ def from_counters(
         user_s=user_s,
         sys_s=sys_s,
         run=run,
+        place=place,
         interval_s=interval_s,
         read=Read(
             ops=now.read_ops,

@@ -31,7 +31,7 @@ _LEAST_BIN_S = 1e-6
 
 # Keys beyond the schema's first publication: other writers may leave them out.
 _OPTIONAL = {
-    "Report": frozenset({"run", "interval_s", "parts", "uncached"}),
+    "Report": frozenset({"run", "place", "interval_s", "parts", "uncached"}),
     "OriginTraffic": frozenset({"busy_s"}),
     "UrlUse": frozenset({"hit_bytes", "opens", "open_s", "read_s"}),
 }
@@ -152,7 +152,8 @@ class Parts:
 class Report:
     """One run. `run` is one for all processes of a job; `complete` is false in a report of a run that goes on.
 
-    `interval_s` is, in such an interim report, the time until the next is due; `parts` is in merged ones only.
+    `place` is where `pid` means this process: a host, its boot and its PID namespace. `interval_s` is, in an interim
+    report, the time until the next is due; `parts` is in merged ones only.
     """
 
     appname: str
@@ -166,6 +167,7 @@ class Report:
     user_s: float
     sys_s: float
     run: str = ""
+    place: str = ""
     interval_s: float = 0.0
     parts: Parts | None = None
     read: Read = Read()
@@ -249,15 +251,15 @@ class Report:
         document: dict[str, Any] = {"schema": SCHEMA, **_plain(self)}
         if self.parts is None:
             del document["parts"]
-        if not self.interval_s:
-            del document["interval_s"]
+        for name in ("place", "interval_s", "uncached"):
+            if not document[name]:
+                del document[name]
         for name, value in document.items():
             if is_dataclass(value):
                 document[name] = _plain(value)
         document["urls"] = [_plain(use) for use in self.urls]
-        document["uncached"] = [_plain(item) for item in self.uncached]
-        if not self.uncached:
-            del document["uncached"]
+        if self.uncached:
+            document["uncached"] = [_plain(item) for item in self.uncached]
         return document
 
     def dumps(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.cache.books import USAGE_NAME, is_book, is_over, writer_of
 from jcache.journal.format import host_label
-from jcache.processes import is_alive
+from jcache.processes import here, is_alive
 from jcache.report.model import Report, ReportError
 from jcache.report.select import PATTERN, Head, SelectionError, in_directory, load, read_head, runs, total
 from jcache.storage import Storage
@@ -129,7 +129,7 @@ class Watch:
                     self._final[path] = head
             found.append(head)
         self._final = {head.path: head for head in found if head.complete}
-        self._heard = {(host_label(head.host), head.pid) for head in found if not head.complete}
+        self._heard = {(host_label(head.place or head.host), head.pid) for head in found if not head.complete}
         jobs = []
         kept: dict[Head, Report] = {}
         unfinished = {head.run or head.path for head in found if not head.complete}
@@ -195,7 +195,7 @@ def state_of(report: Report, *, now: float, modified_s: float) -> State:
     """
     if report.complete:
         return "ended"
-    if report.host == os.uname().nodename:
+    if report.place == here() if report.place else report.host == os.uname().nodename:
         return "running" if is_alive(report.pid, before_s=report.end_time) else "killed"
     return "silent" if now - modified_s > 3 * report.interval_s + SILENT_S else "running"
 

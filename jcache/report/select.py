@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PATTERN = "jcache.*.json"
 _HEAD_BYTES = 8192
-_HEAD = re.compile(rb'^"(appname|host|pid|start_time|end_time|complete|run)": (.*?),?$', re.MULTILINE)
+_HEAD = re.compile(rb'^"(appname|host|pid|start_time|end_time|complete|run|place)": (.*?),?$', re.MULTILINE)
 _NTH = re.compile(r"(?P<name>.+?)~(?P<number>\d{1,6})")
 LAST = "last"
 """Stands for the newest job, whatever its name."""
@@ -46,6 +46,7 @@ class Head:
     end_time: float
     complete: bool
     run: str = ""
+    place: str = ""
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ def read_head(path: str) -> Head | None:
     try:
         values = {name.decode(): json.loads(value) for name, value in _HEAD.findall(text)}
         values |= {"path": path, "modified_s": status.st_mtime, "uid": status.st_uid}
-        head = build(Head, values, optional={"Head": frozenset({"run"})}, source=path)
+        head = build(Head, values, optional={"Head": frozenset({"run", "place"})}, source=path)
         if head.run or len(text) < _HEAD_BYTES:
             return head
     except (ValueError, RecursionError, ReportError):
@@ -176,6 +177,7 @@ def read_head(path: str) -> Head | None:
         end_time=report.end_time,
         complete=report.complete,
         run=report.run,
+        place=report.place,
     )
 
 
