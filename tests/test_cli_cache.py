@@ -18,6 +18,7 @@ from jcache.cache.directory import Cache
 from jcache.cli import main
 from jcache.cli.info import coverage, drawn
 from jcache.journal import Version
+from jcache.reader.answers import ANSWERS
 from jcache.storage import Storage
 
 if TYPE_CHECKING:
@@ -106,6 +107,46 @@ def test_ls_remembers_and_notices(call: Call, tmp_path: Path) -> None:
     assert found[url_of("f5.root")]["versions"][0]["cached_bytes"] == 1005 + 7
     facts.write_text("[1, 2\nnull\n{}\n")
     assert len(call("ls", "--dir", made.directory).stdout.splitlines()) == 69
+
+
+def test_what_was_said_of_names_is_shown_as_that(call: Call, cache: Cache) -> None:
+    """Its journal is of a file of 4 EiB that there is not; it is a listing, as large as it is."""
+    (Path(cache.directory) / "stranger.txt").unlink()
+    data = b'["ls", 1.0, null, []]'
+    for name, options in (("a.root", {}), ("d.root", {"client_kwargs": {"headers": {"X-Site": "1"}}})):
+        identity = cache.identify("https", url_of(name), options).answers(above=True)
+        assert identity is not None
+        for asker in (False, True):
+            journal = cache.journal(identity, asker=asker)
+            journal.append(ANSWERS, {}, [(1 << 61, data)])
+            journal.close()
+    where, above = cache.directory, url_of("")
+    lines = call("ls", "-l", "--dir", where, "*listing*").stdout.splitlines()
+    shown = [line.split() for line in lines[1:-1]]
+    assert {tuple(words[:2]) for words in shown} == {(str(len(data)), "-")}
+    assert lines[-1].endswith("0 files, 4 listings")
+    assert "data/ (listing)" in lines[1]
+    assert call("ls", "-l", "--dir", where).stdout.endswith("4 files, 4 listings\n")
+    assert "E" not in "".join(line.rpartition("https")[0] for line in lines), "no exbibytes"
+    found = [json.loads(line) for line in call("ls", "--json", "--dir", where).stdout.splitlines()]
+    assert [entry["kind"] for entry in found].count("listing") == 4
+    for entry in found:
+        if entry["kind"] == "listing":
+            assert entry["url"].startswith(above)
+            assert [(one["size_bytes"], one["cached_bytes"]) for one in entry["versions"]] == [(len(data), len(data))]
+    for address in (above, above.rstrip("/")):
+        told = call("info", address, "--dir", where)
+        assert told.stdout.count(f"answers      {len(data)} bytes") == 4
+        document = json.loads(call("info", address, "--dir", where, "--json").stdout)
+        assert document["kind"] == "listing"
+        assert "coverage" not in json.dumps(document)
+        assert document["parts"][0]["version"] is None
+    checked = call("verify", where)
+    assert (checked.exit_code, "all is well" in checked.stdout) == (0, True), checked.stdout
+    gone = call("clean", "--url", above + "*listing*", where)
+    assert gone.stdout.count("data/ (listing)") == 2
+    assert gone.stdout.count(" (listing)") == 4
+    assert names(call("ls", "--dir", where)) == ["a.root", "b.root", "c.root", "d.root"]
 
 
 def test_info_shows_where_and_who(call: Call, cache: Cache) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.cache import usage
 from jcache.cache.books import count
-from jcache.cache.identity import address_of, names_of
+from jcache.cache.identity import address_of, is_answers, names_of
 from jcache.cache.tree import Found, walk
 from jcache.journal import Journal, Version
 from jcache.journal.directory import create_file
@@ -68,6 +68,8 @@ class Entry:
     hits: int
     """Reads that it served entirely, as far as processes have noted them."""
     hit_bytes: int
+    kind: Literal["file", "listing"] = "file"
+    """A listing is what the origin said of the names in a directory. It is all there, and as large as it is."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,13 +152,17 @@ class _Fact:
 
 
 def _entry(root: str, found: Found, fact: _Fact, segments: list[str], use: usage.Entry | None) -> Entry:
+    is_listing, versions = is_answers(fact.name), fact.versions
+    if is_listing:  # its journal's size and version are ours, not the origin's
+        versions = tuple(replace(stored, size_bytes=stored.cached_bytes, version={}) for stored in versions)
     return Entry(
         name=fact.name,
+        kind="listing" if is_listing else "file",
         url=address_of(fact.name),
         directory=os.path.join(root, found.path),
         segments=len(segments),
         disk_bytes=found.size_bytes,
-        versions=fact.versions,
+        versions=versions,
         used_s=found.used_s if use is None else max(use.used_s, found.used_s),
         hits=0 if use is None else use.hits,
         hit_bytes=0 if use is None else use.hit_bytes,

@@ -31,7 +31,7 @@ _STORES = frozenset({"s3", "gs", "abfs", "hf", "oss"})
 # No escape begins with a backslash and one of these.
 _VARIANT, _OWNER = "\\~", "\\^"
 _MARK_DIGITS = 8
-# What no hash begins with, and all that is shown of it.
+# What no hash begins with.
 _ANSWERS = "listings"
 # How many directories keep what their objects' identities have in common.
 _DIRECTORIES = 1024
@@ -266,7 +266,11 @@ def address_of(key: str) -> str:
     """
     mark, _, rest = key.partition(_OWNER)[0].partition(":")
     rest, _, variant = rest.partition(_VARIANT)
-    suffix = f" ~{variant[:_MARK_DIGITS]}" if variant else ""
+    if variant.startswith(_ANSWERS):
+        rest, variant, listing = rest + "/", variant.removeprefix(_ANSWERS), " (listing)"
+    else:
+        listing = ""
+    suffix = (f" ~{variant[:_MARK_DIGITS]}" if variant else "") + listing
     if mark == "base":
         return f"/{rest}{suffix}"
     scheme, slash, tail = rest.partition("/")
@@ -283,6 +287,7 @@ def names_of(key: str) -> tuple[str, ...]:
 
     Of an object in a store with an endpoint of its own: with the endpoint, as a program has it, which names bucket and
     path only, and as the endpoint's own URL. Of one that something else than its path tells from others: without that.
+    Of what was said of a directory's names: the directory's, with and without a slash at its end.
 
     Args:
         key: Of an `Identity`.
@@ -294,6 +299,8 @@ def names_of(key: str) -> tuple[str, ...]:
     if plain.startswith("url:") and scheme in _STORES:
         where, _, path = rest.partition("/")
         found += [f"{scheme}://{path}", *(f"{web}://{where}/{path}" for web in ("https", "http"))]
+    if is_answers(key):
+        found += [name + "/" for name in found[1:] if not name.endswith("/")]
     return tuple(dict.fromkeys(found))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.books import USAGE_NAME
-from jcache.cache.directory import TAG, TAG_NAME
+from jcache.cache.directory import KEY_NAME, TAG, TAG_NAME
 from jcache.journal.check import Check, FlawKind, State, check
 from jcache.journal.errors import JournalError
 from jcache.journal.format import parse_segment_name
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Kind", "Progress", "Totals", "measure", "verify"]
 
-_OWN_ROOT_NAMES = frozenset({TAG_NAME, "jcache.toml", ".reports", ".doctor", USAGE_NAME})
+_OWN_ROOT_NAMES = frozenset({TAG_NAME, KEY_NAME, "jcache.toml", ".reports", ".doctor", USAGE_NAME})
 _REPORTS = ".reports"
 _NFS_HIDDEN = ".nfs"  # a removed file that somebody still has open, as NFS clients keep it
 

@@ -89,7 +89,7 @@ def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
             "bytes": part.size_bytes,
             "host": parsed[0].partition("__")[0],
             "pid": parsed[1],
-            "version": None if part.metadata is None else part.metadata.version.to_json(),
+            "version": part.metadata.version.to_json() if part.metadata and entry.kind == "file" else None,
         }
         for part in look_into(storage, entry.directory)
         if (parsed := parse_segment_name(os.path.basename(part.path))) is not None
@@ -115,6 +115,11 @@ def _print(entry: Entry, document: dict[str, Any]) -> None:
     if document["pinned"]:
         click.echo("pinned       stays whatever the cache's size")
     for number, (stored, detail) in enumerate(zip(entry.versions, document["versions"], strict=True)):
+        if entry.kind == "listing":
+            click.echo(
+                f"answers      {stored.cached_bytes} bytes of them, the last one of {_moment(stored.validated_s)}"
+            )
+            continue
         share = f"{percent(stored.cached_bytes, stored.size_bytes)} %"
         click.echo(f"{'superseded' if number else 'version'}".ljust(13) + json.dumps(stored.version))
         cached = f"{stored.cached_bytes} of {stored.size_bytes} bytes, {share}"

@@ -39,6 +39,8 @@ _KEYS = {
 def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: bool, as_json: bool) -> None:
     """List the remote files that the cache holds bytes of: bytes cached, share of the file, address.
 
+    Listings are what was said of the names in remote directories.
+
     GLOB chooses by address, such as '*/nano_*.root': * stands for any text, slashes too. Quote it, or the shell takes
     it for local files. DIR is a cache directory, or one below it: all that lies there.
 
@@ -62,7 +64,7 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
         chosen = (entry for entry in chosen if any(map(wanted.match, entry.names)))
     if sort is not None:
         chosen = sorted(chosen, key=_KEYS[sort])
-    number = disk_bytes = cached_bytes = 0
+    number = listings = disk_bytes = cached_bytes = 0
     if long and not as_json:
         click.echo(f"{'cached':>15} {'share':>8}  {'on disk':>9} {'segs':>4} {'hits':>7}  {'last used':<16}  address")
     for entry in chosen:
@@ -71,7 +73,9 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
             sys.stdout.write(json.dumps(asdict(entry)) + "\n")
             continue
         cached_bytes += entry.cached_bytes
-        line = f"{entry.cached_bytes:>15} {percent(entry.cached_bytes, entry.size_bytes):>6} %  "
+        listings += entry.kind == "listing"
+        share = "-" if entry.kind == "listing" else f"{percent(entry.cached_bytes, entry.size_bytes)} %"
+        line = f"{entry.cached_bytes:>15} {share:>8}  "
         if long:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
             disk = " ".join(human(entry.disk_bytes))
@@ -81,7 +85,8 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
     sys.stdout.flush()
     if long and not as_json:
         disk = " ".join(human(disk_bytes))
-        click.echo(f"{cached_bytes:>15} {'':>8}  {disk:>9}  {number_of(number, 'file')}")
+        of = number_of(number - listings, "file") + (f", {number_of(listings, 'listing')}" if listings else "")
+        click.echo(f"{cached_bytes:>15} {'':>8}  {disk:>9}  {of}")
     if not number:
         click.echo(f"jcache: {_nothing(root, pattern)}", err=True)
 
