@@ -1,5 +1,6 @@
 """One session per process: its settings, counters, recorder, cache directories and open remote files."""
 
+import _thread
 import contextlib
 import functools
 import itertools
@@ -33,6 +34,7 @@ from jcache.reader.store import Home
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import CacheHungError, Workers
 from jcache.rules import naming
+from jcache.stopwatch import acquire
 from jcache.watch import Watch
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class Session:
         self._keeps_memory = False
         # What finalizers want done, which may run in any thread at any point, also where that holds a lock.
         self.late: deque[Callable[[], None]] = deque()
+        self._apart: deque[_thread.LockType] = deque()
         self._reset()
         if config.bypass:
             self.bypass("JCACHE_BYPASS is set")
@@ -435,6 +438,29 @@ class Session:
             while True:
                 self.late.popleft()()
 
+    def do_apart(self, work: Callable[[], object]) -> None:
+        """Do in a thread of its own what a finalizer must not wait for; takes no lock, and `close` waits for it.
+
+        Whatever thread the garbage collector runs in may hold a lock of JCache's, for which others wait that the work
+        needs: the event loop, say.
+        """
+        done = _thread.allocate_lock()
+        done.acquire()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                done.release()
+
+        self._apart.append(done)
+        try:
+            _thread.start_new_thread(run, ())
+        except RuntimeError:
+            run()  # there are no more threads, and at the end of the interpreter no locks in use
+        while self._apart and not self._apart[0].locked():
+            self._apart.popleft()
+
     def _idle_files(self) -> list[FileKey]:
         staying = len(self._files) - len(self._leaving)
         if staying <= IDLE_FILES or self.workers.hung:
@@ -501,6 +527,9 @@ class Session:
         Returns:
             Whether all was recorded and sealed in time.
         """
+        began_s, step_s = time.monotonic(), self.config.timeout
+        while self._apart and acquire(self._apart[0], max(began_s + timeout_s - time.monotonic(), 0.0)):
+            self._apart.popleft()
         self.catch_up()
         with self._lock:
             if self._closed:
@@ -513,7 +542,6 @@ class Session:
                 keeper.hurry()
             self._ending = list(self._files.items())
             self._files.clear()
-        began_s, step_s = time.monotonic(), self.config.timeout
         for file in files:
             file.hand_over()
             self.recorder.call(file.seal)
@@ -537,6 +565,7 @@ class Session:
 
     def forget(self) -> None:
         """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""
+        self._apart.clear()
         bypassed = self.bypassed
         self._watch.end()
         if self.workers.hung:

@@ -255,6 +255,48 @@ os._exit(not done.is_set())
     assert out.stdout == "True b'new'\n"
 
 
+def test_a_collector_that_closes_a_file_waits_for_no_event_loop_that_waits_for_its_thread(
+    s3_endpoint: str, run_python: RunPython
+) -> None:
+    """It comes while JCache holds a lock in this thread, for which a task waits on the loop that is to upload."""
+    job = """
+import asyncio, threading
+from jcache.session import Session, current
+from jcache_plugins.fsspec.access import identities
+gc.disable()
+with fs.open(path, "wb") as file:
+    file.write(b"old")
+read()
+session, new_file, looked, done = current(), Session._new_file, threading.Event(), threading.Event()
+(other,) = identities(fs, [path + "/other"])
+def collecting(self, *args):  # where `acquire` holds the session's lock
+    asyncio.run_coroutine_threadsafe(wants_the_lock(), fs.loop)
+    looked.wait(20)
+    gc.collect()
+    return new_file(self, *args)
+async def wants_the_lock():
+    looked.set()
+    with session._lock:
+        pass
+def within():
+    session.acquire(other)
+    done.set()
+file = fs.open(path, "wb")
+file.write(b"new")
+file.cycle = file
+del file
+Session._new_file = collecting
+threading.Thread(target=within, daemon=True).start()
+print(done.wait(20), flush=True)
+if not done.is_set():
+    os._exit(1)
+session.close()
+print(s3fs.S3FileSystem(endpoint_url=sys.argv[1], anon=False, skip_instance_cache=True).cat_file(path))
+"""
+    out = run_python("import gc, os, sys, fsspec\n" + ON_S3 + job, s3_endpoint, f"d{uuid.uuid4().hex}", env=KEYS)
+    assert out.stdout == "True\nb'new'\n"
+
+
 def test_what_the_collector_closed_is_not_stale_in_a_later_process(
     system: tuple[str, str], run_python: RunPython, cache_dir: Path
 ) -> None:

@@ -197,6 +197,7 @@ class Cache:
 
     def _keyed(self, who: str) -> str:
         if (known := self._owners.get(who)) is None:
+            self._no_key_until = 0.0  # another process's key must not be replaced
             key = self._read_key() or self._make_key()
             # Members of a group can read the key of what they share. It takes a while to try a credential against it.
             known = hashlib.pbkdf2_hmac("sha256", who.encode(), key, _ROUNDS, 16).hex()
@@ -205,14 +206,17 @@ class Cache:
 
     def _read_key(self) -> bytes:
         if not self._key and time.monotonic() >= self._no_key_until:
-            self._no_key_until = time.monotonic() + _KEY_ABSENT_S
+            key = b""
             with contextlib.suppress(OSError):
                 fd = self.storage.open(os.path.join(self.directory, KEY_NAME), os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     key = self.storage.pread(fd, _KEY_BYTES, 0)
                 finally:
                     self.storage.close(fd)
-                self._key = key if len(key) == _KEY_BYTES else b""
+            if len(key) == _KEY_BYTES:
+                self._key = key
+            else:  # now, and not before: another thread asks meanwhile
+                self._no_key_until = time.monotonic() + _KEY_ABSENT_S
         return self._key
 
     def _make_key(self) -> bytes:
@@ -224,7 +228,6 @@ class Cache:
                 self._write(name, key)
                 # Of two processes that do this at once the last one's key stays: at worst the first one's is forgotten.
                 self.storage.rename(name, os.path.join(self.directory, KEY_NAME))
-                self._no_key_until = 0.0
                 key = self._read_key() or key
         except OSError:
             self._remove(name)

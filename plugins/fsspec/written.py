@@ -1,8 +1,11 @@
 """Files that are open for writing: the file system's own objects, untouched; their class tells when one ends."""
 
 import contextlib
+import copy
 import functools
 import inspect
+import io
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,6 +20,8 @@ Method = Callable[..., Any]
 
 # What makes visible what was written, and what ends the writing of a file.
 STEPS = ("_upload_chunk", "close", "commit", "discard")
+
+_OURS = frozenset({"jcache", "jcache_plugins"})
 
 
 class Written(NamedTuple):
@@ -103,10 +108,43 @@ def _telling(name: str, original: Method) -> Method:
 
     @functools.wraps(original)
     def end(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _ending(self, name):
-            return original(self, *args, **kwargs)
+        def work() -> Any:
+            with _ending(self, name):
+                return original(self, *args, **kwargs)
+
+        # It uploads on the event loop, which may wait for a lock that the code below holds, into which the garbage
+        # collector came.
+        session = current()
+        if name == "close" and session is not None and _is_collected(self) and _is_within_ours() and _rescue(self):
+            return session.do_apart(work)
+        return work()
 
     return end
+
+
+def _rescue(file: Any) -> bool:
+    """Keep what a file has yet to write from the garbage collector, which closes that next; whether it can be."""
+    buffer = getattr(file, "buffer", None)
+    if type(buffer) is not io.BytesIO or buffer.closed:
+        return False
+    file.buffer = copy.copy(buffer)
+    return True
+
+
+def _is_collected(file: Any) -> bool:
+    """Whether the garbage collector has found a file that is open for writing: no weak reference leads to it then."""
+    known = open_files.get(id(file))
+    return known is not None and known.file() is None
+
+
+def _is_within_ours() -> bool:
+    """Whether code of JCache's is under way in this thread, beside what this module's caller asked for."""
+    frame: Any = sys._getframe(2)  # noqa: SLF001 - the way to one's callers
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _OURS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
