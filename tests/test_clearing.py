@@ -63,11 +63,12 @@ DEEP = "/d/" + "/".join(["e" * 150] * 7) + "/f"
 FILES = ["/d/a", "/d/b/c", "/d/a b", "/d~0123456789abcdef", "/dd/a", DEEP]
 
 
+@pytest.mark.parametrize("flat", [False, True], ids=["tree", "flat"])
 @pytest.mark.parametrize("validate", ["open", "never"])
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("writer", USERS, ids=str)
 def test_a_directory_that_is_moved_or_removed_is_forgotten_with_all_below(
-    active: Callable[..., Session], validate: str, again: bool, writer: dict[str, Any]
+    active: Callable[..., Session], validate: str, again: bool, writer: dict[str, Any], flat: bool
 ) -> None:
     Shared.files.clear()
     plain = Shared(host="h")
@@ -89,9 +90,9 @@ def test_a_directory_that_is_moved_or_removed_is_forgotten_with_all_below(
 
     def restart() -> None:
         if again:
-            active(validate=validate)
+            active(validate=validate, flat=flat)
 
-    active(validate=validate)
+    active(validate=validate, flat=flat)
     assert contents() == [[b"OLD " + path.encode() for path in FILES]] * len(USERS)
     restart()
     fs = Shared(host="h", **writer)
@@ -105,7 +106,7 @@ def test_a_directory_that_is_moved_or_removed_is_forgotten_with_all_below(
     assert contents() == [[None if p.startswith("/d/") else b"OLD " + p.encode() for p in FILES]] * len(USERS)
     # What was not written is served from the cache, of each user's own.
     deactivate()
-    active(validate="never")
+    active(validate="never", flat=flat)
     Shared.reads.clear()
     assert [Shared(host="h", **user).cat_file("/dd/a") for user in USERS] == [b"OLD /dd/a"] * len(USERS)
     assert Shared.reads == []

@@ -215,7 +215,9 @@ def test_a_replaced_file_is_seen(active: Callable[..., Session], serve: Callable
     server, new = serve(), random.Random(2).randbytes(len(DATA))
     active()
     fs = server.client()
+    looks = set(vars(fs))
     assert fs.cat_file("/a.bin", 5, 100_000) == DATA[5:100_000]
+    assert set(vars(fs)) == looks
     file = fs.open("/a.bin")
     assert file.read(10) == DATA[:10]
     server.write("a.bin", new, OLD_S + 1)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
+import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import pytest
 from fsspec.asyn import sync
 from readers import PATIENCE_S, Host
@@ -29,6 +32,8 @@ pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
 
 from fsspec_xrootd import XRootDFileSystem
 
+from jcache_plugins.origins import base
+from jcache_plugins.origins.base import beside
 from jcache_plugins.origins.xrootd import Answers, OpenFiles, Server, XRootDOrigin, requests_of
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
@@ -165,13 +170,28 @@ def test_a_vector_is_sent_in_few_requests_that_servers_take(sizes: list[int]) ->
     assert len(sent) == 1 or len(chunks) > 1024 or sum(sizes) >= len(sent) << 20
 
 
+def test_what_is_kept_of_a_file_system_does_not_show_on_it_and_goes_with_it(client, path: Path) -> None:
+    each = client()
+    before = set(vars(each.fs))
+    each.fetch("f", (0, 10))
+    assert set(vars(each.fs)) == before
+    number, gone = id(each.fs), weakref.ref(each.fs)
+    assert [key for key in base._beside if key[0] == number] == [(number, OpenFiles)]
+    each.close_files()
+    each.fs = fsspec.filesystem("memory")
+    each.close_files = lambda: None
+    gc.collect()
+    assert gone() is None
+    assert not [key for key in base._beside if key[0] == number]
+
+
 def test_the_clients_own_vector_read_says_the_same(client, path: Path) -> None:
     """What is asked below the client's Python layer is asked of that layer where there is no way past it."""
     each = client()
     outside = [(len(OLD) + 1, 10)]
 
     async def read(chunks: list[tuple[int, int]], *, below: bool) -> tuple[list[bytes], int, int]:
-        file = await OpenFiles.of(each.fs).take(each.server.address + "//f")
+        file = await beside(each.fs, OpenFiles).take(each.fs, "/f")
         try:
             layer = SimpleNamespace(vector_read=file.handle.vector_read, stat=file.handle.stat)
             answers = Answers(file.handle if below else layer)
@@ -179,7 +199,7 @@ def test_the_clients_own_vector_read_says_the_same(client, path: Path) -> None:
             answers.ask("stat", True, each.fs.timeout)
             vector, state = await answers.all()
         finally:
-            OpenFiles.of(each.fs).give_back(file)
+            beside(each.fs, OpenFiles).give_back(file)
         return [chunk["buffer"] for chunk in vector["chunks"]], state["size"], state["modtime"]
 
     chunks = [(0, 10), (100, 1), (49_990, 10)]

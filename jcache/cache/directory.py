@@ -118,6 +118,8 @@ class Cache:
         # Keyed hashes of who asks, by fingerprint.
         self._owners: dict[str, str] = {}
         self._flat = flat
+        # Of journals that are called by hashes of them, by path: so they never change.
+        self._keys_known: dict[str, str] = {}
         self._basepath = basepath
         self._ignored = ignored
         self._same = same
@@ -240,7 +242,7 @@ class Cache:
 
     def place(self, parts: tuple[bytes, ...]) -> str:
         """Return the directory of a journal, by its components."""
-        return os.path.join(self.directory, os.fsdecode(b"/".join(parts)))
+        return os.path.join(self.directory, *map(os.fsdecode, parts))
 
     def journal(self, identity: Identity, *, asker: bool = False) -> "Journal":
         """Return the journal of an object, which may be one of the asker's own; nothing is read or made yet."""
@@ -274,7 +276,7 @@ class Cache:
         """Remove what is recorded of paths, and of what is below them; readers that have it open keep it.
 
         Whoever recorded it, and whatever else than the path tells objects apart: where that does so for what is given,
-        others of its path go, too. In the flat layout what lies below a path cannot be told from its name, and stays.
+        others of its path go, too. In the flat layout all journals are asked whose they are, once in a process.
 
         Args:
             gone: The objects.
@@ -294,19 +296,33 @@ class Cache:
                 found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
             for parts in found | above_answers(identity):
                 self._remove_below(self.place(parts))
-            above = (*identity.below[:2], layout.LONG)
+            above = (*identity.below[:2], layout.LONG) if identity.below else ()
             if above not in long:
-                long[above] = self._keys(self.place(above))
+                long[above] = self._keys(above)
             for path, key in long[above].items():
                 if identities.is_below(identities.address_of(key), identity.address.rstrip("/")):
                     self._remove_below(path)
 
-    def _keys(self, directory: str) -> dict[str, str]:
-        """Return the keys of the journals right below a directory, by path."""
+    def _keys(self, above: tuple[bytes, ...]) -> dict[str, str]:
+        """Return the keys of the journals in a directory that are called by hashes of their keys, by path.
+
+        Args:
+            above: The directory; without components the root, with the answers of the flat layout.
+        """
         from jcache.cache.catalogue import key_of
 
-        paths = [os.path.join(directory, os.fsdecode(name)) for name in self._names(directory)]
-        return {path: key for path in paths if (key := key_of(self.storage, path)) is not None}
+        at = [above] if above else [(), (layout.ANSWERS,)]
+        paths = [self.place((*parts, name)) for parts in at for name in self._names(self.place(parts))]
+        found = {}
+        for path in filter(layout.is_hashed, paths):
+            key = self._keys_known.get(path)
+            if key is None:  # a journal, or the directory of journals that differ by who asked
+                inner = (os.path.join(path, os.fsdecode(name)) for name in self._names(path))
+                key = next(filter(None, (key_of(self.storage, each) for each in (path, *inner))), None)
+            if key is not None:
+                found[path] = key
+        self._keys_known |= found
+        return found
 
     def _names(self, directory: str) -> list[bytes]:
         try:

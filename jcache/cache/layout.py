@@ -42,6 +42,7 @@ RESERVED = frozenset({b"cachedir.tag", b"jcache.toml"})
 _PLAIN = re.compile(r"[0-9A-Za-z_+=,:-][0-9A-Za-z_+=,:.-]*")
 _LIKE_A_SUFFIX = re.compile(rb"~(?=(?:[0-9a-f]{16}|[0-9a-f]{32})\Z)")
 _SUFFIXES = re.compile(rb"(?:~[0-9a-f]{16}){1,2}")
+_HASHED = re.compile(r"(?:~[0-9a-f]{16}|[~/][0-9a-f]{32})\Z")
 _CUT_ESCAPE = re.compile(rb"%(?:[0-9A-F]?|u[0-9A-F]{0,3}|u\{[0-9A-F]*)\Z")
 
 
@@ -153,6 +154,11 @@ def answers(directory: Sequence[bytes], key: str, variant: str) -> tuple[bytes, 
 def is_variant(component: bytes, of: bytes) -> bool:
     """Whether a component is that of an object which shares its path with the object of another component."""
     return component == of or (component.startswith(of + b"~") and _SUFFIXES.fullmatch(component, len(of)) is not None)
+
+
+def is_hashed(path: str) -> bool:
+    """Whether a journal's directory, or one of answers, is called by a hash of all that identifies it."""
+    return _HASHED.search(path) is not None
 
 
 def _spell(name: str) -> bytes:

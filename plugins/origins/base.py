@@ -8,11 +8,12 @@ import numbers
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from jcache.cache import Identity
 from jcache.errors import OriginChangedError
@@ -21,7 +22,9 @@ from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
 from jcache.reader.snapshot import REPLACED, agrees
 
-__all__ = ["FileSystemOrigin", "in_thread", "is_settled", "reaching", "version_of", "within_origin"]
+__all__ = ["FileSystemOrigin", "beside", "in_thread", "is_settled", "reaching", "version_of", "within_origin"]
+
+T = TypeVar("T")
 
 # True while a file system is asked on JCache's own behalf: the hooks then let it through.
 _reaching: contextvars.ContextVar[bool] = contextvars.ContextVar("jcache_reaching", default=False)
@@ -45,6 +48,25 @@ class reaching:  # noqa: N801 - used like a function; as a generator it would ta
 
     def __exit__(self, *exc_info: object) -> None:
         _reaching.reset(self._token)
+
+
+_beside: dict[tuple[int, Callable[[Any], Any]], tuple["weakref.ref[Any]", Any]] = {}
+
+
+def beside(fs: Any, make: Callable[[Any], T]) -> T:
+    """Return what JCache keeps of one file-system object, made at first; nothing of it shows on the object.
+
+    By its address, for a file system equals every other one that was made with the same arguments. It goes with the
+    object, and must not refer to it.
+    """
+    target: Any = fs
+    if type(fs) is weakref.ProxyType:
+        target = target.__reduce__.__self__  # a method is bound to what the proxy stands for
+    key = id(target), make
+    known = _beside.get(key)
+    if known is None:  # another thread may be faster
+        known = _beside.setdefault(key, (weakref.ref(target, lambda _: _beside.pop(key, None)), make(target)))
+    return known[1]  # type: ignore[no-any-return]  # what `make` made
 
 
 class FileSystemOrigin:

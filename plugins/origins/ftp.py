@@ -10,7 +10,7 @@ from jcache.cache import Identity
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, in_thread, nanoseconds_of, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside, in_thread, nanoseconds_of, reaching
 
 __all__ = ["FTPOrigin"]
 
@@ -66,7 +66,7 @@ class FTPOrigin(FileSystemOrigin):
 
     async def _alone(self, call: Callable[[], T]) -> T:
         """Have a thread make a call while no other uses the connection; again over a new one, if that was lost."""
-        control = Control.of(self.fs)
+        control = beside(self.fs, Control)
 
         def task() -> T:
             with control.lock:
@@ -120,7 +120,7 @@ class FTPOrigin(FileSystemOrigin):
                 fs.ftp.abort()
                 fs.ftp.getmultiline()
             except (Error, *LOST):
-                Control.of(fs).reconnect(fs)
+                beside(fs, Control).reconnect(fs)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- versions -----------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class FTPOrigin(FileSystemOrigin):
 
     def _facts(self) -> dict[str, Any]:
         """Return the facts of `MLST` as `info` has those of `MLSD`; nothing where the server tells none."""
-        control = Control.of(self.fs)
+        control = beside(self.fs, Control)
         if not control.has_mlst:
             return {}
         try:
@@ -185,15 +185,9 @@ class Control:
         has_mlst: Whether the server is not known to lack `MLST`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, _fs: Any) -> None:
         self.lock = threading.Lock()
         self.has_mlst = True
-
-    @classmethod
-    def of(cls, fs: Any) -> "Control":
-        """Return the one instance of a file system."""
-        known: Control = fs.__dict__.setdefault("_jcache_control", cls())
-        return known
 
     def reconnect(self, fs: Any) -> None:
         """Begin another connection, with the first one's rights and protection."""

@@ -18,7 +18,7 @@ from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
 from jcache.vectors import Vector
-from jcache_plugins.origins.base import FileSystemOrigin, is_settled, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, beside, is_settled, reaching
 
 __all__ = ["XRootDOrigin"]
 
@@ -58,8 +58,8 @@ class XRootDOrigin(FileSystemOrigin):
                 modified = await self.fs._modified(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
         info = Info(Version(details["size"], mtime_ns=int(modified) * 10**9), details)
         if self._opens_another:
-            files = OpenFiles.of(self.fs)
-            file = await files.take(self.fs.unstrip_protocol(self.path))
+            files = beside(self.fs, OpenFiles)
+            file = await files.take(self.fs, self.path)
             try:
                 version = await self._state(file.handle, force=True)
             finally:
@@ -75,9 +75,9 @@ class XRootDOrigin(FileSystemOrigin):
         """Fetch ranges in one vector read (several where the server's limits want it) and prove their version."""
         if getattr(self.fs, "_readonly_filehandle_cache", None) is None:
             return await super().fetch(ranges, known=known, arrived=arrived)  # an fsspec-xrootd built otherwise
-        files = OpenFiles.of(self.fs)
+        files = beside(self.fs, OpenFiles)
         with reaching():
-            file = await files.take(self.fs.unstrip_protocol(self.path))
+            file = await files.take(self.fs, self.path)
             try:
                 before = known.version if known is not None else await self._state(file.handle, force=False)
                 started_s = time.time()
@@ -247,24 +247,19 @@ class OpenFiles:
     """
 
     def __init__(self, fs: Any) -> None:
-        self._fs = fs
+        self._keeping = fs._readonly_filehandle_cache  # noqa: SLF001 - see the class
         self._files: dict[str, OpenFile] = {}
 
-    @classmethod
-    def of(cls, fs: Any) -> "OpenFiles":
-        """Return the one instance of a file system."""
-        known: OpenFiles = fs.__dict__.get("_jcache_files") or fs.__dict__.setdefault("_jcache_files", cls(fs))
-        return known
-
-    async def take(self, url: str) -> OpenFile:
-        """Have a file open, until it is given back."""
+    async def take(self, fs: Any, path: str) -> OpenFile:
+        """Have a file of the file system open, until it is given back."""
+        url = fs.unstrip_protocol(path)
         file = self._files.get(url)
         if file is None:
             kept = self._kept().pop(url, None)
             file = kept if isinstance(kept, OpenFile) else OpenFile(url, None if kept is None else kept.handle)
             self._files[url] = file
             if file.handle is None:
-                file.opening = asyncio.ensure_future(file.open(self._fs))
+                file.opening = asyncio.ensure_future(file.open(fs))
         file.readers += 1
         if file.handle is None and file.opening is not None:
             try:
@@ -298,12 +293,12 @@ class OpenFiles:
             return
         file.accessed = time.monotonic()
         kept[file.url] = file
-        limit = getattr(self._fs._readonly_filehandle_cache, "_max_items", None)  # noqa: SLF001 - see the class
+        limit = getattr(self._keeping, "_max_items", None)
         while limit and len(kept) > limit:
             close(kept.pop(min(kept, key=lambda name: kept[name].accessed)).handle)
 
     def _kept(self) -> dict[str, Any]:
-        kept: dict[str, Any] = self._fs._readonly_filehandle_cache._cache  # noqa: SLF001 - see the class
+        kept: dict[str, Any] = self._keeping._cache  # noqa: SLF001 - see the class
         return kept
 
 
