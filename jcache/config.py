@@ -13,6 +13,7 @@ from jcache.rules import Rule, parse_rule
 from jcache.stopwatch import acquire
 from jcache.values import basepath as _basepath
 from jcache.values import boolean as _boolean
+from jcache.values import count as _count
 from jcache.values import level as _level
 from jcache.values import name as _name
 from jcache.values import names as _names
@@ -69,6 +70,9 @@ class Config:
     size: int | None = None
     """Bytes; None for no limit."""
     timeout: float = 10.0
+    """Seconds."""
+    retries: int = 10
+    retry_for: float = 60.0
     """Seconds."""
     malloc: int = KEEP_BYTES
     """Bytes; 0 leaves the C library's allocator as it is."""
@@ -378,6 +382,11 @@ SETTINGS: tuple[Setting, ...] = (
             "How much the cache may hold: what was not used for longest is removed.", parse_size),
     Setting("JCACHE_TIMEOUT", "a number of seconds", "10",
             "How long a call on the cache directory may take before it counts as hung and is used no more.", _seconds),
+    Setting("JCACHE_RETRIES", "a number, 0 for none", "10",
+            "How often a request is sent again after a failure that may pass: a lost connection, a busy server.",
+            _count),
+    Setting("JCACHE_RETRY_FOR", "a number of seconds", "60",
+            "How long after its first failure a request may be sent again.", _seconds),
     Setting("JCACHE_MALLOC", "a size such as 64MB, or 0", "64MiB",
             "How much freed memory the C library keeps for the next results (glibc); 0 leaves it as it is.",
             parse_memory),

@@ -60,7 +60,7 @@ class Ruled:
         self._session = session
         self.validate = validate
         self.recorder, self.workers, self.patience = session.recorder, session.workers, session.patience
-        self.ahead = session.ahead
+        self.ahead, self.retries = session.ahead, session.retries
         self.offline, self.trouble = session.offline, session.trouble
 
     @property

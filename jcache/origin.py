@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from jcache.cache.identity import Identity
 from jcache.journal import Version
 
-__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable"]
+__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable", "retry_after"]
 
 Sharing = Literal["all", "asker", "nobody"]
 """For whom a file is that the origin gave: for all who ask for it, for who asked, or for nobody to keep."""
@@ -101,3 +101,15 @@ class Origin(Protocol):
 def is_immutable(origin: Origin) -> bool:
     """Whether what an origin names can have no other version, ever: what is recorded of it needs no validation."""
     return getattr(origin, "immutable", False)
+
+
+def retry_after(origin: Origin, error: Exception, *, met: bool) -> float | None:
+    """Return after how many seconds a request that failed may be sent again; None where that is of no use.
+
+    Args:
+        origin: Whose request it was.
+        error: What it raised.
+        met: Whether the origin's server has answered this process before.
+    """
+    judge: Callable[..., float | None] | None = getattr(origin, "retry_after", None)
+    return None if judge is None else judge(error, met=met)

@@ -29,6 +29,7 @@ from jcache.reader.clearing import Clearing
 from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
+from jcache.reader.retrying import Retries
 from jcache.reader.small import Shelf, SmallFile, SmallFiles
 from jcache.reader.store import Home
 from jcache.reader.waiting import Patience
@@ -139,6 +140,7 @@ class Session:
         self._keepers: dict[bytes, Keeper] = {}
         self.patience = Patience(LEASE_LIMIT_S)
         self.ahead = Room(AHEAD_BYTES, make=self._drop_ahead)
+        self.retries = Retries(self.config.retries, self.config.retry_for)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         self.answers = Answers(self)
         # Those that are being closed for good.

@@ -3,6 +3,7 @@
 __all__ = [
     "basepath",
     "boolean",
+    "count",
     "level",
     "name",
     "names",
@@ -45,6 +46,14 @@ def seconds(value: object) -> float:
     if not 0 <= seconds <= _NEVER_S:  # also refuses what is no number
         raise ValueError
     return seconds
+
+
+def count(value: object) -> int:
+    """Return a number of times."""
+    number = seconds(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
 
 
 def validate(value: object) -> str | float:

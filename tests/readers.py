@@ -16,6 +16,7 @@ from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
+from jcache.reader.retrying import Retries
 from jcache.reader.snapshot import agrees
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import Workers
@@ -100,7 +101,13 @@ class Host:
     """A process's counters, recorder and settings, as a `Session` has them."""
 
     def __init__(
-        self, *, validate: str | float = "open", offline: bool = False, limit_bytes: int = 1 << 20, pool: int = 2
+        self,
+        *,
+        validate: str | float = "open",
+        offline: bool = False,
+        limit_bytes: int = 1 << 20,
+        pool: int = 2,
+        retries: Retries | None = None,
     ) -> None:
         self.counters = Counters()
         self.validate = validate
@@ -108,6 +115,7 @@ class Host:
         self.troubles: list[str] = []
         self.patience = Patience(LEASE_LIMIT_S)
         self.ahead = Room(1 << 30, make=lambda: None)
+        self.retries = retries or Retries()
         self.recorder = Recorder(
             limit_bytes=limit_bytes, recorded=self.counters.recorded, failed=lambda e: self.trouble(str(e)), pause_s=0.0
         )

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -155,7 +156,7 @@ class Resource:
     `etag` is sent as it is (`'"strong"'`, `'W/"weak"'`), or not at all; `modified_s` likewise. `ranges=False` answers a
     range request with 200 and everything; `if_match=False` ignores `If-Match`. `short_by` sends that many bytes fewer
     and says so in `Content-Length` (and not in `Content-Range`); `drop_after` closes the connection after that many
-    bytes of the body that was announced; `status` answers with that and no body.
+    bytes of the body that was announced; `status` answers with that and no body; `resets` resets the connection.
     """
 
     data: bytes
@@ -171,6 +172,8 @@ class Resource:
     short_by: int = 0
     drop_after: int | None = None
     status: int | None = None
+    resets: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
     # Called with the resource when the k-th GET (from 1) arrives, before it is answered.
     at: dict[int, Callable[[Resource], None]] = field(default_factory=dict)
     # Fields that hold for the k-th GET only.
@@ -308,7 +311,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if reply.delay_s:
             time.sleep(reply.delay_s)
-        headers = {"Accept-Ranges": "bytes" if reply.ranges else "none"}
+        if reply.resets:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return
+        headers = {"Accept-Ranges": "bytes" if reply.ranges else "none", **reply.headers}
         if not get and reply.head_delay_s:
             time.sleep(reply.head_delay_s)
         if reply.etag_of is not None:
@@ -318,7 +326,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if reply.modified_s is not None:
             headers["Last-Modified"] = formatdate(reply.modified_s, usegmt=True)
         if reply.status is not None or (not get and not reply.head):
-            self._send(reply.status or 405)
+            self._send(reply.status or 405, reply.headers)
             return
         wanted = self.headers.get("If-Match")
         if wanted is not None and reply.if_match and wanted != "*" and not _strongly_in(reply.etag, wanted):

@@ -8,6 +8,7 @@ from jcache.journal import Lease
 from jcache.origin import Fetched, Origin
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.host import Host
+from jcache.reader.retrying import fetch
 from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
 from jcache.reader.store import ROOM_S, Store
 from jcache.reader.validation import Validation, as_origin_says, offline_message
@@ -81,10 +82,7 @@ class Fetching:
             self._host.recorder.fetching(1)
             try:
                 ranges, known = to_origin(flight.ranges), as_origin_says(snapshot.info)
-                if arrived is None:
-                    fetched = await origin.fetch(ranges, known=known)
-                else:
-                    fetched = await origin.fetch(ranges, known=known, arrived=arrived)
+                fetched = await fetch(self._host, origin, ranges, known=known, arrived=arrived)
             except Exception:
                 counters.origin(requests=1, errors=1)
                 raise

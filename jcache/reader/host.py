@@ -5,6 +5,7 @@ from typing import Protocol
 from jcache.counters import Counters
 from jcache.reader.held import Room
 from jcache.reader.recorder import Recorder
+from jcache.reader.retrying import Retries
 from jcache.reader.waiting import Patience
 from jcache.reader.workers import Workers
 
@@ -19,6 +20,7 @@ class Host(Protocol):
     workers: Workers
     patience: Patience
     ahead: Room
+    retries: Retries
     validate: str | float
     offline: bool
 

@@ -21,6 +21,7 @@ from jcache.journal.whole import WHOLE_BYTES, Whole
 from jcache.origin import Info, Origin, is_immutable
 from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
+from jcache.reader.retrying import Retries, fetch, stat
 from jcache.reader.small import Shelf, SmallFile, SmallFiles
 from jcache.reader.snapshot import agrees
 from jcache.reader.store import ROOM_S
@@ -46,6 +47,7 @@ class ManyHost(Protocol):
     counters: Counters
     recorder: Recorder
     workers: Workers
+    retries: Retries
     validate: str | float
     small: SmallFiles
 
@@ -224,7 +226,7 @@ class _Reading:
             started_s = time.monotonic()
             origin, info = self._origin_of(i), Info(found.version, found.info)
             if not is_immutable(origin):
-                info = vouched(await origin.stat(), self._host.validate)
+                info = vouched(await stat(self._host, origin), self._host.validate)
             if agrees(found.version, info.version) and info.sharing == "all":
                 return self._hit(i, file, Whole(info.version, info.details, found.data), time.monotonic() - started_s)
             self._abandon(i)
@@ -247,7 +249,7 @@ class _Reading:
         host, origin = self._host, self._origin_of(i)
         started_s = time.monotonic()
         try:
-            fetched = await origin.fetch([(0, None)], known=None)
+            fetched = await fetch(host, origin, [(0, None)], known=None)
         except Exception:
             host.counters.origin(requests=1, errors=1)
             raise

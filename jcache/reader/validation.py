@@ -11,6 +11,7 @@ from jcache.journal import StoredVersion, Version
 from jcache.origin import Fetched, Info, Origin, is_immutable
 from jcache.reader.flight import Flight, FlightAbortedError
 from jcache.reader.host import Host
+from jcache.reader.retrying import stat
 from jcache.reader.snapshot import REPLACED, Snapshot, agrees
 from jcache.reader.store import ROOM_S, Store
 from jcache.reader.waiting import landed
@@ -146,7 +147,7 @@ class Validation:
         """Find out which version a snapshot is of that nothing is known of yet."""
         if self._host.offline:
             raise OfflineMissError(offline_message(self._url))
-        await self.pin(snapshot, await origin.stat())
+        await self.pin(snapshot, await stat(self._host, origin))
 
     async def pin(self, snapshot: Snapshot, info: Info) -> Info:
         """Hold what the origin has said against a snapshot's version; return it as it is recorded.
@@ -203,7 +204,7 @@ class Validation:
         if info is None and before is not None and before.info is None:
             return before  # nothing was ever proved: nothing to hold against the origin
         if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
-            info = vouched(await origin.stat(), self._host.validate)
+            info = vouched(await stat(self._host, origin), self._host.validate)
             if await self._store.suit(info.sharing) and before is not None:
                 before.view = None
             keep_time = isinstance(self._host.validate, float)

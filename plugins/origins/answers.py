@@ -108,7 +108,7 @@ class Answer:
     """The bytes of one range and what the response said of them."""
 
     __slots__ = (
-        "asked_s", "beyond", "body", "done_s", "headers", "part", "placed", "retries", "settled", "size_bytes",
+        "asked_s", "beyond", "body", "done_s", "headers", "part", "placed", "settled", "size_bytes",
         "told_s",
     )  # fmt: skip
 
@@ -138,7 +138,6 @@ class Answer:
         self.size_bytes = size_bytes
         self.placed = placed and is_plain(headers)
         self.beyond = beyond
-        self.retries = 0
         # When the request was sent, its headers came, and its body was there.
         self.asked_s = self.told_s = self.done_s = 0.0
         # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import errno
 import functools
 import inspect
 import numbers
+import socket
 import sys
 import threading
 import time
@@ -16,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from jcache.cache import Identity
-from jcache.errors import OriginChangedError
+from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
@@ -26,6 +28,14 @@ __all__ = ["FileSystemOrigin", "beside", "in_thread", "is_settled", "reaching", 
 
 T = TypeVar("T")
 
+# File systems that send requests again by themselves.
+RETRYING = frozenset({"adlfs", "gcsfs", "s3fs"})
+# HTTP's statuses of what may pass, error numbers of a lost connection, and those of one that could not be made.
+BUSY = frozenset({408, 429, 502, 503, 504})
+LOST = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.ENETRESET})
+NOBODY = frozenset({
+    errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, socket.EAI_AGAIN,
+})  # fmt: skip
 # True while a file system is asked on JCache's own behalf: the hooks then let it through.
 _reaching: contextvars.ContextVar[bool] = contextvars.ContextVar("jcache_reaching", default=False)
 
@@ -79,11 +89,13 @@ class FileSystemOrigin:
         lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
         exists_by_reading: Whether `exists` of the file system asks for the whole file.
         one_at_a_time: Whether it may be asked only while the application waits: what is read ahead comes with the read.
+        transient: Errors of the file system's own after which the same request may succeed.
     """
 
     lenient = True
     exists_by_reading = False
     one_at_a_time = False
+    transient: tuple[type[Exception], ...] = ()
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file.
@@ -122,6 +134,18 @@ class FileSystemOrigin:
     def replaced(self, version: Version) -> Exception | None:  # noqa: ARG002 - for subclasses
         """Return what the file system's file objects raise where the file is no longer of a version, if they do."""
         return None
+
+    def retry_after(self, error: Exception, *, met: bool) -> float | None:
+        """Return after how many seconds a request that failed may be sent again; None where that is of no use."""
+        if type(self.fs).__module__.partition(".")[0] in RETRYING:
+            return None
+        status = getattr(error, "status", None)
+        if status in BUSY:
+            return seconds_of((getattr(error, "headers", None) or {}).get("Retry-After"))
+        if isinstance(error, (TimeoutError, ConnectionResetError, BrokenPipeError, ShortReadError, *self.transient)):
+            return 0.0
+        number = error.errno if isinstance(error, OSError) and status is None else None
+        return 0.0 if number in LOST or (met and number in NOBODY) else None
 
     async def ask(self, start: int | None, stop: int | None) -> bytes | Exception:
         """Return what the file system itself gives for a range, or the exception that it raises."""
@@ -314,6 +338,16 @@ def parsed(text: str) -> datetime | None:
         except (ValueError, TypeError):
             continue
     return None
+
+
+def seconds_of(told: str | None) -> float:
+    """Return what a server's `Retry-After` (RFC 9110, 10.2.3) means, a number of seconds or a date, from now on."""
+    if told is None:
+        return 0.0
+    if told.strip().isdecimal():
+        return float(told)
+    moment_ns = nanoseconds(told)
+    return 0.0 if moment_ns is None else max(0.0, moment_ns / 1e9 - time.time())
 
 
 def is_settled(version: Version, read_s: float) -> bool:

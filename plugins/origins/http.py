@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
+
 from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
@@ -39,7 +41,6 @@ __all__ = ["HttpOrigin"]
 
 # How servers refuse a request that they would have answered without a condition.
 CONDITION_REFUSED = frozenset({400, PRECONDITION_FAILED, 501})
-RETRIES = 2
 # So often the event loop is let go round after bytes have come, for what is to be asked next to be asked.
 TURNS = 4
 # So often, and for so many bytes, it is asked again whether validators change where bytes do not.
@@ -53,6 +54,8 @@ class HttpOrigin(HttpQuestions):
     `Last-Modified` and `Content-Range` say which version its bytes are of: no request is spent on proof, but for one
     `HEAD` behind bodies that are large, or took longer than a round trip.
     """
+
+    transient = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file; the arguments are those of `FileSystemOrigin`."""
@@ -92,7 +95,6 @@ class HttpOrigin(HttpQuestions):
             info,
             recordable=all(answer.settled for answer in good),
             requests=len(ranges),
-            retries=sum(answer.retries for answer in good),
         )
 
     async def _prove(
@@ -214,18 +216,10 @@ class HttpOrigin(HttpQuestions):
         return await asyncio.gather(*map(one, ranges))
 
     async def _get(self, session: Any, part: OriginRange, known: Info | None) -> "Answer | Exception":
-        retries = 0
-        while True:
-            try:
-                answer = await self._get_once(session, part, known)
-            except Exception as error:  # noqa: BLE001 - the result of this range; the others have theirs
-                # A connection that the server closed between two requests is no failure of this one.
-                if type(error).__name__ != "ServerDisconnectedError" or retries == RETRIES:
-                    return error
-                retries += 1
-            else:
-                answer.retries = retries
-                return answer
+        try:
+            return await self._get_once(session, part, known)
+        except Exception as error:  # noqa: BLE001 - the result of this range; the others have theirs
+            return error
 
     async def _get_once(self, session: Any, part: OriginRange, known: Info | None) -> Answer:
         etag = None if known is None or not self._conditional or not self._validators.tags else known.version.etag

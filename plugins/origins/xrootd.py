@@ -17,11 +17,21 @@ from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
+from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, beside, is_settled, reaching
 
 __all__ = ["XRootDOrigin"]
 
+# What the client says of a server that it has lost, or cannot reach. Errors have nothing but these words.
+NOBODY = frozenset({"Connection error", "Invalid address"})
+LOST = re.compile(
+    r"\[(?:ERROR|FATAL)\] (Connection error|Socket (?:error|timeout|disconnected)|Stream disconnect"
+    r"|Invalid (?:address|session)|Operation (?:expired|interrupted)|TLS error|Hand shake failed|Internal error)"
+)
+CLOSED = "I/O operation on closed file"
+# How long and how often the client tries to connect: as it comes, and so that it looks sooner and takes as long in all.
+CLIENT = {"ConnectionWindow": (120, 5), "ConnectionRetry": (5, 120)}
 # A vector is sent in requests of so much or more, and in so many at most.
 PIECE_BYTES, PIECES = 1 << 20, 8
 
@@ -44,6 +54,9 @@ class XRootDOrigin(FileSystemOrigin):
         super().__init__(fs, path, identity)
         # Whether the server opens another version than the path names: the replaced one, while somebody has it open.
         self._opens_another = False
+        session = current()
+        if session is not None and session.retries.most:
+            hasten(session.retries.for_s)
 
     async def stat(self) -> Info:
         """Ask for the size and modification time of what a reader gets, past fsspec's listing cache."""
@@ -79,11 +92,17 @@ class XRootDOrigin(FileSystemOrigin):
         with reaching():
             file = await files.take(self.fs, self.path)
             try:
-                before = known.version if known is not None else await self._state(file.handle, force=False)
+                before = None if known is None else known.version
                 started_s = time.time()
                 try:
+                    before = before or await self._state(file.handle, force=False)
                     data, after = await self._read_open(file.handle, clamped(ranges, before.size_bytes), arrived)
-                except OSError:
+                except (OSError, ValueError) as error:
+                    if lost(error):
+                        file.is_stale = True  # whoever asks again opens the file anew
+                        raise
+                    if before is None:
+                        raise
                     # A file that was cut short in place cannot be read where it is known to have bytes.
                     self._check(file, known, before, await self._state(file.handle, force=True))
                     raise
@@ -91,6 +110,12 @@ class XRootDOrigin(FileSystemOrigin):
             finally:
                 files.give_back(file)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
+
+    def retry_after(self, error: Exception, *, met: bool) -> float | None:
+        """Return 0 where the client has lost its server, None for what the server has said."""
+        if words := lost(error):
+            return 0.0 if met or words not in NOBODY else None
+        return super().retry_after(error, met=met)
 
     def _check(self, file: "OpenFile", known: Info | None, before: Version, after: Version) -> None:
         if not agrees(before, after):
@@ -230,7 +255,7 @@ class OpenFile:
         """Open it for a file system."""
         handle = client.File()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submitted = handle.open(self.url, OpenFlags.READ, timeout=fs.timeout, callback=callback_of(done))
+        submitted = handle.open(unrecovered(self.url), OpenFlags.READ, timeout=fs.timeout, callback=callback_of(done))
         status = (await done)[0] if submitted.ok else submitted
         if not status.ok:
             msg = f"Failed to open file: {status.message}"
@@ -300,6 +325,38 @@ class OpenFiles:
     def _kept(self) -> dict[str, Any]:
         kept: dict[str, Any] = self._keeping._cache  # noqa: SLF001 - see the class
         return kept
+
+
+def lost(error: Exception) -> str:
+    """Return the client's words for a server that it has lost, or cannot reach; empty where an error is another."""
+    if isinstance(error, ValueError):
+        return CLOSED if str(error) == CLOSED else ""
+    match = LOST.search(str(error)) if isinstance(error, OSError) else None
+    return match[1] if match else ""
+
+
+def unrecovered(url: str) -> str:
+    """Return an address for a file that fails at once where its connection is lost, if it is opened anew then.
+
+    The client would open it again by itself, unseen, and only when its window for connections has passed.
+    """
+    session = current()
+    if session is None or not session.retries.most:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}xrdcl.recover-reads=false"
+
+
+def hasten(for_s: float) -> None:
+    """Have the client, where it is set up as it comes, look sooner whether a server is back, but wait as long in all.
+
+    Args:
+        for_s: How long requests are sent again. A client that gives up before must not refuse to connect from then on.
+    """
+    for name, (default, ours) in CLIENT.items():
+        if client.EnvGetInt(name) == default:
+            client.EnvPutInt(name, ours)
+    if client.EnvGetInt("ConnectionWindow") * client.EnvGetInt("ConnectionRetry") < for_s:
+        client.EnvPutInt("StreamErrorWindow", 0)  # refused where the environment sets it, as the others are
 
 
 def close(handle: Any) -> None:

@@ -1,0 +1,260 @@
+"""Requests that fail and may succeed later are sent again: within the bound, counted, and never as another version."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import fsspec
+import pytest
+from readers import PATIENCE_S, Replaced, Setup
+
+from jcache.errors import OriginChangedError
+from jcache.reader.retrying import Retries
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from activation import Site
+    from servers import Resource, ScriptedOrigin, XrootdServer
+
+DATA = random.Random(5).randbytes(200_000)
+LONG_AGO = 1_600_000_000
+# Of the test that kills a server: how often, and how many read meanwhile.
+RESTARTS, READERS = map(int, os.environ.get("JCACHE_RESTARTS", "2:2").split(":"))
+BUSY = {"status": 503, "headers": {"Retry-After": "1"}}
+
+
+def vector(count: int, *, seed: int = 1, size: int = len(DATA)) -> list[tuple[int, int]]:
+    chosen = sorted(random.Random(seed).sample(range(0, size - 1000, 1000), count))
+    return [(at, at + 500) for at in chosen]
+
+
+def read(origin: ScriptedOrigin, spans: list[tuple[int, int]], name: str = "f") -> list[bytes]:
+    fs = fsspec.filesystem("http")
+    return fs.cat_ranges(
+        [origin.url(name)] * len(spans), [a for a, _ in spans], [b for _, b in spans], on_error="raise"
+    )
+
+
+def pieces(spans: list[tuple[int, int]], data: bytes = DATA) -> list[bytes]:
+    return [data[start:stop] for start, stop in spans]
+
+
+# -- HTTP ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_busy_server_is_asked_again_when_it_says(active, http_origin: ScriptedOrigin) -> None:
+    session = active()
+    http_origin.put("f", DATA, once={2: BUSY, 5: BUSY})
+    spans = vector(8)
+    started_s = time.monotonic()
+    assert read(http_origin, spans) == pieces(spans)
+    assert 1 <= time.monotonic() - started_s < PATIENCE_S
+    counts = session.counters.snapshot()
+    assert (counts.origin_retries, counts.origin_errors) == (2, 0)
+    assert counts.origin_requests >= http_origin.resources["/f"].gets == 10
+
+
+def test_one_connection_in_ten_is_reset(active, http_origin: ScriptedOrigin) -> None:
+    session = active()
+    resource = http_origin.put("f", DATA, once={k: {"resets": True} for k in range(10, 1000, 10)})
+    for seed in range(6):
+        spans = vector(20, seed=seed)
+        assert read(http_origin, spans) == pieces(spans)
+    counts = session.counters.snapshot()
+    # aiohttp sends a request again by itself where a connection that was used before was closed on it.
+    assert 0 < counts.origin_retries <= resource.gets // 10
+    assert counts.origin_errors == 0
+
+
+@pytest.mark.parametrize(
+    "failing", [{"status": 429}, {"resets": True}, {"drop_after": 100}], ids=["busy", "reset", "cut short"]
+)
+def test_the_bound_holds_and_without_retries_the_error_is_the_plain_one(
+    active, http_origin: ScriptedOrigin, failing: dict[str, Any]
+) -> None:
+    resource = http_origin.put("f", DATA, **failing)
+    fs, url = fsspec.filesystem("http"), http_origin.url("f")
+    errors = []
+    for retries in (0, 2):
+        session = active(retries=retries)
+        resource.reset()
+        with pytest.raises(Exception, match=r".") as raised:
+            read(http_origin, [(0, 500)])
+        errors.append(raised.value)
+        counts = session.counters.snapshot()
+        assert counts.origin_retries == retries
+        session.bypass("to ask the file system itself")
+        with pytest.raises(Exception, match=r".") as plain:
+            fs.cat_file(url, start=0, end=500)
+        assert type(errors[-1]) is type(plain.value)
+
+
+def test_a_server_that_wants_to_be_left_alone_for_longer_than_the_bound_is_not_waited_for(
+    active, http_origin: ScriptedOrigin
+) -> None:
+    active(retry_for=2.0)
+    http_origin.put("f", DATA, status=503, headers={"Retry-After": "3600"})
+    started_s = time.monotonic()
+    with pytest.raises(aiohttp.ClientResponseError):
+        read(http_origin, [(0, 500)])
+    assert time.monotonic() - started_s < 2
+
+
+def test_nobody_is_waited_for_who_never_answered(active, http_origin: ScriptedOrigin) -> None:
+    session = active()
+    http_origin.put("f", DATA)
+    http_origin.stop()
+    started_s = time.monotonic()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        read(http_origin, [(0, 500)])
+    assert time.monotonic() - started_s < 2
+    assert session.counters.snapshot().origin_retries == 0
+
+
+def test_a_server_that_is_restarted_is_waited_for(active, http_origin: ScriptedOrigin) -> None:
+    session = active()
+    http_origin.put("f", DATA)
+    spans, more = vector(5), vector(5, seed=2)
+    assert read(http_origin, spans) == pieces(spans)
+    http_origin.stop()
+    threading.Timer(0.5, http_origin.start).start()
+    assert read(http_origin, more) == pieces(more)
+    assert session.counters.snapshot().origin_retries > 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_what_will_not_pass_is_not_asked_again(active, http_origin: ScriptedOrigin, status: int) -> None:
+    session = active()
+    http_origin.put("f", DATA, status=status)
+    with pytest.raises(Exception, match=r"."):
+        read(http_origin, [(0, 500)])
+    assert session.counters.snapshot().origin_retries == 0
+
+
+def test_replaced_between_two_requests_of_one_read(active, http_origin: ScriptedOrigin) -> None:
+    """What failed is asked for under the version of what came: old and new bytes are never in one vector."""
+    active()
+    new = bytes(reversed(DATA))
+
+    def replace(resource: Resource) -> None:
+        resource.change(new, etag='"2"')
+
+    http_origin.put("f", DATA, once={3: {"resets": True}, 4: {"resets": True}}, at={12: replace})
+    spans = vector(10)
+    got = read(http_origin, spans)
+    assert got == pieces(spans, new)
+    assert http_origin.resources["/f"].gets > 12
+
+
+# -- any origin ----------------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """Makes the first so many fetches of an origin raise."""
+
+    def __init__(self, setup: Setup, count: int, error: Exception) -> None:
+        setup.origin.before = self
+        setup.origin.retry_after = lambda error, *, met: 0.0 if isinstance(error, TimeoutError) else None  # type: ignore[attr-defined]
+        self.count, self.error = count, error
+
+    async def __call__(self, number: int, ranges: object) -> None:
+        if number <= self.count:
+            raise self.error
+
+
+def test_any_origin_that_says_so_is_asked_again(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, retries=Retries(3))
+    Failing(setup, 2, TimeoutError("slow"))
+    data = setup.origin.state.data
+    assert asyncio.run(setup.read((0, 10), (20, 30))) == [data[:10], data[20:30]]
+    counts = setup.host.counters.snapshot()
+    assert (counts.origin_requests, counts.origin_retries, counts.origin_errors) == (3, 2, 0)
+    setup.settle()
+    assert setup.try_read((0, 10), (20, 30)) is not None
+    setup.host.close()
+
+
+def test_replaced_meanwhile_it_raises_as_ever(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, retries=Retries(3))
+    new = Replaced(2)
+
+    async def before(number: int, ranges: object) -> None:
+        if number == 2:
+            setup.origin.state = new
+            raise TimeoutError
+
+    async def job() -> None:
+        assert await setup.read((0, 10)) == [setup.origin.state.data[:10]]
+        with pytest.raises(OriginChangedError):
+            await setup.read((100, 110))
+        assert await setup.read((0, 10), (100, 110)) == [new.data[:10], new.data[100:110]]
+
+    Failing(setup, 0, TimeoutError())
+    setup.origin.before = before
+    asyncio.run(job())
+    setup.host.close()
+
+
+# -- XRootD --------------------------------------------------------------------------------------------------------
+
+READER = """
+import mmap, os, random, sys
+import fsspec
+
+url, local, stop, seed = sys.argv[1:]
+chance, steps = random.Random(int(seed)), open(f"{stop}-{seed}", "ab", buffering=0)
+data = mmap.mmap(os.open(local, os.O_RDONLY), 0, prot=mmap.PROT_READ)
+fs, path = fsspec.url_to_fs(url)
+while not os.path.exists(stop):
+    starts = sorted(chance.sample(range(0, len(data) - 5000, 5000), 100))
+    stops = [at + 3000 for at in starts]
+    assert fs.cat_ranges([path] * 100, starts, stops, on_error="raise") == [data[a:b] for a, b in zip(starts, stops)]
+    steps.write(b".")
+"""
+
+
+def test_an_xrootd_that_is_killed_and_started_again_while_others_read(
+    xrootd_server: XrootdServer, tmp_path: Path, site: Site
+) -> None:
+    """Killed in the middle of vectors: no read fails, all bytes are right, and what was sent again is counted."""
+    file, stop = xrootd_server.directory / "f", tmp_path / "stop"
+    file.write_bytes(random.Random(1).randbytes(10_000_000) * 10)
+    file.chmod(0o644)
+    os.utime(file, (LONG_AGO, LONG_AGO))
+    client = {"XRD_CONNECTIONWINDOW": "1", "XRD_CONNECTIONRETRY": "1"}
+    args = [site.script(READER), xrootd_server.url("f"), str(file), str(stop)]
+    readers = [site.start(*args, str(seed), **client) for seed in range(READERS)]
+    steps = [tmp_path / f"stop-{seed}" for seed in range(READERS)]
+
+    def advance() -> None:
+        """Wait until every reader has read on, or has ended."""
+        before = [step.stat().st_size if step.exists() else 0 for step in steps]
+        deadline_s = time.monotonic() + PATIENCE_S
+        for reader, step, size in zip(readers, steps, before, strict=True):
+            while reader.poll() is None and (not step.exists() or step.stat().st_size < size + 3):
+                assert time.monotonic() < deadline_s, "a reader hangs"
+                time.sleep(0.01)
+
+    try:
+        for _ in range(RESTARTS):
+            advance()
+            os.kill(xrootd_server.pid, 9)
+            xrootd_server.stop()
+            xrootd_server.restart()
+        advance()
+    finally:
+        stop.touch()
+        ended = [site.end(reader) for reader in readers]
+    assert [(each.code, each.err.count("Error")) for each in ended] == [(0, 0)] * READERS, ended
+    origins = [report["origin"] for report in site.reports()]
+    assert len(origins) == READERS
+    assert all(origin["errors"] == 0 for origin in origins)
+    # The one open file of each reader was lost each time.
+    assert all(origin["retries"] >= RESTARTS for origin in origins)
