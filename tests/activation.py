@@ -10,12 +10,16 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from places import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LIMIT_S = 60
 
-PTH = Path(__file__).parent.parent / "jcache" / "activate" / "jcache.pth"
+PTH = ROOT / "jcache" / "activate" / "jcache.pth"
 """As it is installed into site-packages."""
 
 TRIGGER = """

@@ -227,3 +227,49 @@ def run_python(cache_dir: Path, tmp_path: Path) -> RunPython:
         return Ran(done.returncode, done.stdout, done.stderr, [json.loads(path.read_text()) for path in found])
 
     return run
+
+
+@pytest.fixture
+def check(run_python: RunPython, nginx_server: Nginx) -> Callable[..., list[Ran]]:
+    """`check(code, *args)` runs `code` without the cache, cold and warm, and compares what it prints and fetches.
+
+    With `offline` it runs once more, with the server stopped and JCACHE_OFFLINE set.
+    """
+
+    def run(code: str, *args: str, read_status: tuple[int, ...] = (200, 206), offline: bool = False) -> list[Ran]:
+        for path in nginx_server.directory.rglob("*"):
+            # What was modified just now could change within the same second, and is not recorded.
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+        plain = run_python(code, *args, cache=None)
+        plain_bytes = nginx_server.body_bytes()
+        nginx_server.reset()
+        cold = run_python(code, *args)
+        cold_bytes = nginx_server.body_bytes()
+        reads = sum(request.body_bytes for request in nginx_server.requests() if request.status in read_status)
+        nginx_server.reset()
+        warm = run_python(code, *args)
+        assert plain.stdout
+        assert plain.stdout == cold.stdout == warm.stdout
+        assert cold_bytes <= plain_bytes * 1.05 + (256 << 10), "no more than without the cache"
+        assert cold_bytes > 0
+        assert nginx_server.body_bytes() == 0, nginx_server.requests()
+        for ran in (cold, warm):
+            assert "jcache:" not in ran.stderr, ran.stderr
+        hit = miss = bypass = 0
+        for report in warm.reports:
+            for kind in ("read", "readv"):
+                hit += report[kind]["hit_bytes"]
+                miss += report[kind]["miss_bytes"]
+                bypass += report[kind]["bypass_bytes"]
+        assert (miss, bypass) == (0, 0)
+        assert hit > 0
+        assert "cache combined hit rate" in warm.stderr
+        assert "100.00" in warm.stderr
+        assert sum(report["origin"]["bytes"] for report in cold.reports) == reads
+        if offline:
+            nginx_server.stop()
+            alone = run_python(code, *args, env={"JCACHE_OFFLINE": "1"})
+            assert alone.stdout == plain.stdout
+        return [plain, cold, warm]
+
+    return run

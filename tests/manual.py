@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from places import ROOT
 
 from jcache import __version__
 from jcache.cli.group import COMMANDS, main
@@ -19,7 +19,7 @@ from jcache.config import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES = Path(__file__).parent.parent / "docs" / "man"
+PAGES = ROOT / "docs" / "man"
 
 
 def pages() -> dict[str, str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import cephfs
 import pytest
 from analysis import OLD_S
+from patterns import SEED_BYTES, SEED_FILE_BYTES, seed_pattern, total, write_sparse
 from sharing import Crew, digests_of, once
-from test_seed_pattern import SEED_BYTES, SEED_FILE_BYTES, seed_pattern, total, write_sparse
 
 WHY_NOT = "set JCACHE_TEST_CEPHFS=1 for it" if not os.environ.get("JCACHE_TEST_CEPHFS") else cephfs.unavailable()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

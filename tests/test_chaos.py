@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import SUPPORT
 from servers import find_nginx
 
 
@@ -14,7 +14,7 @@ from servers import find_nginx
 @pytest.mark.parametrize("seed", [1, 2])
 def test_processes_killed_at_random_moments_leave_no_wrong_byte(seed):
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("chaos.py"), "--seed", str(seed), "--kills", "12"],
+        [sys.executable, SUPPORT / "chaos.py", "--seed", str(seed), "--kills", "12"],
         check=False,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ import time
 import pytest
 from faults import Crashed, FaultyStorage, error, fail_from
 from journals import IDENTITY, INFO, REMOTE, VERSION, attached, hits, journal, readable, record
-from test_journal_processes import answer, start, tell
+from programs import answer, start, tell
 
 from jcache.journal import JournalError, Version
 from jcache.journal.compaction import LOCK_FILE

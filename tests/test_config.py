@@ -7,10 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from jcache.config import SETTINGS, Config, ConfigError, parse_size
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_nothing_set() -> None:

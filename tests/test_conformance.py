@@ -7,11 +7,11 @@ each run, so that warm runs differ little.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-sys.path.insert(0, str(Path(__file__).parent / "conformance"))
+sys.path.insert(0, str(ROOT / "tests" / "conformance"))
 
 import runner
 from suites import SUITES

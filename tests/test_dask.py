@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from analysis import COLUMNS, MORE_COLUMNS, disk_bytes, write
+from places import ROOT
 from servers import Nginx, find_nginx, free_port
 
 import jcache.session
@@ -425,7 +426,7 @@ def sshd(directory: Path) -> Iterator[dict[str, Any]]:
 
 def test_the_documented_batch_systems_get_a_job_that_starts_workers() -> None:
     jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-    text = (Path(__file__).parent.parent / "docs" / "howto" / "dask.md").read_text()
+    text = (ROOT / "docs" / "howto" / "dask.md").read_text()
     blocks = map(textwrap.dedent, re.findall(r"(?:^(?: {4}.*)?\n)+", text, re.MULTILINE))
     calls = [
         node

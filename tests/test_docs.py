@@ -8,10 +8,11 @@ import re
 import tomllib
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from places import ROOT
 from report_samples import ttbar_report
 
 from jcache.cli import main
@@ -23,7 +24,9 @@ from jcache.report.merge import merge
 from jcache.report.model import Uncached
 from jcache.report.rows import groups
 
-ROOT = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SEMANTICS = ROOT / "docs" / "semantics.md"
 TEST = re.compile(r"(test_\w+\.py)::(\w+)")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import analysis
 import pytest
 import s3_servers
-from test_libraries import END_WITH_PYARROW, check, needs, parquet
+from libraries import END_WITH_PYARROW, needs, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from conftest import Ran, RunPython
     from servers import Nginx
-
-__all__ = ["check"]  # a fixture
 
 
 COFFEA = """

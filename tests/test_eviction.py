@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 import size_job
+from places import SUPPORT
 
 from jcache import session as sessions
 from jcache.cache import usage
@@ -30,7 +31,7 @@ from jcache.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-JOB = Path(__file__).parent / "size_job.py"
+JOB = SUPPORT / "size_job.py"
 MB = 1_000_000
 
 

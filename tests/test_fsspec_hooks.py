@@ -17,6 +17,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
+from places import SUPPORT
 
 from jcache import session as sessions
 from jcache.activate import deactivate
@@ -411,7 +412,7 @@ print("main")
 
 def test_reads_behind_the_end_of_the_main_thread(run_python: RunPython, folder: Path) -> None:
     """In threads that outlive it, in exit handlers, and while the interpreter is taken down: executors are no more."""
-    code = BEHIND_THE_END.format(tests=os.path.dirname(__file__))
+    code = BEHIND_THE_END.format(tests=SUPPORT)
     plain = run_python(code, str(folder / "a.bin"), cache=None)
     assert plain.stdout.split("\n")[-1] == "collected"
     for _ in range(2):

@@ -11,13 +11,14 @@ import os
 import random
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from places import SUPPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from servers import ScriptedOrigin
 
@@ -30,7 +31,7 @@ SPARE_S = 4.0
 # code; then how long all that took. The time of its end is for the test to tell.
 JOB = f"""
 import asyncio, hashlib, os, sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 import hanging
 from fsspec.implementations.http import HTTPFileSystem
 

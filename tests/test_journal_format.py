@@ -2,10 +2,10 @@ import hashlib
 import os
 import random
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from places import ROOT
 
 import jcache.journal.journal
 import jcache.journal.writer
@@ -30,7 +30,7 @@ from jcache.storage import Storage
 
 SALT = 0x0123456789ABCDEF
 EXTENTS = [(40, b"journal"), (2, b"cache")]
-DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
+DOCUMENT = ROOT / "docs" / "format.md"
 GOLDEN_SHA256 = "d4c05e71de67a068d1621aecf1e41dc977e872fc68dd865b600d9b02c0c6d3a0"
 BUMP = "the format changed: give it a new version number, and describe that in docs/format.md"
 

@@ -5,12 +5,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from faults import FaultyStorage, error
 from journals import IDENTITY, VERSION, attached, journal, readable, record
-from test_journal_processes import answer, start, tell
+from places import SUPPORT
+from programs import answer, start, tell
 
 from jcache.journal import Journal, JournalError, Version
 from jcache.storage import Storage
@@ -250,7 +250,7 @@ target.close()
     readables = []
     for at, uid in enumerate((10_001, 10_002, 10_001)):
         directory = str(root / "a" / "b")
-        arguments = [str(uid), str(100 * at), directory, str(Path(__file__).parent)]
+        arguments = [str(uid), str(100 * at), directory, str(SUPPORT)]
         process = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
         )

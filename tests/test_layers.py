@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 SOURCES = [path for folder in ("jcache", "plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 # From the top down. A module may import what stands below it, and its own layer's other modules.

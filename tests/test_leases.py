@@ -9,7 +9,7 @@ import signal
 import pytest
 from faults import FaultyStorage, error
 from journals import VERSION, attached, journal, readable
-from test_journal_processes import answer, start, tell
+from programs import answer, start, tell
 
 from jcache.journal import Contended, Lease
 from jcache.journal.leases import LEASE_FILE, join_closest

@@ -2,87 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import random
 from typing import TYPE_CHECKING
 
 import pytest
+from libraries import END_WITH_PYARROW, needs, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from conftest import Ran, RunPython
+    from conftest import Ran
     from servers import Nginx
-
-ROWS = 20_000
-
-# pyarrow's threads may still let go of a file object of Python's when the result is there. Taken down at that moment,
-# as the interpreter does with threads that want to run Python code at its end, they abort the process, with JCache or
-# without.
-END_WITH_PYARROW = "sys.stdout.flush(); import os; os._exit(0)\n"
-
-
-def needs(*modules: str) -> None:
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
-
-
-@pytest.fixture
-def check(run_python: RunPython, nginx_server: Nginx) -> Callable[..., list[Ran]]:
-    """`check(code, *args)` runs `code` without the cache, cold and warm, and compares what it prints and fetches.
-
-    With `offline` it runs once more, with the server stopped and JCACHE_OFFLINE set.
-    """
-
-    def run(code: str, *args: str, read_status: tuple[int, ...] = (200, 206), offline: bool = False) -> list[Ran]:
-        for path in nginx_server.directory.rglob("*"):
-            # What was modified just now could change within the same second, and is not recorded.
-            os.utime(path, (1_700_000_000, 1_700_000_000))
-        plain = run_python(code, *args, cache=None)
-        plain_bytes = nginx_server.body_bytes()
-        nginx_server.reset()
-        cold = run_python(code, *args)
-        cold_bytes = nginx_server.body_bytes()
-        reads = sum(request.body_bytes for request in nginx_server.requests() if request.status in read_status)
-        nginx_server.reset()
-        warm = run_python(code, *args)
-        assert plain.stdout
-        assert plain.stdout == cold.stdout == warm.stdout
-        assert cold_bytes <= plain_bytes * 1.05 + (256 << 10), "no more than without the cache"
-        assert cold_bytes > 0
-        assert nginx_server.body_bytes() == 0, nginx_server.requests()
-        for ran in (cold, warm):
-            assert "jcache:" not in ran.stderr, ran.stderr
-        hit = miss = bypass = 0
-        for report in warm.reports:
-            for kind in ("read", "readv"):
-                hit += report[kind]["hit_bytes"]
-                miss += report[kind]["miss_bytes"]
-                bypass += report[kind]["bypass_bytes"]
-        assert (miss, bypass) == (0, 0)
-        assert hit > 0
-        assert "cache combined hit rate" in warm.stderr
-        assert "100.00" in warm.stderr
-        assert sum(report["origin"]["bytes"] for report in cold.reports) == reads
-        if offline:
-            nginx_server.stop()
-            alone = run_python(code, *args, env={"JCACHE_OFFLINE": "1"})
-            assert alone.stdout == plain.stdout
-        return [plain, cold, warm]
-
-    return run
-
-
-def parquet(directory: Path, name: str = "t.parquet", seed: int = 5) -> None:
-    import pandas as pd
-
-    rng = random.Random(seed)
-    columns = {f"c{i}": [rng.random() for _ in range(ROWS)] for i in range(6)}
-    columns["key"] = [rng.randrange(10) for _ in range(ROWS)]
-    pd.DataFrame(columns).to_parquet(directory / name, row_group_size=ROWS // 4)
 
 
 def test_pandas_read_parquet(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:

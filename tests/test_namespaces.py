@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from places import SUPPORT
 
 from jcache.activate.job import VARIABLE, Job
 from jcache.cache import usage
@@ -23,7 +23,7 @@ from jcache.storage import Storage
 # As a directory mounted by several kernels that have no locks: Lustre without flock.
 NO_LOCKS = f"""
 import errno, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 from jcache.storage import Storage
 
 def refuse(*args, **options):

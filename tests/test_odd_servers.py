@@ -9,18 +9,20 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import fsspec
 import pytest
 from odd_servers import OddServer, attempts, right
+from places import SUPPORT
 
 from jcache.activate import activate, deactivate
 from jcache.errors import OriginChangedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servers import Resource
 
 # JCACHE_ODD_SERVERS=1000:3000 tries these seeds instead.
@@ -40,7 +42,7 @@ def client(server: OddServer, seeds: range, cache: Path | None = None) -> dict[s
     env = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE", "_JCACHE"))}
     env |= {"JCACHE_SUMMARY": "0"} if cache is None else {"JCACHE_SUMMARY": "0", "JCACHE_DIR": str(cache)}
     env["JCACHE_RETRIES"] = "0"  # they fail the same way each time
-    program = [sys.executable, str(Path(__file__).with_name("odd_servers.py")), server.base, *map(str, seeds)]
+    program = [sys.executable, str(SUPPORT / "odd_servers.py"), server.base, *map(str, seeds)]
     done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import s3_servers
+from asking import ASK
+from libraries import END_WITH_PYARROW, needs
 from s3_servers import KEYS, Moto
-from test_answers import ASK
-from test_libraries import END_WITH_PYARROW, needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,8 +6,8 @@ import io
 from typing import TYPE_CHECKING
 
 import pytest
+from libraries import needs
 from s3_servers import KEYS, Moto
-from test_libraries import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from places import SUPPORT
 from report_samples import ttbar_report
 
 from jcache.cli import main
@@ -206,7 +207,7 @@ def test_heads_of_other_layouts_are_found(tmp_path):
     (run,) = runs([saved, read_head(str(tight))])
     assert (run.run, len(run.heads)) == ("r", 2)
     with pytest.raises(SelectionError, match="no reports"):
-        expand([str(Path(__file__).parent)])
+        expand([str(SUPPORT)])
 
 
 JOB = """

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import SUPPORT
 from report_samples import Clock, empty_report, ttbar_report
 
 from jcache.counters import Counters
@@ -218,7 +219,7 @@ def test_a_real_file_and_a_real_terminal(tmp_path):
         "import sys; from report_samples import ttbar_report; from jcache.report.text import render;"
         "render(ttbar_report(), sys.stderr)"
     )
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "TERM": "xterm"}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]), "TERM": "xterm"}
     command = [sys.executable, "-c", script]
     with open(tmp_path / "err", "wb") as file:
         subprocess.run(command, stderr=file, env={**environ, "COLUMNS": "200"}, check=True)
@@ -272,7 +273,7 @@ def test_printing_costs_less_than_a_tenth_of_a_second():
         "import time, io; from report_samples import ttbar_report; report = ttbar_report(); a = time.process_time()\n"
         "from jcache.report.text import render; render(report, io.StringIO()); print(time.process_time() - a)"
     )
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])}
     runs = [
         float(subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, check=True).stdout)
         for _ in range(3)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
+from places import ROOT
 
 from jcache.config import Config, ConfigError
 from jcache.rules import KEYS, Rule, find_rule, parse_rule
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from jcache.session import Session
 
-DOCS = Path(__file__).parent.parent / "docs" / "howto" / "settings.md"
+DOCS = ROOT / "docs" / "howto" / "settings.md"
 DATA = bytes(range(256)) * 40
 
 

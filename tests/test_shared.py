@@ -13,8 +13,8 @@ from collections import Counter
 
 import pytest
 from analysis import OLD_S
+from patterns import SEED_BYTES, SEED_FILE_BYTES, seed_pattern, total, write_sparse
 from sharing import Crew, digests_of, once
-from test_seed_pattern import SEED_BYTES, SEED_FILE_BYTES, seed_pattern, total, write_sparse
 
 from jcache.reader.waiting import Patience
 

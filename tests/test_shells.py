@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from manual import PAGES, pages
+from places import ROOT
 
-SCRIPTS = Path(__file__).parent.parent / "jcache" / "cli" / "completion"
+SCRIPTS = ROOT / "jcache" / "cli" / "completion"
 BIN = Path(sys.executable).parent
 CASES = [
     ("jcache rep", {"report"}),

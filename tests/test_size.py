@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from places import ROOT
 
 from jcache.cache import eviction, usage
 from jcache.cache.books import Book, Head, Use, is_book
@@ -31,7 +32,7 @@ from jcache.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BENCH = Path(__file__).parent.parent / "bench" / "size.py"
+BENCH = ROOT / "bench" / "size.py"
 MB = 1_000_000
 STORAGE = Storage()
 

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from places import SUPPORT
 
 from jcache.stopwatch import SLICE_S, Stopwatch
 
@@ -20,7 +20,7 @@ LIMIT_S = 1.0
 # argv: URL, which operation on the cache directory takes 0.4 s, once, and says so as it begins.
 JOB = f"""
 import os, sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 import hanging, fsspec
 from jcache.cache.meter import MeteredStorage
 from jcache.session import current

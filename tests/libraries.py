@@ -1,0 +1,34 @@
+"""What the tests of libraries share."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS = 20_000
+
+# pyarrow's threads may still let go of a file object of Python's when the result is there. Taken down at that moment,
+# as the interpreter does with threads that want to run Python code at its end, they abort the process, with JCache or
+# without.
+END_WITH_PYARROW = "sys.stdout.flush(); import os; os._exit(0)\n"
+
+
+def needs(*modules: str) -> None:
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+
+
+def parquet(directory: Path, name: str = "t.parquet", seed: int = 5) -> None:
+    import pandas as pd
+
+    rng = random.Random(seed)
+    columns = {f"c{i}": [rng.random() for _ in range(ROWS)] for i in range(6)}
+    columns["key"] = [rng.randrange(10) for _ in range(ROWS)]
+    pd.DataFrame(columns).to_parquet(directory / name, row_group_size=ROWS // 4)
