@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import fsspec
 import pytest
+from federation import Federation
 from readers import PATIENCE_S, Replaced, Setup
 
+from jcache.demo.xrootd_server import XrootdUnavailableError
 from jcache.errors import OriginChangedError
 from jcache.reader.retrying import Retries
 
@@ -258,3 +260,36 @@ def test_an_xrootd_that_is_killed_and_started_again_while_others_read(
     assert all(origin["errors"] == 0 for origin in origins)
     # The one open file of each reader was lost each time.
     assert all(origin["retries"] >= RESTARTS for origin in origins)
+
+
+def test_a_data_server_that_dies_behind_a_redirector(tmp_path: Path, site: Site) -> None:
+    """Reads that it had begun go on at the other one, whose file has the same size and time."""
+    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
+    stop, step = tmp_path / "stop", tmp_path / "stop-1"
+    try:
+        federation = Federation()
+    except XrootdUnavailableError as error:
+        pytest.skip(str(error))
+    with federation:
+        file = federation.write("f", random.Random(1).randbytes(10_000_000) * 5)
+        reader = site.start(site.script(READER), federation.url("f"), str(file), str(stop), "1")
+
+        def advance() -> None:
+            before, deadline_s = step.stat().st_size if step.exists() else 0, time.monotonic() + PATIENCE_S
+            while reader.poll() is None and (not step.exists() or step.stat().st_size < before + 3):
+                assert time.monotonic() < deadline_s, "the reader hangs"
+                time.sleep(0.01)
+
+        try:
+            advance()
+            reads = federation.reads()
+            federation.kill(reads.index(max(reads)))
+            advance()
+        finally:
+            stop.touch()
+            ended = site.end(reader)
+        assert (ended.code, ended.err.count("Error")) == (0, 0), ended.err
+        assert all(federation.reads())
+    (origin,) = [report["origin"] for report in site.reports()]
+    assert origin["errors"] == 0
+    assert origin["retries"] >= 1
