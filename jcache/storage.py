@@ -261,24 +261,15 @@ class Storage:
         Raises:
             OSError: Somebody else holds it, or the file system has no locks.
         """
-        import portalocker  # costs asyncio's import where nothing else has paid it yet
+        import fcntl
 
-        kind = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
-        try:
-            portalocker.lock(fd, kind | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException as error:
-            cause = error.args[0] if error.args else None
-            raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
     def unlock(self, fd: int) -> None:
         """Release the `flock` of an open file, for every process that shares the open file."""
-        import portalocker
+        import fcntl
 
-        try:
-            portalocker.unlock(fd)
-        except portalocker.LockException as error:
-            cause = error.args[0] if error.args else None
-            raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
     def fcntl(self, fd: int, command: int, argument: bytes) -> bytes:
         """Call `fcntl` on an open file, with a structure that comes back as the system left it."""

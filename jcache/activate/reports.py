@@ -142,8 +142,7 @@ def print_job(
         return 0
     prints = config.summary and sys.__stderr__ is not None
     if prints:
-        # Half of what a process's end costs, so not for nothing. It is time for children that got the same signal to
-        # save their reports, so not later.
+        # It is time for children that got the same signal to save their reports, so not later.
         from jcache.report.merge import merge
         from jcache.report.text import render
 
