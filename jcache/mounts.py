@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+from jcache.records import dataclass
 
 __all__ = ["Mount", "find_mount"]
 

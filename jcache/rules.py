@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from fnmatch import translate
 from functools import cached_property
 from typing import Any
 
 from jcache import values
+from jcache.records import dataclass
 
 __all__ = ["KEYS", "Rule", "find_rule", "naming", "parse_rule"]
 

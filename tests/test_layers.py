@@ -43,6 +43,7 @@ LAYERS = (
     "jcache.processes",
     "jcache.stopwatch",
     "jcache.errors",
+    "jcache.records",
     "jcache",
 )
 HEAVY = {"aiofiles", "aiohttp", "asyncio", "click", "dask", "fsspec", "redis", "rich", "wrapt"}

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from jcache.records import dataclass
 
 __all__ = [
     "LOWER", "Address", "Request", "Rule", "Unidentifiable", "endpoint", "host_port", "split_scheme", "split_url",

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.demo.http_server import HttpServer
 from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError
+from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

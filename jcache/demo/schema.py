@@ -17,7 +17,7 @@ const        one value everywhere
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from jcache.records import dataclass
 
 COLUMN_COUNT = 947
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from jcache.records import dataclass
 
 Span = tuple[str, str]
 """Text and the name of its style: `cache`, `origin`, `axis`, or nothing."""
