@@ -33,6 +33,9 @@ FILE_NAME = "jcache.toml"
 REPORTS_NAME = ".reports"
 """Where JSON reports go, below the cache directory, if nothing else is set."""
 
+WHOLE_BYTES = 16 << 20
+"""How large a file may be that is fetched whole, if nothing else is set."""
+
 _SHOWN_CHARACTERS = 80
 _MOST_BYTES = 1 << 20
 _HARMLESS = frozenset({"size", "flat"})
@@ -75,6 +78,8 @@ class Config:
     retries: int = 10
     retry_for: float = 60.0
     """Seconds."""
+    whole: int = WHOLE_BYTES
+    """Bytes; 0 for no file."""
     malloc: int = KEEP_BYTES
     """Bytes; 0 leaves the C library's allocator as it is."""
     log: str = "warning"
@@ -388,6 +393,9 @@ SETTINGS: tuple[Setting, ...] = (
             _count),
     Setting("JCACHE_RETRY_FOR", "a number of seconds", "60",
             "How long after its first failure a request may be sent again.", _seconds),
+    Setting("JCACHE_WHOLE", "a size such as 64MB, or 0", "16MiB",
+            "A file object whose reads miss here and there has a file of at most this size fetched whole.",
+            parse_memory),
     Setting("JCACHE_MALLOC", "a size such as 64MB, or 0", "64MiB",
             "How much freed memory the C library keeps for the next results (glibc); 0 leaves it as it is.",
             parse_memory),

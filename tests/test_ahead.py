@@ -1,6 +1,6 @@
 """How far a file object reads ahead."""
 
-from jcache_plugins.fsspec.ahead import FIRST_WINDOW_BYTES, GROWTH, LAST_WINDOW_BYTES, STREAK, Window
+from jcache_plugins.fsspec.ahead import FIRST_WINDOW_BYTES, GROWTH_FROM_START, LAST_WINDOW_BYTES, STREAK, Window
 
 SIZE = 1 << 30
 
@@ -17,7 +17,7 @@ def test_nothing_is_read_ahead_before_some_reads_have_followed_one_another() -> 
     pieces = sequential(STREAK, 8000).grow(SIZE)
     assert pieces
     assert pieces[0][0] == STREAK * 8000
-    assert pieces[-1][1] <= STREAK * 8000 + max(GROWTH * STREAK * 8000, FIRST_WINDOW_BYTES)
+    assert pieces[-1][1] <= STREAK * 8000 + max(GROWTH_FROM_START * STREAK * 8000, FIRST_WINDOW_BYTES)
 
 
 def test_pieces_follow_one_another_within_the_window_and_the_file() -> None:

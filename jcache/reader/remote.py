@@ -273,14 +273,21 @@ class RemoteFile:
             except Exception:  # noqa: BLE001 - nobody has asked for these bytes yet; who does will meet the error
                 return
 
-    def drop_ahead(self, start: int = 0, stop: int = END) -> None:
-        """Forget what was read ahead in [start, stop) and not asked for."""
+    def gaps(self, least_bytes: int) -> list[Range]:
+        """Return what neither journal nor memory has of the file, but for what is shorter than this."""
         snapshot = self._validation.snapshot
+        return [] if snapshot is None or self._host.offline else snapshot.gaps(least_bytes)
+
+    def drop_ahead(self, start: int = 0, stop: int = END) -> int:
+        """Forget what was read ahead in [start, stop) and not asked for; return how many bytes that were."""
+        snapshot = self._validation.snapshot
+        unused = 0
         if snapshot is not None:
             unused, extents = snapshot.drop_ahead(start, stop)
             self._record(snapshot, extents)
             if unused:
                 self._host.counters.origin(prefetch_unused=unused)
+        return unused
 
     async def _read(
         self, snapshot: Snapshot, origin: Origin, spans: Sequence[Span], *, vector: bool, ahead_bytes: int

@@ -202,14 +202,23 @@ class Access:
         finally:
             session.release(remote)
 
-    def drop_ahead(self, start: int, stop: int) -> None:
-        """Forget what was read ahead in [start, stop) and not asked for."""
-        session = current()
-        if session is None:
-            return  # went with its session
+    def gaps(self, least_bytes: int) -> list[tuple[int, int]]:
+        """Return what neither journal nor memory has of the file, but for what is shorter than this."""
+        session = require()
         remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
-            remote.drop_ahead(start, stop)
+            return remote.gaps(least_bytes)
+        finally:
+            session.release(remote)
+
+    def drop_ahead(self, start: int, stop: int) -> int:
+        """Forget what was read ahead in [start, stop) and not asked for; return how many bytes that were."""
+        session = current()
+        if session is None:
+            return 0  # went with its session
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
+        try:
+            return remote.drop_ahead(start, stop)
         finally:
             session.release(remote)
 

@@ -57,7 +57,9 @@ class JournalReader:
         """
         self.size = info.version.size_bytes
         self.access = access
-        self.ahead = ReadAhead(access, lambda: loop_of(fs))
+        session = current()
+        whole_bytes = 0 if session is None else session.config.whole
+        self.ahead = ReadAhead(access, lambda: loop_of(fs), self.size, whole_bytes=whole_bytes)
         self._fs = fs
         self._path = path
         self._version = info.version
@@ -86,26 +88,36 @@ class JournalReader:
         if is_off():
             data: bytes = self._fs.cat_file(self._path, start, stop)
             return data
-        window = self.ahead.window
-        left = self.ahead.follow(start, stop)
-        if left is not None:
-            self._leave(*left)
+        ahead = self.ahead
+        sequential, left = ahead.follow(start, stop)
+        if self._lent is not None and not sequential:
+            self.access.hand_back(self._lent)
+            self._lent = None
+        if left[1]:
+            ahead.dropped(self.access.drop_ahead(*left))
         if stop - start <= SMALL_BYTES:
-            small = self._read_small(start, stop, sequential=left is None)
+            small = self._read_small(start, stop, sequential=sequential)
             if small is not None:
                 return small
         found = self.access.try_read([(start, stop)], vector=False, version=self._version)
         self._is_used = self._is_used or found is not None
         if found is not None:
-            self.ahead.keep(self.size)
+            if ahead.is_any:
+                if not sequential:
+                    ahead.served()
+                ahead.keep()
             return found[0]
         # Else it is being read ahead, or is sent as a stream.
         ahead_bytes = 0
-        if window.size_bytes and start >= window.ahead_until and not self.access.origin.is_streamed:
-            if self.access.origin.one_at_a_time:
-                ahead_bytes = min(window.size_bytes, self.size - stop)
-            self.ahead.skip(stop + ahead_bytes)
-        self.ahead.keep(self.size)
+        if not self.access.origin.is_streamed:
+            window = ahead.window
+            if not ahead.goes_ahead():
+                ahead_bytes = ahead.missed(start, stop)
+            elif start >= window.ahead_until:
+                if self.access.origin.one_at_a_time:
+                    ahead_bytes = min(window.size_bytes, self.size - stop)
+                ahead.skip(stop + ahead_bytes)
+        ahead.keep()
         return self._ask(start, stop, self.read, ahead_bytes=ahead_bytes)
 
     def _ask(self, start: int, stop: int, again: Callable[[int, int], bytes], *, ahead_bytes: int = 0) -> bytes:
@@ -120,7 +132,7 @@ class JournalReader:
             if kept is None:
                 raise
         self._leave(*self.ahead.end())
-        self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of)
+        self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of, self.size, whole_bytes=0)
         return again(start, stop)
 
     def _takes_another(self) -> bool:
@@ -152,7 +164,7 @@ class JournalReader:
                 data = None if self._lent is None else self._lent.take(start, stop)
             if data is not None:
                 self.access.count_ahead(len(data))
-                self.ahead.keep(self.size)
+                self.ahead.keep()
                 return data
         self._buffer = self.access.peek(start, start + PIECE_BYTES, version=self._version)
         self._buffer_start = start
@@ -169,7 +181,7 @@ class JournalReader:
     def close(self) -> None:
         """Drop what was read ahead and never asked for; reading goes on where there is any more of it."""
         self._buffer = b""
-        if self.ahead.window.ahead_until:
+        if self.ahead.is_any:
             self._leave(*self.ahead.end())
 
     def close_soon(self) -> None:
@@ -179,8 +191,8 @@ class JournalReader:
         was read ahead. Where the loop is closed, or the interpreter is taken down, the session has it dropped.
         """
         ahead, access, lent = self.ahead, self.access, self._lent
-        if ahead.window.ahead_until:
-            self.ahead = ReadAhead(access, ahead.loop_of)  # `close` finds nothing to do
+        if ahead.is_any:
+            self.ahead = ReadAhead(access, ahead.loop_of, self.size, whole_bytes=0)  # `close` finds nothing to do
             if not sys.is_finalizing():
                 leave_soon(ahead.loop, lambda: leave(access, lent, *ahead.end()))
 
@@ -272,7 +284,7 @@ def leave(access: Access, lent: "Lent | None", start: int, stop: int) -> None:
         access.drop_ahead(start, stop)
 
 
-def leave_soon(loop: asyncio.AbstractEventLoop | None, task: Callable[[], None]) -> None:
+def leave_soon(loop: asyncio.AbstractEventLoop | None, task: Callable[[], object]) -> None:
     """Have an event loop drop what a file object read ahead, unless it is closed; takes no lock."""
     if loop is not None:
         with contextlib.suppress(RuntimeError):
