@@ -261,15 +261,24 @@ class Storage:
         Raises:
             OSError: Somebody else holds it, or the file system has no locks.
         """
-        import fcntl
+        import portalocker  # costs asyncio's import where nothing else has paid it yet
 
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        kind = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
+        try:
+            portalocker.lock(fd, kind | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException as error:
+            cause = error.args[0] if error.args else None
+            raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
 
     def unlock(self, fd: int) -> None:
         """Release the `flock` of an open file, for every process that shares the open file."""
-        import fcntl
+        import portalocker
 
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        try:
+            portalocker.unlock(fd)
+        except portalocker.LockException as error:
+            cause = error.args[0] if error.args else None
+            raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
 
     def fcntl(self, fd: int, command: int, argument: bytes) -> bytes:
         """Call `fcntl` on an open file, with a structure that comes back as the system left it."""

@@ -433,7 +433,7 @@ def test_a_group_shares_whatever_the_first_users_umask(export_dir: Path, umask: 
 
 
 _MEMBER = """
-import os, asyncio, zlib
+import os, asyncio, portalocker, zlib
 from jcache.cache import Cache
 from jcache.cache.books import Use
 from jcache.cache.eviction import Cleaner, Wish

@@ -232,8 +232,9 @@ def test_two_users_of_one_group_share_a_journal(export_dir):
     os.chown(root, 10_001, 10_000)
     os.chmod(root, 0o2770)
     program = """
-import fcntl, os, sys, zlib  # which this user may not read any more later
+import fcntl, os, sys
 sys.path.insert(0, sys.argv[4])
+import portalocker  # before this user may not read it any more
 from journals import *
 from jcache.journal import *
 uid, at = int(sys.argv[1]), int(sys.argv[2])

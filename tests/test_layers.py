@@ -46,12 +46,12 @@ LAYERS = (
     "jcache.records",
     "jcache",
 )
-HEAVY = {"aiofiles", "aiohttp", "asyncio", "click", "dask", "fsspec", "redis", "rich", "wrapt"}
+HEAVY = {"aiofiles", "aiohttp", "asyncio", "click", "dask", "fsspec", "portalocker", "redis", "rich", "wrapt"}
 # The command line and the text report draw; plug-ins are imported by what they hook, and bring the reader along.
 MAY_LOAD = {
     "jcache.cli": HEAVY,
     "jcache.demo": HEAVY,
-    "jcache.report.text": {"rich"},  # for wide characters
+    "jcache.report.text": {"rich"},
     "jcache.reader": {"asyncio"},
     "jcache_plugins": HEAVY,
 }

@@ -34,7 +34,7 @@ class Refusing(Storage):
     def _refuse(self):
         self.asked += 1
         if self.number is None:
-            raise OSError("it does not say why")
+            raise OSError("portalocker could not say more")
         raise OSError(self.number, os.strerror(self.number))
 
     def lock(self, fd, *, shared=False):
@@ -257,6 +257,6 @@ def test_pauses_grow_and_end_at_the_limit():
 
 
 def test_locks_cost_no_import_until_one_is_taken():
-    code = "import sys, jcache.locks; print('asyncio' in sys.modules)"
+    code = "import sys, jcache.locks; print('portalocker' in sys.modules, 'asyncio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "False False\n"

