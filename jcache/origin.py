@@ -9,6 +9,7 @@ from dataclasses import field
 from typing import Any, Literal, Protocol
 
 from jcache.cache.identity import Identity
+from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.records import dataclass
 
@@ -112,5 +113,7 @@ def retry_after(origin: Origin, error: Exception, *, met: bool) -> float | None:
         error: What it raised.
         met: Whether the origin's server has answered this process before.
     """
+    if isinstance(error, OriginChangedError):
+        return None
     judge: Callable[..., float | None] | None = getattr(origin, "retry_after", None)
     return None if judge is None else judge(error, met=met)

@@ -10,7 +10,7 @@ from typing import Any
 from jcache import values
 from jcache.records import dataclass
 
-__all__ = ["KEYS", "Rule", "find_rule", "naming", "parse_rule"]
+__all__ = ["KEYS", "Rule", "find_rule", "naming", "parse_rule", "replicas_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class Rule:
     """Whether one journal is for all who ask, whatever the origin says of that."""
     ignore_query: tuple[str, ...] = ()
     """Parameters of URLs' queries that decide nothing."""
+    replicas: tuple[str, ...] = ()
+    """Addresses of trees, as `same` has them, that have the same files; such a rule sets nothing else either."""
     same: tuple[str, ...] = ()
     """Addresses of one tree at several endpoints, without a slash at their ends; such a rule sets nothing else."""
 
@@ -43,7 +45,7 @@ class Rule:
 
     def matches(self, *names: str) -> bool:
         """Whether it is about a remote file of one of these addresses (without secrets), the first being its own."""
-        if self.same:
+        if self.same or self.replicas:
             return False
         if self.protocol is not None and names[0].partition("://")[0] != self.protocol:
             return False
@@ -89,6 +91,11 @@ KEYS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
         "names of parameters",
         'Parameters of the query that do not decide which bytes are meant: `["access_token"]`, `["*"]` for all.',
     ),
+    "replicas": (
+        _endpoints,
+        "two addresses or more",
+        "Trees that have the same files: where a file cannot be read at one, it is read at another.",
+    ),
     "same": (_endpoints, "two addresses or more", "Endpoints of one tree: a file is the same by whichever it comes."),
 }
 """By key: what reads its value, what is allowed, and what it means."""
@@ -110,9 +117,10 @@ def parse_rule(table: object) -> Rule:
             found[key] = KEYS[key][0](value)
         except (ValueError, TypeError, OverflowError):
             raise ValueError(f"has {key} = {value!r}: give {KEYS[key][1]}") from None
-    if "same" in found and len(found) > 1:
-        raise ValueError("sets more than same: give that a rule of its own")
-    if not found.keys() & {"url", "protocol", "same"}:
+    alone = found.keys() & {"same", "replicas"}
+    if alone and len(found) > 1:
+        raise ValueError(f"sets more than {min(alone)}: give that a rule of its own")
+    if not found.keys() & {"url", "protocol", "same", "replicas"}:
         raise ValueError("says nothing of which files it is about: give url or protocol")
     if found.keys() <= {"url", "protocol"}:
         raise ValueError("sets nothing: give bypass, exclude, validate, record, shared or ignore_query")
@@ -148,6 +156,16 @@ def _same_file(rules: tuple[Rule, ...]) -> Callable[[tuple[str, ...]], str | Non
         )
 
     return find
+
+
+def replicas_of(rules: tuple[Rule, ...], *names: str) -> tuple[str, ...]:
+    """Return at which addresses a file is, too, that is at the first of these that any rule is about."""
+    for rule in rules:
+        for tree in rule.replicas:
+            for name in names:
+                if name.startswith(f"{tree}/"):
+                    return tuple(other + name[len(tree) :] for other in rule.replicas if other != tree)
+    return ()
 
 
 def naming(rules: tuple[Rule, ...], *, flat: bool, basepath: str | None) -> dict[str, Any]:

@@ -178,6 +178,7 @@ class XrootdServer:
             f"oss.localroot {self.directory}\n"
             f"all.adminpath {admin}\n"
             f"all.pidpath {admin}\n"
+            "xrootd.chksum max 2 adler32\n"
             "xrootd.trace fsio\n"
         )
         command = [self._program, "-I", "v4", "-c", os.fspath(config)]

@@ -5,7 +5,7 @@ import inspect
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fsspec.asyn import get_loop, sync
 
@@ -16,11 +16,12 @@ from jcache.origin import Info
 from jcache.policy import Directives, Terms
 from jcache.reader.lent import Lent
 from jcache.reader.remote import RemoteFile, Span
-from jcache.rules import naming
+from jcache.rules import naming, replicas_of
 from jcache.session import Session, current
 from jcache_plugins.fsspec.answers import Absent, Question, question
 from jcache_plugins.fsspec.directives import MARK, directives_of, split, undirected
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
+from jcache_plugins.origins.replicas import Replicas
 
 __all__ = ["Access", "access", "identities", "named", "on_loop_of", "origin_of", "run"]
 
@@ -426,6 +427,9 @@ def _work_out(session: Session, known: _Known, path: Any, options: Mapping[str, 
         session.trouble(f"{error}; such files are not cached")
         return None
     origin = known.origin_class(known.target, named, identity)
+    rules = session.policy.rules
+    if rules and (others := replicas_of(rules, url := known.target.unstrip_protocol(named), identity.url)):
+        origin = cast("FileSystemOrigin", Replicas(origin, url, others, _origin))
     refreshes = said is not None and said.refresh
     return Access(origin, known.directory, terms=session.terms(identity, said), refreshes=refreshes)
 
@@ -472,6 +476,10 @@ def _origin_class(cls: type) -> type[FileSystemOrigin]:
             found: type[FileSystemOrigin] = getattr(module, known[1])
             return found
     return FileSystemOrigin
+
+
+def _origin(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
+    return _origin_class(type(fs))(fs, path, identity)
 
 
 def _reads_otherwise(cls: Any, base: Any) -> bool:

@@ -147,6 +147,10 @@ class FileSystemOrigin:
         number = error.errno if isinstance(error, OSError) and status is None else None
         return 0.0 if number in LOST or (met and number in NOBODY) else None
 
+    async def checksum(self) -> str | None:
+        """Return a checksum of the whole file that other servers give, too (`adler32:` and hexadecimal), if they do."""
+        return None
+
     async def ask(self, start: int | None, stop: int | None) -> bytes | Exception:
         """Return what the file system itself gives for a range, or the exception that it raises."""
         try:
@@ -348,6 +352,14 @@ def seconds_of(told: str | None) -> float:
         return float(told)
     moment_ns = nanoseconds(told)
     return 0.0 if moment_ns is None else max(0.0, moment_ns / 1e9 - time.time())
+
+
+def adler32(name: str, value: str) -> str | None:
+    """Return a checksum as all servers of it are compared, None where it is another one."""
+    try:
+        return f"adler32:{int(value, 16):08x}" if name.strip().lower() == "adler32" else None
+    except ValueError:
+        return None
 
 
 def is_settled(version: Version, read_s: float) -> bool:

@@ -18,7 +18,7 @@ from jcache_plugins.origins.answers import (
     length_of,
     size_beyond,
 )
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, is_past, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, adler32, is_past, reaching
 from jcache_plugins.origins.sharing import sharing_of
 
 __all__ = ["OK", "OUT_OF_RANGE", "PARTIAL", "PRECONDITION_FAILED", "RANGE_REFUSED", "WHOLE", "HttpQuestions"]
@@ -86,6 +86,21 @@ class HttpQuestions(FileSystemOrigin):
                 raise UnsizedError(msg)
         # With a range, Content-MD5 is that of the range.
         return replace(info, version=replace(info.version, checksum=None)) if info.version.checksum else info
+
+    async def checksum(self) -> str | None:
+        """Ask for the digest that storage systems of physics give with `Want-Digest` (RFC 3230)."""
+        options = dict(self.fs.kwargs)
+        headers = {**(options.pop("headers", None) or {}), "Want-Digest": "adler32"}
+        try:
+            session = await self.fs.set_session()
+            async with (
+                asyncio.timeout(HEAD_S),
+                session.head(self.fs.encode_url(self.path), headers=headers, **options) as response,
+            ):
+                told = response.headers.get("Digest", "").split(",")
+        except Exception:  # noqa: BLE001 - then there is none
+            return None
+        return next((found for digest in told if (found := adler32(*digest.partition("=")[::2]))), None)
 
     async def _ask_head(self, session: Any) -> Info | None:
         """Ask by `HEAD`; None where that fails, or does not name a version."""

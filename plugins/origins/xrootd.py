@@ -19,7 +19,7 @@ from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.snapshot import REPLACED, agrees
 from jcache.session import current
 from jcache.vectors import Vector
-from jcache_plugins.origins.base import FileSystemOrigin, beside, is_settled, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, adler32, beside, is_settled, reaching
 
 __all__ = ["XRootDOrigin"]
 
@@ -110,6 +110,15 @@ class XRootDOrigin(FileSystemOrigin):
             finally:
                 files.give_back(file)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
+
+    async def checksum(self) -> str | None:
+        """Ask for the one that the server keeps, or makes."""
+        try:
+            answer = await checked(self.fs._myclient.query, "query", QueryCode.CHECKSUM, self.path)  # noqa: SLF001 - as it asks
+        except OSError:
+            return None
+        name, _, value = bytes(answer).rstrip(b"\0\n").decode(errors="replace").partition(" ")
+        return adler32(name, value)
 
     def retry_after(self, error: Exception, *, met: bool) -> float | None:
         """Return 0 where the client has lost its server, None for what the server has said."""
