@@ -116,7 +116,8 @@ def _page_data(offset: int, framed: int) -> int:
 class CountingProxy:
     """Forwards TCP connections from a free port to a server, in a thread of its own.
 
-    Counters: `connections`, `bytes_to_server`, `bytes_to_client`; with `xrootd=True` also `asked` (every range in every
+    Counters: `connections`, `bytes_to_server`, `bytes_to_client`, `turns` (how often a client spoke after it had been
+    answered: its round trips, where it asks one thing at a time); with `xrootd=True` also `asked` (every range in every
     read request) and `data_bytes` (what the server sent for them, without the protocol around it). Bytes are counted
     before they are passed on, so that who has received them sees them counted.
 
@@ -131,6 +132,8 @@ class CountingProxy:
         self.connections = 0
         self.bytes_to_server = 0
         self.bytes_to_client = 0
+        self.turns = 0
+        self._is_answered = True
         self._xrootd = xrootd
         self._streams: list[XrootdStreams] = []
         self._drop_left: int | None = None
@@ -161,7 +164,7 @@ class CountingProxy:
 
     def reset(self) -> None:
         """Set every counter to zero; call it while nothing is under way."""
-        self.connections = self.bytes_to_server = self.bytes_to_client = 0
+        self.connections = self.bytes_to_server = self.bytes_to_client = self.turns = 0
         for streams in self._streams:
             streams.asked.clear()
             streams.data_bytes = 0
@@ -250,6 +253,8 @@ class CountingProxy:
         while data := await reader.read(_CHUNK_BYTES):
             await self._flowing.wait()
             self.bytes_to_server += len(data)
+            self.turns += self._is_answered
+            self._is_answered = False
             if streams is not None:
                 streams.up(data)
             writer.write(data)
@@ -292,6 +297,7 @@ class CountingProxy:
                 elif self._drop_left is not None:
                     self._drop_left -= len(data)
                 self.bytes_to_client += len(data)
+                self._is_answered = True
                 if streams is not None:
                     streams.down(data)
                 writer.write(data)

@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import numbers
+import os
 import socket
 import sys
 import threading
@@ -28,6 +29,12 @@ __all__ = ["FileSystemOrigin", "beside", "in_thread", "is_settled", "reaching", 
 
 T = TypeVar("T")
 
+# Synchronous file systems that threads may share: each request stands alone, or its client keeps them apart.
+CONCURRENT = frozenset({
+    "fsspec.implementations.github.GithubFileSystem",
+    "fsspec.implementations.smb.SMBFileSystem",
+    "webdav4.fsspec.WebdavFileSystem",
+})  # fmt: skip
 # File systems that send requests again by themselves.
 RETRYING = frozenset({"adlfs", "gcsfs", "s3fs"})
 # HTTP's statuses of what may pass, error numbers of a lost connection, and those of one that could not be made.
@@ -88,13 +95,13 @@ class FileSystemOrigin:
     Attributes:
         lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
         exists_by_reading: Whether `exists` of the file system asks for the whole file.
-        one_at_a_time: Whether it may be asked only while the application waits: what is read ahead comes with the read.
+        one_at_a_time: Whether the file system may not stand two calls at once: they take turns, and are made only while
+            the application waits for one. What is read ahead comes with what is asked for.
         transient: Errors of the file system's own after which the same request may succeed.
     """
 
     lenient = True
     exists_by_reading = False
-    one_at_a_time = False
     transient: tuple[type[Exception], ...] = ()
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
@@ -108,6 +115,8 @@ class FileSystemOrigin:
         self.fs = fs
         self.path = path
         self._identity = identity
+        # A synchronous one may have a single connection, and promises nothing.
+        self.one_at_a_time = not fs.async_impl and CONCURRENT.isdisjoint(map(_name, type(fs).__mro__))
 
     @classmethod
     def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - for subclasses
@@ -233,7 +242,37 @@ class FileSystemOrigin:
             result = asynchronous(*args, **kwargs)
             # Not asked of the function: a decorated one may be none that `inspect` calls a coroutine function.
             return await result if inspect.isawaitable(result) else result
-        return await in_thread(functools.partial(getattr(self.fs, name), *args, **kwargs))
+        return await self._in_turn(functools.partial(getattr(self.fs, name), *args, **kwargs))
+
+    async def _in_turn(self, call: Callable[[], Any]) -> Any:
+        """Have a thread make a synchronous call; see `one_at_a_time`."""
+        if not self.one_at_a_time:
+            return await in_thread(call)
+        turns = beside(self.fs, Turns)
+
+        def task() -> Any:
+            with turns.lock:
+                return call()
+
+        return await in_thread(task)
+
+
+class Turns:
+    """Who may call a file system that cannot stand two calls at once."""
+
+    def __init__(self, _fs: Any) -> None:
+        self._pid, self._lock = os.getpid(), threading.Lock()
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held for a call; a new one in a forked child, where nobody is left to release the parent's."""
+        if self._pid != os.getpid():
+            self._pid, self._lock = os.getpid(), threading.Lock()
+        return self._lock
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:

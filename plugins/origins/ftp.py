@@ -1,20 +1,18 @@
 """FTP over fsspec's own file system: one transfer at a time, and versions out of the control connection."""
 
 import functools
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from ftplib import Error, error_perm, error_proto, error_temp
-from typing import Any, TypeVar
+from typing import Any
 
 from jcache.cache import Identity
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside, in_thread, nanoseconds_of, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside, nanoseconds_of, reaching
 
 __all__ = ["FTPOrigin"]
 
-T = TypeVar("T")
 # Ranges that are no further apart come in one transfer, up to about so many bytes of the file: another transfer takes
 # five round trips, and brings more than that.
 GAP, MOST = 64 << 10, 16 << 20
@@ -26,13 +24,11 @@ class FTPOrigin(FileSystemOrigin):
     """One file of an FTP server.
 
     The version is the size and the modification time that `MLST` tells (RFC 3659), or `SIZE` and `MDTM` where the
-    server has no `MLST`: one round trip before the bytes and one behind them, and no listing. A file system has one
-    control connection, so all who ask wait for each other, and nothing is read ahead in the background, where it would
-    meet what the application asks of the file system itself.
+    server has no `MLST`: one round trip before the bytes and one behind them, and no listing.
     """
 
     lenient = False
-    one_at_a_time = True
+    transient = LOST
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file; the arguments are those of `FileSystemOrigin`."""
@@ -44,7 +40,8 @@ class FTPOrigin(FileSystemOrigin):
     async def stat(self) -> Info:
         """Ask for the file's version now, past any listing that fsspec keeps."""
         with reaching():
-            return await self._alone(self._state)
+            info: Info = await self._in_turn(self._state)
+        return info
 
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
@@ -59,24 +56,27 @@ class FTPOrigin(FileSystemOrigin):
         return (start, stop) if stop is None and (start or 0) > size else None
 
     async def _read(self, ranges: Sequence[OriginRange]) -> list[bytes | Exception]:
-        return await self._alone(functools.partial(self._transfer, list(ranges)))
+        data: list[bytes | Exception] = await self._in_turn(functools.partial(self._transfer, list(ranges)))
+        return data
 
-    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return await self._alone(functools.partial(getattr(self.fs, name), *args, **kwargs))
+    async def _in_turn(self, call: Callable[[], Any]) -> Any:
+        """Make a call in its turn; where the connection is lost there is another for the next one."""
 
-    async def _alone(self, call: Callable[[], T]) -> T:
-        """Have a thread make a call while no other uses the connection; again over a new one, if that was lost."""
-        control = beside(self.fs, Control)
+        def task() -> Any:
+            try:
+                return call()
+            except LOST:  # servers end connections on which nothing was said for a while
+                self._reconnect()
+                raise
 
-        def task() -> T:
-            with control.lock:
-                try:
-                    return call()
-                except LOST:  # servers end connections on which nothing was said for a while
-                    control.reconnect(self.fs)
-                    return call()
+        return await super()._in_turn(task)
 
-        return await in_thread(task)  # type: ignore[no-any-return]  # it gives what the call gives
+    def _reconnect(self) -> None:
+        """Begin another connection, with the first one's rights and protection."""
+        self.fs.ftp.close()
+        self.fs._connect()  # noqa: SLF001 - as fsspec itself does where breaking off fails
+        if self.fs.tls is True:
+            self.fs.ftp.prot_p()
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class FTPOrigin(FileSystemOrigin):
                 fs.ftp.abort()
                 fs.ftp.getmultiline()
             except (Error, *LOST):
-                beside(fs, Control).reconnect(fs)
+                self._reconnect()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- versions -----------------------------------------------------------------------------------------------
@@ -145,14 +145,14 @@ class FTPOrigin(FileSystemOrigin):
 
     def _facts(self) -> dict[str, Any]:
         """Return the facts of `MLST` as `info` has those of `MLSD`; nothing where the server tells none."""
-        control = beside(self.fs, Control)
-        if not control.has_mlst:
+        server = beside(self.fs, Server)
+        if not server.has_mlst:
             return {}
         try:
             lines = self.fs.ftp.sendcmd(f"MLST {self.path}").splitlines()
         except error_perm as error:
-            control.has_mlst = str(error).startswith("55")  # which is about the file
-            if not control.has_mlst:
+            server.has_mlst = str(error).startswith("55")  # which is about the file
+            if not server.has_mlst:
                 return {}
             lines = []
         told = lines[1].strip().partition(" ")[0] if len(lines) > 1 else ""
@@ -177,24 +177,15 @@ class Enough(Exception):  # noqa: N818 - nothing is wrong
     """A transfer has brought what was asked for."""
 
 
-class Control:
-    """What is known of the control connection of one file system.
+class Server:
+    """What is known of the server of one file system.
 
     Attributes:
-        lock: Held by whoever uses it for JCache.
-        has_mlst: Whether the server is not known to lack `MLST`.
+        has_mlst: Whether it is not known to lack `MLST`.
     """
 
     def __init__(self, _fs: Any) -> None:
-        self.lock = threading.Lock()
         self.has_mlst = True
-
-    def reconnect(self, fs: Any) -> None:
-        """Begin another connection, with the first one's rights and protection."""
-        fs.ftp.close()
-        fs._connect()  # noqa: SLF001 - as fsspec itself does where breaking off fails
-        if fs.tls is True:
-            fs.ftp.prot_p()
 
 
 def moment(text: str) -> int | None:
