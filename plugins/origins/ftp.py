@@ -17,7 +17,8 @@ __all__ = ["FTPOrigin"]
 # five round trips, and brings more than that.
 GAP, MOST = 64 << 10, 16 << 20
 # What the control connection may meet that another one would not; a refusal (`error_perm`) is none of them.
-LOST = (EOFError, ConnectionError, TimeoutError, error_proto, error_temp)
+ENDED = (EOFError, error_proto, error_temp)
+LOST = (*ENDED, ConnectionError, TimeoutError)
 
 
 class FTPOrigin(FileSystemOrigin):
@@ -28,7 +29,7 @@ class FTPOrigin(FileSystemOrigin):
     """
 
     lenient = False
-    transient = LOST
+    transient = ENDED
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file; the arguments are those of `FileSystemOrigin`."""
