@@ -5,11 +5,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jcache.allocator import KEEP_BYTES
-from jcache.records import dataclass
 from jcache.rules import Rule, parse_rule
 from jcache.stopwatch import acquire
 from jcache.values import basepath as _basepath

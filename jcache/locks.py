@@ -24,9 +24,9 @@ import os
 import struct
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcache.records import dataclass
 from jcache.storage import Storage
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-
-from jcache.records import dataclass
+from dataclasses import dataclass
 
 __all__ = ["Mount", "find_mount"]
 

@@ -5,13 +5,12 @@ proved (a conditional request, a stat behind the bytes) is the origin's own busi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from jcache.cache.identity import Identity
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
-from jcache.records import dataclass
 
 __all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable", "retry_after"]
 

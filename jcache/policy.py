@@ -2,11 +2,11 @@
 
 import functools
 import re
+from dataclasses import dataclass
 from fnmatch import translate
 
 from jcache import values
 from jcache.config import Config
-from jcache.records import dataclass
 from jcache.rules import Rule, find_rule
 
 __all__ = ["Directives", "Policy", "Terms"]

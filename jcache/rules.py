@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from fnmatch import translate
 from functools import cached_property
 from typing import Any
 
 from jcache import values
-from jcache.records import dataclass
 
 __all__ = ["KEYS", "Rule", "find_rule", "naming", "parse_rule", "replicas_of"]
 

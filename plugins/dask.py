@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import threading
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -28,7 +28,6 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from jcache import activate, session
 from jcache.activate.job import VARIABLE, Job
 from jcache.config import Config, ConfigError
-from jcache.records import dataclass
 from jcache.report.counted import from_counters
 from jcache.report.display import ShownReport, shown
 from jcache.report.job import JobTitle

@@ -43,7 +43,6 @@ LAYERS = (
     "jcache.processes",
     "jcache.stopwatch",
     "jcache.errors",
-    "jcache.records",
     "jcache",
 )
 HEAVY = {"aiofiles", "aiohttp", "asyncio", "click", "dask", "fsspec", "portalocker", "redis", "rich", "wrapt"}

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-
-from jcache.records import dataclass
+from dataclasses import dataclass
 
 __all__ = [
     "LOWER", "Address", "Request", "Rule", "Unidentifiable", "endpoint", "host_port", "split_scheme", "split_url",

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jcache.cache.layout import is_journal
@@ -27,7 +28,6 @@ from jcache.journal.liveness import may_live
 from jcache.journal.segment import read_all
 from jcache.locks import hold
 from jcache.processes import here
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.cache import usage
@@ -21,7 +21,6 @@ from jcache.journal import Journal, Version
 from jcache.journal.directory import create_file
 from jcache.journal.format import HEADER, MAX_METADATA_BYTES, parse_header, parse_segment_name
 from jcache.journal.segment import read_all
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections import deque
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jcache.cache import usage
@@ -24,7 +24,6 @@ from jcache.cache.pins import Pins, read_pins
 from jcache.cache.policy import eviction_order, times_read_again
 from jcache.cache.tree import Part, State, look_into, prune, remove_directory, remove_parts, useless, walk
 from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

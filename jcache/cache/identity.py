@@ -7,13 +7,12 @@ only: validation belongs to it, and where the origin gives each another file, so
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from jcache.cache import credentials, layout
 from jcache.cache.address import split_scheme
 from jcache.cache.asking import UNSTABLE, fingerprint, who_asks
 from jcache.cache.protocols import Address, Unidentifiable, locate
-from jcache.records import dataclass
 
 __all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify", "is_answers", "is_below", "names_of"]
 

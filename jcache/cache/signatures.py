@@ -7,10 +7,10 @@ a signed URL is none of them: a version, a part number, response headers that ar
 """
 
 import re
+from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from jcache.cache.credentials import names
-from jcache.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

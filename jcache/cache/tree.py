@@ -12,6 +12,7 @@ import enum
 import os
 import stat
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jcache.cache.directory import TAG_NAME
@@ -29,7 +30,6 @@ from jcache.journal.format import (
 )
 from jcache.journal.leases import LEASE_FILE
 from jcache.journal.liveness import may_live
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -21,7 +21,7 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jcache.cache.books import USAGE_NAME, Head, Use, count, is_book, is_over, read_head, read_uses
@@ -29,7 +29,6 @@ from jcache.cache.layout import is_journal
 from jcache.journal.directory import create_file, make_directory
 from jcache.journal.segment import read_all
 from jcache.locks import FileLock, Outcome
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

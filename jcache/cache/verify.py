@@ -11,7 +11,7 @@ import enum
 import os
 import stat
 import time
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.books import USAGE_NAME
@@ -21,7 +21,6 @@ from jcache.journal.errors import JournalError
 from jcache.journal.format import parse_segment_name
 from jcache.journal.liveness import QUIET_S
 from jcache.journal.salvage import salvage
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

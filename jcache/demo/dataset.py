@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,6 @@ import numpy as np
 import uproot
 
 from jcache.demo.schema import COLLECTIONS, Collection, event_columns
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.demo.http_server import HttpServer
 from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -17,7 +17,7 @@ const        one value everywhere
 
 from __future__ import annotations
 
-from jcache.records import dataclass
+from dataclasses import dataclass
 
 COLUMN_COUNT = 947
 

@@ -17,11 +17,11 @@ import os
 import secrets
 import time
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jcache import locks
 from jcache.doctor.pair import PeerLostError
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from jcache.records import dataclass
 
 __all__ = ["Check", "Diagnosis", "Level", "Verdict"]
 

@@ -9,7 +9,7 @@ import contextlib
 import enum
 import os
 import stat
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jcache.journal.format import (
@@ -32,7 +32,6 @@ from jcache.journal.format import (
 from jcache.journal.liveness import QUIET_S, may_live
 from jcache.journal.segment import read_all
 from jcache.processes import here
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,6 +17,7 @@ import os
 import stat
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jcache.journal.copying import Copy, TimeUp
@@ -28,7 +29,6 @@ from jcache.journal.proof import latest
 from jcache.journal.segment import Segment
 from jcache.journal.writer import SegmentWriter, describe
 from jcache.locks import FileLock, Outcome
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

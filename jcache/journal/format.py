@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from array import array
+from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from xxhash import xxh3_64_intdigest
 
 from jcache.journal.proof import Moment
 from jcache.journal.version import Version
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jcache import locks
 from jcache.journal.format import host_label, parse_segment_name
 from jcache.processes import here, is_alive
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from jcache.journal.segment import Segment

@@ -9,10 +9,10 @@ says nothing: the origin is asked.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jcache.processes import boot_id
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from array import array
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.journal.directory import Directory, create_file
@@ -34,7 +34,6 @@ from jcache.journal.format import (
 from jcache.journal.segment import read_all
 from jcache.journal.writer import describe, new_salt, noted
 from jcache.processes import here
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

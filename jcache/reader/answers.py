@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jcache.cache import Identity
@@ -21,7 +21,6 @@ from jcache.reader.exact import InexactError, encode
 from jcache.reader.recorder import Recorder
 from jcache.reader.store import Home
 from jcache.reader.workers import CacheHungError, Workers
-from jcache.records import dataclass
 
 __all__ = ["ANSWERS", "Answers"]
 

@@ -7,11 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from jcache.journal import Journal, JournalError
 from jcache.origin import Info
 from jcache.reader.small import SmallFile
-from jcache.records import dataclass
 from jcache.stopwatch import Stopwatch
 from jcache.vectors import Extents
 

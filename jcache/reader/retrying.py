@@ -4,13 +4,12 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from jcache.counters import Counters
 from jcache.origin import Fetched, Info, Origin, OriginRange, retry_after
-from jcache.records import dataclass
 
 __all__ = ["Retries", "RetryHost", "fetch", "stat"]
 

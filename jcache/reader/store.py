@@ -5,6 +5,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
@@ -16,7 +17,6 @@ from jcache.reader.lookout import Lookout
 from jcache.reader.recorder import Recording
 from jcache.reader.snapshot import Snapshot
 from jcache.reader.workers import CacheHungError
-from jcache.records import dataclass
 from jcache.vectors import Extents
 
 __all__ = ["ROOM_S", "Home", "Own", "Store"]

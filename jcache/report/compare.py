@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jcache.records import dataclass
 from jcache.report.savings import savings, throughput
 from jcache.report.units import duration, human
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from jcache.records import dataclass
 from jcache.report.places import create_inside, make_inside, read_file, storage_of
 from jcache.report.schema import ReportError, build
 

@@ -12,10 +12,9 @@ import math
 import os
 import re
 import secrets
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
-from jcache.records import dataclass
 from jcache.report.places import create_inside, make_place, read_file, storage_of
 from jcache.report.schema import ReportError, build
 

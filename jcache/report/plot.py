@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from jcache.records import dataclass
+from dataclasses import dataclass
 
 Span = tuple[str, str]
 """Text and the name of its style: `cache`, `origin`, `axis`, or nothing."""

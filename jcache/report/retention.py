@@ -7,9 +7,9 @@ import os
 import re
 import stat
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcache.records import dataclass
 from jcache.report.job import JOBS
 from jcache.report.places import create_inside, storage_of
 

@@ -7,12 +7,12 @@ import os
 import pwd
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.cache.books import USAGE_NAME, is_book, is_over, writer_of
 from jcache.journal.format import host_label
 from jcache.processes import here, is_alive
-from jcache.records import dataclass
 from jcache.report.model import Report, ReportError
 from jcache.report.select import PATTERN, Head, SelectionError, in_directory, load, read_head, runs, total
 from jcache.storage import Storage

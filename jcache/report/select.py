@@ -6,12 +6,11 @@ import glob
 import json
 import os
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from jcache.config import REPORTS_NAME
-from jcache.records import dataclass
 from jcache.report.job import title_of
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from jcache.records import dataclass
 from jcache.report import plot
 from jcache.report.units import duration, human, percent, visible
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-from jcache.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
