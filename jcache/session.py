@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from jcache import allocator
@@ -385,6 +386,23 @@ class Session:
         with self._lock:
             remote.active -= 1
             remote.used_s = time.monotonic()
+
+    def refresh(self, identity: Identity, *, directory: str | None = None, terms: Terms | None = None) -> None:
+        """Have a file fetched anew: what is recorded is removed before any of it is read again.
+
+        Args:
+            identity: The file.
+            directory: The cache directory; JCACHE_DIR by default.
+            terms: As for `acquire`.
+        """
+        if self.offline:
+            return
+        remote = self.acquire(identity, directory=directory, terms=terms)
+        cleared = remote.validation.cleared = Future()
+        self.invalidate(identity, directory=directory)
+        if not self.recorder.call(functools.partial(cleared.set_result, None)):
+            cleared.set_result(None)
+        self.release(remote)
 
     def invalidate(self, identity: Identity, *, directory: str | None = None) -> None:
         """Forget what is cached of a path that is being written, and of those below it, here and in later processes.

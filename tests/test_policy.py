@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -16,6 +17,7 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from jcache import watch
 from jcache.config import Config
+from jcache.reader.clearing import Clearing
 from jcache.rules import Rule
 
 if TYPE_CHECKING:
@@ -234,8 +236,11 @@ def test_directives_by_keyword_and_by_fragment(
 
 @pytest.mark.parametrize("how", ["keyword", "fragment", "by name"])
 def test_what_is_to_be_refreshed_is_fetched_anew_at_each_open(
-    active: Callable[..., Session], http_origin: ScriptedOrigin, how: str
+    active: Callable[..., Session], http_origin: ScriptedOrigin, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    carry_out = Clearing.carry_out
+    # What is on disk is still there while the file is opened.
+    monkeypatch.setattr(Clearing, "carry_out", lambda clearing: (time.sleep(0.05), carry_out(clearing)))
     session = active(validate="never")
     resource = http_origin.put("f", DATA)
     url = http_origin.url("f")

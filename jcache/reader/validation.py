@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
@@ -17,6 +18,9 @@ from jcache.reader.store import ROOM_S, Store
 from jcache.reader.waiting import landed
 from jcache.vectors import Extents
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 __all__ = ["RESTARTS", "Opening", "Validation", "offline_message", "vouched"]
 
 # What others wait for while somebody finds out the version, and the epoch in which that began.
@@ -24,6 +28,8 @@ Opening = tuple[Flight, int]
 
 # How often a file that nobody has read yet may be found replaced before that is the reader's problem.
 RESTARTS = 4
+# How long it is waited until what was recorded is removed, where it is to be fetched anew.
+CLEARING_S = 10.0
 # The checksum of a file whose origin gives only a size, and for which JCACHE_VALIDATE=never vouches.
 WRITE_ONCE = "write-once"
 
@@ -36,6 +42,7 @@ class Validation:
     Attributes:
         snapshot: The version in use; None before the first validation and after it was given up.
         open_s: What attaching and validating took so far, in seconds.
+        cleared: Done once what is recorded is removed, where nothing of that may be read.
     """
 
     def __init__(self, host: Host, store: Store, *, url: str) -> None:
@@ -52,6 +59,7 @@ class Validation:
         self.snapshot: Snapshot | None = None
         self.open_s = 0.0
         self.opening: Flight | None = None
+        self.cleared: Future[None] | None = None
         self._validated_s = 0.0
         # How old the answer was that was trusted last.
         self._age_s = 0.0
@@ -193,6 +201,9 @@ class Validation:
             self._epoch += 1
 
     async def _open(self, origin: Origin) -> Snapshot:
+        if self.cleared is not None:
+            await asyncio.wait([asyncio.wrap_future(self.cleared)], timeout=CLEARING_S)
+            self.cleared = None
         self._age_s = 0.0
         versions = await self._store.versions()
         before, is_doubted = self.snapshot or self._doubted, self.snapshot is None

@@ -53,19 +53,16 @@ class Access:
         # Whether what was recorded has just been dropped; None where opening the file drops nothing.
         self._is_fresh: bool | None = None
         if refreshes:
-            self.refresh()
+            self._refresh()
             self._is_fresh = True
 
-    def refresh(self) -> None:
-        """Have all of the file fetched anew, unless the origin must not be asked."""
-        session = require()
-        if not session.offline:
-            session.invalidate(self.identity, directory=self.directory)
+    def _refresh(self) -> None:
+        require().refresh(self.identity, directory=self.directory, terms=self.terms)
 
     def begin(self) -> None:
         """Take note that the file is opened: where it is to be fetched anew, it is so once more."""
         if self._is_fresh is False:
-            self.refresh()
+            self._refresh()
         elif self._is_fresh:
             self._is_fresh = False
 
