@@ -281,3 +281,57 @@ def test_a_root_that_is_not_utf8(tmp_path: Path) -> None:
     cache = prepared(root)
     record(cache)
     assert recorded(cache) == 3
+
+
+class Counting(Storage):
+    """Notes which files are opened for reading, and which directories are listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[str] = []
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if not flags & os.O_CREAT:
+            self.looked.append(path)
+        return super().open(path, flags, mode)
+
+    def listdir(self, path: str) -> list[str]:
+        self.looked.append(path)
+        return super().listdir(path)
+
+
+def test_a_key_that_is_not_there_is_not_looked_for_at_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("jcache.cache.directory.time.monotonic", lambda: now[0])
+    storage = Counting()
+    cache = prepared(tmp_path, storage=storage)
+    identity = cache.identify("https", URL, {})
+    storage.looked.clear()
+    assert not any(cache.is_owned(identity) for _ in range(100))
+    assert storage.looked == [str(tmp_path / ".key")]
+    other = prepared(tmp_path)
+    mine = other.stored(identity, asker=True)
+    Path(other.place(mine.parts)).mkdir(parents=True)
+    now[0] += 1.0
+    assert cache.is_owned(identity), "of another process, which has made the key since"
+    assert cache.stored(identity, asker=True) == mine
+    late = prepared(tmp_path / "late")
+    assert not late.has_owned
+    assert late.stored(identity, asker=True) == prepared(tmp_path / "late").stored(identity, asker=True)
+
+
+def test_in_the_flat_layout_journals_are_asked_once_whose_they_are(tmp_path: Path) -> None:
+    storage = Counting()
+    cache = prepared(tmp_path, storage=storage, flat=True)
+    for number in range(20):
+        record(cache, f"https://h/d/{number}/f")
+    storage.looked.clear()
+    cache.remove(cache.identify("https", "https://h/d/3", {}))
+    assert not list(Path(cache.path(cache.identify("https", "https://h/d/3/f", {}))).glob("@*.seg"))
+    assert len(storage.looked) < 50
+    storage.looked.clear()
+    cache.remove(cache.identify("https", "https://h/d/4", {}), cache.identify("https", "https://h/d/5", {}))
+    assert len(list(tmp_path.glob("*/@*.seg"))) == 17
+    assert len(storage.looked) < 10, storage.looked

@@ -317,8 +317,10 @@ class Cache:
         for path in filter(layout.is_hashed, paths):
             key = self._keys_known.get(path)
             if key is None:  # a journal, or the directory of journals that differ by who asked
-                inner = (os.path.join(path, os.fsdecode(name)) for name in self._names(path))
-                key = next(filter(None, (key_of(self.storage, each) for each in (path, *inner))), None)
+                key = key_of(self.storage, path)
+                inner = () if key is not None else map(os.fsdecode, self._names(path))
+                for name in inner:
+                    key = key or key_of(self.storage, os.path.join(path, name))
             if key is not None:
                 found[path] = key
         self._keys_known |= found
