@@ -418,7 +418,7 @@ print("main")
 
 def test_reads_behind_the_end_of_the_main_thread(run_python: RunPython, folder: Path) -> None:
     """In threads that outlive it, in exit handlers, and while the interpreter is taken down: executors are no more."""
-    code = BEHIND_THE_END.format(tests=SUPPORT)
+    code = BEHIND_THE_END.format(tests=str(SUPPORT))
     plain = run_python(code, str(folder / "a.bin"), cache=None)
     assert plain.stdout.split("\n")[-1] == "collected"
     for _ in range(2):

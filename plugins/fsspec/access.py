@@ -236,7 +236,7 @@ class Access:
 
     def _absence(self) -> Question | None:
         is_elsewhere = self.directory is not None
-        return None if is_elsewhere else question(None, "read", self.origin.path, {}, known=(self.identity, self.terms))
+        return None if is_elsewhere else question("read", self.origin.path, {}, (self.identity, self.terms))
 
     async def _look_whether_absent(self, remote: RemoteFile) -> None:
         """Raise that there is no file, where that is remembered and the origin need not be asked.

@@ -18,13 +18,10 @@ if TYPE_CHECKING:
     from jcache.cache import Identity
     from jcache.policy import Terms
     from jcache.reader.answers import Answer
-    from jcache_plugins.fsspec.calls import Parameters
 
-__all__ = ["UNKNOWN", "Absent", "Question", "asked", "question"]
+__all__ = ["UNKNOWN", "Absent", "Question", "is_idle", "is_past", "question"]
 
 UNKNOWN: Any = object()
-# What calls say besides that asks the origin anew, whatever a file system has cached.
-_ANEW = frozenset({"refresh", "invalidate_cache"})
 _PLAIN = (str, int, bool, float, type(None))
 # What answers with many names. Of few, and of none, the answer is kept with those about the name itself, so that asking
 # whether a thousand files are directories makes no thousand journals.
@@ -141,33 +138,27 @@ class Question:
         note(self._directory, value=told)
 
 
+def is_idle() -> bool:
+    """Whether nothing is cached here just now, or what calls is JCache itself."""
+    session = current()
+    return session is None or session.bypassed is not None or within_origin() or session.cache() is None
+
+
 def question(
-    fs: Any,
-    kind: str,
-    path: Any,
-    options: Mapping[str, Any],
-    *,
-    known: tuple[Identity, Terms | None] | None = None,
+    kind: str, path: Any, options: Mapping[str, Any], known: tuple[Identity, Terms | None] | None
 ) -> Question | None:
     """Return a question, None where the call is none of ours: it is JCache's own, or what is asked is not cached.
 
     Args:
-        fs: The file system.
         kind: The method's name, without an underscore in front.
-        path: As it takes it.
+        path: As the file system takes it.
         options: What else the call says.
-        known: Which object the path means, and what holds for it, where that is known.
+        known: Which object the path means, and what holds for it; None where that cannot be told.
     """
     session = current()
-    if session is None or session.bypassed is not None or within_origin() or session.cache() is None:
+    if session is None or known is None or is_past(known[1]) or is_idle():
         return None
     if not isinstance(path, str) or not all(isinstance(value, _PLAIN) for value in options.values()):
-        return None
-    if known is None:
-        from jcache_plugins.fsspec.access import named
-
-        known = named(fs, path)
-    if known is None or is_past(known[1]):
         return None
     identity, terms = known
     # A name with a query may have a secret in it; its identity has none.
@@ -179,35 +170,3 @@ def question(
 def is_past(terms: Terms | None) -> bool:
     """Whether a name is asked about past the cache, because settings or program say so."""
     return terms is not None and bool(terms.exclude or terms.why_not)
-
-
-def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) -> tuple[Question | None, bool]:
-    """Return the question that a call puts, and whether it wants a new answer of the origin.
-
-    Raises:
-        OfflineMissError: The origin must not be asked, and no answer to that is ever remembered.
-    """
-    said = parameters.said(args, kwargs)
-    anew, found = False, None
-    if said is not None:
-        path = said.pop(parameters.first, None)
-        anew = any({name: said.pop(name) for name in _ANEW & said.keys()}.values())
-        found = question(fs, kind, path, said)
-    session = current()
-    if found is None and session is not None and session.offline and said is not None and not is_let_through(fs, path):
-        msg = f"{kind} of {type(fs).__name__}: it cannot be told what this call means, and JCACHE_OFFLINE is set"
-        raise OfflineMissError(msg)
-    return found, anew
-
-
-def is_let_through(fs: Any, path: Any) -> bool:
-    """Whether a call goes past the cache because the settings say so, or because it is JCache's own."""
-    session = current()
-    if session is None or session.bypassed is not None or within_origin() or session.cache() is None:
-        return True
-    if not isinstance(path, str):
-        return False
-    from jcache_plugins.fsspec.access import named
-
-    known = named(fs, path)
-    return known is not None and is_past(known[1])

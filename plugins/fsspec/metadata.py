@@ -9,8 +9,8 @@ from typing import Any
 from jcache.errors import OfflineMissError
 from jcache.origin import Info
 from jcache.session import current
-from jcache_plugins.fsspec.access import Access, on_loop_of, run
-from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, asked
+from jcache_plugins.fsspec.access import Access, named, on_loop_of, run
+from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, question
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.reads import find
@@ -20,6 +20,9 @@ from jcache_plugins.origins.base import within_origin
 __all__ = ["ASYNC", "MIRRORED", "SYNC", "served", "serving", "stored_info", "told"]
 
 Method = Callable[..., Any]
+
+# What calls say besides that asks the origin anew, whatever a file system has cached.
+_ANEW = frozenset({"refresh", "invalidate_cache"})
 
 
 async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
@@ -120,6 +123,27 @@ async def remembered(fs: Any, kind: str, ask: Question, path: Any) -> Any:
     if answer is UNKNOWN and ask.is_offline:
         raise ask.missed()
     return answer
+
+
+def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) -> tuple[Question | None, bool]:
+    """Return the question that a call puts, and whether it wants a new answer of the origin.
+
+    Raises:
+        OfflineMissError: The origin must not be asked, and no answer to that is ever remembered.
+    """
+    said = parameters.said(args, kwargs)
+    if said is None:
+        return None, False
+    path = said.pop(parameters.first, None)
+    anew = any({name: said.pop(name) for name in _ANEW & said.keys()}.values())
+    known = named(fs, path) if isinstance(path, str) and not is_idle() else None
+    found = question(kind, path, said, known)
+    session = current()
+    is_let_through = is_idle() or (known is not None and is_past(known[1]))
+    if found is None and session is not None and session.offline and not is_let_through:
+        msg = f"{kind} of {type(fs).__name__}: it cannot be told what this call means, and JCACHE_OFFLINE is set"
+        raise OfflineMissError(msg)
+    return found, anew
 
 
 def async_answer(original: Method) -> Method:

@@ -466,7 +466,7 @@ def async_cat(original: Method) -> Method:
         known = [identity for _, identity in objects.values()]
 
         asks = [
-            None if one is None else question(self, "read", path, {}, known=(one, None))
+            None if one is None else question("read", path, {}, (one, None))
             for path, one in zip(paths, known, strict=True)
         ]
         for i, ask in enumerate(asks):
