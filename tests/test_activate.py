@@ -43,7 +43,6 @@ def test_set_costs_only_its_own_small_modules(site: Site) -> None:
         "jcache.processes",
         "jcache.stopwatch",
         "atexit",
-        "gc",
     }
 
 
@@ -98,13 +97,6 @@ def test_relative_paths_are_those_of_the_start(site: Site, tmp_path: Path) -> No
     site.run("-c", code, JCACHE_DIR="here", JCACHE_JSON="there")
     assert len(list(site.path.glob("there/*.json"))) == 1
     assert not tmp_path.joinpath("here").exists()
-
-
-def test_the_garbage_collector_is_on_again(site: Site) -> None:
-    code = "import atexit, gc; gc.{}(); atexit.register(lambda: print(gc.isenabled())); import faraway; faraway.read(5)"
-    for state, printed in (("enable", "True\nTrue\n"), ("disable", "False\nFalse\n")):
-        program = code.format(state) + "\nprint(gc.isenabled())"
-        assert site.run("-c", program).out == printed
 
 
 def test_noapp_measures_and_bypasses(site: Site) -> None:

@@ -7,7 +7,6 @@ byte.
 """
 
 import _thread
-import gc
 import os
 import sys
 
@@ -219,15 +218,12 @@ class Ending:
             pass  # none to be had, at the interpreter's end or at a limit: the caller does the work itself
 
     def _work(self) -> None:
-        done, collects = self._done, gc.isenabled()
-        gc.disable()  # as in `PluginHooks`: most of this is imports
+        done = self._done
         try:
             self._close_and_report()
         except BaseException as error:  # noqa: BLE001 - the process is ending; one line is all there is to do
             say(f"no report: {type(error).__name__}: {error}")
         finally:
-            if collects:
-                gc.enable()
             done.release()
 
     def _close_and_report(self) -> None:

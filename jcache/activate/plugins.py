@@ -12,7 +12,6 @@ For the same reason entry points are read here and not by `importlib.metadata` (
 is not Python's own is imported, when the `.pth` files have all been read and the search path is complete.
 """
 
-import gc
 import os
 import sys
 
@@ -107,18 +106,7 @@ class PluginHooks:
         return True
 
     def _install(self, name: str, value: str) -> None:
-        if not self._active:
-            return
-        collects = gc.isenabled()
-        gc.disable()  # nothing that is imported is garbage; to look for it again and again takes a tenth of the time
-        try:
-            self._install_now(name, value)
-        finally:
-            if collects:
-                gc.enable()
-
-    def _install_now(self, name: str, value: str) -> None:
-        if not self._begin():
+        if not self._active or not self._begin():
             return
         try:
             module_name, _, attribute = value.partition(":")
