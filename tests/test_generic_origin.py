@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import os
 import random
-from typing import TYPE_CHECKING, Any
+import tarfile
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from filesystems import SlowFileSystem
 from generic_servers import SERVERS, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from conftest import RunPython
+    from conftest import Ran, RunPython
     from proxy import CountingProxy
+    from servers import Nginx, ScriptedOrigin
+
+    from jcache.session import Session
 
 OLD, NEW = random.Random(1).randbytes(1_500_000), random.Random(2).randbytes(1_500_000)
 OLD_S = 1_700_000_000
-READ = """
+OPEN = """
 import hashlib, json, sys, fsspec
 fs, path = fsspec.url_to_fs(sys.argv[1], **json.loads(sys.argv[2]))
+"""
+READ = """
 said = []
 def say(data):
     said.append((len(data), hashlib.sha256(data).hexdigest()[:12]))
@@ -60,7 +72,7 @@ def test_plain_cold_warm_offline_and_replaced(
 
     def read(env: dict[str, str] | None = None, **options: Any) -> tuple[str, int, int]:
         proxy.reset()
-        ran = run_python(READ, *args, env={**server.variables, **(env or {})}, **options)
+        ran = run_python(OPEN + READ, *args, env={**server.variables, **(env or {})}, **options)
         return ran.stdout, proxy.bytes_to_client, proxy.turns
 
     plain, plain_bytes, plain_turns = read(cache=None)
@@ -77,3 +89,105 @@ def test_plain_cold_warm_offline_and_replaced(
     new, new_bytes, _ = read()
     assert hashlib.sha256(NEW).hexdigest()[:12] in new
     assert len(NEW) < new_bytes <= plain_bytes
+
+
+# -- turns ------------------------------------------------------------------------------------------------------------
+
+
+class Alone(SlowFileSystem):
+    """Counts how many calls are under way, and how many were at most."""
+
+    protocol = "alone"
+    under_way: ClassVar[list[str]] = []
+    most: ClassVar[list[int]] = []
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        self.under_way.append(path)
+        self.most.append(len(self.under_way))
+        time.sleep(0.001)
+        data = super().cat_file(path, start, end, **kwargs)
+        self.under_way.pop()
+        return bytes(data)
+
+
+def test_a_synchronous_file_system_is_asked_for_one_thing_at_a_time(
+    active: Callable[..., Session], tmp_path: Path
+) -> None:
+    path, second = str(tmp_path / "a.bin"), str(tmp_path / "b.bin")
+    for name in (path, second):
+        Path(name).write_bytes(OLD)
+        os.utime(name, (OLD_S, OLD_S))
+    active()
+    fs = Alone()
+    with fs.open(path) as file:
+        while file.read(20_000):
+            assert not Alone.under_way
+    assert len(Alone.most) < 20  # it was read ahead all the same
+    starts = [i * 10_000 for i in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        rows = pool.map(lambda start: fs.cat_file(second, start, start + 100), starts)
+        assert list(rows) == [OLD[start : start + 100] for start in starts]
+    assert set(Alone.most) == {1}
+
+
+# -- what lists before it is made, and what reads through others ---------------------------------------------------
+
+GITHUB = """
+import hashlib, sys, fsspec
+from fsspec.implementations.github import GithubFileSystem
+GithubFileSystem.url = sys.argv[1] + "trees/{sha}"
+GithubFileSystem.content_url = sys.argv[1] + "contents/{path}?ref={sha}"
+fs, path = fsspec.url_to_fs("github://o:r@main/" + sys.argv[2])
+"""
+REFERENCE = """
+import hashlib, sys, fsspec
+references = {"version": 1, "refs": {"in/a.bin": [sys.argv[1], 1000, 1_500_000], "in/b.txt": "hello"}}
+fs, path = fsspec.filesystem("reference", fo=references, remote_protocol="http"), "in/a.bin"
+"""
+ARCHIVE = """
+import hashlib, sys, fsspec
+fs, path = fsspec.url_to_fs(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_github_lists_the_repository_while_it_is_made(
+    run_python: RunPython, http_origin: ScriptedOrigin, name: str
+) -> None:
+    pytest.importorskip("requests", reason="requests is not installed")
+    data = OLD
+    sha = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    tree = {"path": name, "mode": "100644", "type": "blob", "size": len(data), "sha": sha}
+    content = {"content": base64.b64encode(data).decode() if name == "small" else "", "download_url": ""}
+    content["download_url"] = http_origin.url(name)  # of what is too large to be sent as content
+    http_origin.put("trees/main", json.dumps({"tree": [tree]}).encode())
+    http_origin.put(f"contents/{name}", json.dumps(content).encode())
+    http_origin.put(name, data)
+    args = http_origin.url(""), name
+    plain = run_python(GITHUB + READ, *args, cache=None).stdout
+    plain_bytes = http_origin.body_bytes
+    http_origin.reset()
+    assert run_python(GITHUB + READ, *args).stdout == plain
+    assert len(data) <= http_origin.body_bytes <= plain_bytes
+    http_origin.reset()
+    assert run_python(GITHUB + READ, *args).stdout == plain
+    assert http_origin.body_bytes < 10_000
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "reference"])
+def test_what_lies_in_a_file_over_http(check: Callable[..., list[Ran]], nginx_server: Nginx, kind: str) -> None:
+    path = nginx_server.directory / "packed"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("in/a.bin", OLD)
+    elif kind == "tar":
+        (nginx_server.directory / "a.bin").write_bytes(OLD)
+        with tarfile.open(path, "w") as archive:
+            archive.add(nginx_server.directory / "a.bin", "in/a.bin")
+    else:
+        path.write_bytes(bytes(1000) + OLD)
+    url = nginx_server.url("packed")
+    if kind == "reference":
+        check(REFERENCE + READ, url, offline=True)
+    else:
+        check(ARCHIVE + READ, f"{kind}://in/a.bin::{url}", offline=True)

@@ -355,6 +355,8 @@ def access(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Acces
     """
     session = require()
     known = _known(session, fs)
+    if known is None:
+        return None
     key = (path, *options.items()) if options else path
     try:
         return known[key]
@@ -375,7 +377,8 @@ def named(fs: Any, path: str) -> tuple[Identity, Terms | None] | None:
     """Return which object a path means, and what holds for it; None where that cannot be told."""
     identity = identities(fs, [path])[0]
     session = require()
-    return None if identity is None else (identity, session.terms(identity, said_of(_known(session, fs), path)))
+    known = _known(session, fs)
+    return None if identity is None or known is None else (identity, session.terms(identity, said_of(known, path)))
 
 
 def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[Identity | None]:
@@ -388,6 +391,8 @@ def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[
     """
     session = require()
     known = _known(session, fs)
+    if known is None:
+        return [None] * len(paths)
     found: list[Identity | None] = []
     for path in map(undirected, paths):
         try:
@@ -403,12 +408,17 @@ def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[
 
 def origin_of(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
     """Return a way to the origin of an object."""
-    return _known(require(), fs).origin_class(behind(fs)[0], path, identity)
+    known = _known(require(), fs)
+    assert known is not None, "an object of it is known already"
+    return known.origin_class(behind(fs)[0], path, identity)
 
 
-def _known(session: Session, fs: Any) -> _Known:
+def _known(session: Session, fs: Any) -> _Known | None:
+    """Return what is known of a file system; None while it is being made, and nobody knows which objects it means."""
     known = _instances.get(id(fs))
     if known is None or known.policy is not session.policy:
+        if not hasattr(fs, "storage_options"):
+            return None
         known = _instances[id(fs)] = _Known(session, fs)
     return known
 

@@ -181,7 +181,7 @@ class ReadAhead:
         # Reads of the origin, and blocks that there may yet be.
         self._misses, self._blocks = 0, BLOCKS
         # How large the file may be to be fetched whole; negative once it was.
-        self._whole_bytes = whole_bytes
+        self._whole_bytes = 0 if access.origin.one_at_a_time else whole_bytes
         # Where all that was read ahead lies.
         self._first = self._last = 0
 
@@ -252,13 +252,20 @@ class ReadAhead:
 
     def keep(self) -> None:
         """Once a sequential read has missed, have so much on its way as the window is large."""
-        if self.window.ahead_until:
+        if self.window.ahead_until and not self._access.origin.one_at_a_time:
             with self._locked():
                 self._grow(self.window)
 
     def goes_ahead(self) -> bool:
         """Whether to read ahead of the last read."""
         return self._window_bytes(self.window) != 0
+
+    def with_read(self, stop: int) -> int:
+        """Return how much is read ahead in the read itself, which ends there: all, where nothing else may be asked."""
+        if not self._access.origin.one_at_a_time:
+            return 0
+        most = self._window_bytes(self.window)
+        return min(self.window.size_bytes if most is None else most, self._size_bytes - stop)
 
     def _window_bytes(self, window: Window) -> int | None:
         """Return how far ahead of a stream to be; None where it is trusted.

@@ -114,8 +114,7 @@ class JournalReader:
             if not ahead.goes_ahead():
                 ahead_bytes = ahead.missed(start, stop)
             elif start >= window.ahead_until:
-                if self.access.origin.one_at_a_time:
-                    ahead_bytes = min(window.size_bytes, self.size - stop)
+                ahead_bytes = ahead.with_read(stop)
                 ahead.skip(stop + ahead_bytes)
         ahead.keep()
         return self._ask(start, stop, self.read, ahead_bytes=ahead_bytes)
