@@ -108,6 +108,8 @@ class Federation:
                 started.append(
                     subprocess.Popen(command, cwd=admin, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
                 )
+            # Who finds its manager, or its cmsd, missing asks again after some seconds.
+            log_says(admin / f"{kind}.log", f"{kind} {name}@".encode(), b"initialization completed")
         return started
 
     def _wait(self, name: str) -> None:
@@ -123,3 +125,12 @@ class Federation:
                 return
             time.sleep(0.05)
         raise XrootdUnavailableError(f"the redirector names no server: {problem}")
+
+
+def log_says(log: Path, *words: bytes) -> None:
+    """Wait until one line of a log has all these words."""
+    deadline_s = time.monotonic() + 30
+    while not any(all(word in line for word in words) for line in log.read_bytes().splitlines()):
+        if time.monotonic() > deadline_s:
+            raise XrootdUnavailableError(log.read_text(errors="replace")[-500:])
+        time.sleep(0.02)
