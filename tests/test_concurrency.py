@@ -268,7 +268,7 @@ def test_who_waits_no_more_leaves_nothing_for_asyncio_to_complain_of() -> None:
 def test_a_fetch_that_fails_is_not_recorded_and_fails_only_who_needs_it(
     active: Callable[..., Session], http_origin: ScriptedOrigin
 ) -> None:
-    session = active()
+    session = active(retries=0)
     resource = http_origin.put("f", DATA)
     url, fs = http_origin.url("f"), HTTPFileSystem()
     assert fs.cat_file(url, 0, 10) == DATA[:10]

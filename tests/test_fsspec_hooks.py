@@ -558,7 +558,7 @@ def test_http_missing_file(active: Callable[..., Session], http_origin: Scripted
 
 
 def test_one_range_that_fails_loses_no_neighbour(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:
-    active()
+    active(retries=0)
     resource = http_origin.put("f", DATA)
     url, fs = http_origin.url("f"), HTTPFileSystem()
     resource.once = {2: {"status": 503}}
