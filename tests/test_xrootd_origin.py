@@ -222,6 +222,23 @@ def test_an_empty_file(client, export_dir: Path) -> None:
     assert each.read(each.origin("empty"), (0, 10), (None, None)) == [b"", b""]
 
 
+def test_a_metalink_is_the_file_that_it_names(
+    client, path: Path, export_dir: Path, xrootd_server: XrootdServer
+) -> None:
+    """The client opens that file, though a stat is of the metalink; another process reads it, and notices changes."""
+    urls = f"<url>{xrootd_server.url('f')}</url>"
+    named = f'<metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="f">{urls}</file></metalink>'
+    write(export_dir / "f.meta4", named.encode())
+    for data in (OLD, OLD, NEW):
+        if data is NEW:
+            write(path, NEW, LONG_AGO + 1)
+        each = client()
+        assert each.run(each.origin("f.meta4").stat()).version.size_bytes == len(data)
+        assert each.read(each.origin("f.meta4"), (0, 100), (40_000, 50_000)) == [data[:100], data[40_000:]]
+        each.host.recorder.flush(PATIENCE_S)
+        each.close_files()
+
+
 def test_a_missing_file_and_a_directory(client, export_dir: Path) -> None:
     each = client()
     (export_dir / "d").mkdir()

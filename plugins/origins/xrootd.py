@@ -29,6 +29,7 @@ LOST = re.compile(
     r"\[(?:ERROR|FATAL)\] (Connection error|Socket (?:error|timeout|disconnected)|Stream disconnect"
     r"|Invalid (?:address|session)|Operation (?:expired|interrupted)|TLS error|Hand shake failed|Internal error)"
 )
+METALINKS = (".meta4", ".metalink")
 CLOSED = "I/O operation on closed file"
 # How long and how often the client tries to connect: as it comes, and so that it looks sooner and takes as long in all.
 CLIENT = {"ConnectionWindow": (120, 5), "ConnectionRetry": (5, 120)}
@@ -52,8 +53,9 @@ class XRootDOrigin(FileSystemOrigin):
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file; the arguments are those of `FileSystemOrigin`."""
         super().__init__(fs, path, identity)
-        # Whether the server opens another version than the path names: the replaced one, while somebody has it open.
-        self._opens_another = False
+        # Whether the server opens another version than the path names: the replaced one, while somebody has it open, or
+        # for a metalink the file that is named in it, while a stat is of the metalink itself.
+        self._opens_another = path.endswith(METALINKS)
         session = current()
         if session is not None and session.retries.most:
             hasten(session.retries.for_s)
