@@ -4,7 +4,7 @@ import functools
 import inspect
 from typing import Any
 
-from fsspec import filesystem
+from fsspec import filesystem, get_filesystem_class
 from fsspec.asyn import AsyncFileSystem, mirror_sync_methods, sync
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
@@ -70,7 +70,8 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
                 )
                 raise ValueError(msg)
             target_options = dict(target_options or {})
-            target_options.setdefault("asynchronous", self.asynchronous)
+            if get_filesystem_class(target_protocol).async_impl:  # others may pass it on to their client
+                target_options.setdefault("asynchronous", self.asynchronous)
             fs = filesystem(target_protocol, **target_options)
         if self.asynchronous and fs.async_impl and not fs.asynchronous:
             msg = "jcache and the file system behind it must both be asynchronous or both not"

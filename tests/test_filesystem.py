@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import filesystems
 import fsspec
 import pytest
-from filesystems import AsyncSlowFileSystem, seen, settle
+from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settle
 from fsspec.implementations.local import LocalFileSystem
 
 from jcache_plugins.filesystem import JCacheFileSystem
@@ -148,6 +148,24 @@ def test_over_a_hooked_file_system_bytes_are_cached_once(
     assert bool(journaled(other)) == elsewhere
     counted = session.counters.snapshot()
     assert (counted.read_ops, counted.read_hit, counted.read_miss, counted.read_bypass) == (2, 100_000, 100_000, 0)
+
+
+class StrictFileSystem(SlowFileSystem):
+    """Passes what it is told on to a client, as SFTP's does."""
+
+    protocol = "strict"
+
+    def __init__(self, host: str = "", **client_options: Any) -> None:
+        super().__init__(host=host)
+        assert not client_options
+
+
+def test_a_synchronous_file_system_is_told_what_it_was_told_without(
+    active: Callable[..., Session], folder: Path
+) -> None:
+    active()
+    fsspec.register_implementation("strict", StrictFileSystem)
+    assert JCacheFileSystem(target_protocol="strict").cat_file(str(folder / "a.bin"), 5, 15) == DATA[5:15]
 
 
 def test_without_a_directory_or_a_file_system_it_says_what_to_do(active: Callable[..., Session]) -> None:
