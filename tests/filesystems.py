@@ -52,13 +52,15 @@ seen = Seen()
 
 
 def details(path: str) -> dict[str, Any]:
+    if os.path.basename(path) == "hidden":
+        raise PermissionError(13, "Forbidden", path)  # as S3 says of what is not there to whom it lists nothing
     status = os.stat(path)
     kind = "directory" if os.path.isdir(path) else "file"
     return {"name": path, "size": status.st_size, "type": kind, "mtime": status.st_mtime_ns / 1e9}
 
 
 def piece(path: str, start: int | None, end: int | None) -> bytes:
-    if os.path.basename(path) == "refused":
+    if os.path.basename(path) in {"refused", "hidden"}:
         raise PermissionError(path)
     size = os.path.getsize(path)
     first, stop, _ = slice(start, end).indices(size)

@@ -8,11 +8,13 @@ from datetime import UTC, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import filesystems
+import fsspec
 import pytest
 from asking import ASK
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jcache.activate import deactivate
 from jcache.reader.exact import InexactError, decode, encode
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import RunPython
-    from servers import Nginx
+    from servers import Nginx, ScriptedOrigin
 
 OFFLINE, NEVER = {"JCACHE_OFFLINE": "1"}, {"JCACHE_VALIDATE": "never"}
 
@@ -219,3 +221,100 @@ except OSError as error:
     assert run_python(code, tree, "Bearer one").stdout == "3\n"
     assert run_python(code, tree, "Bearer one", env=OFFLINE).stdout == "3\n"
     assert run_python(code, tree, "Bearer two", env=OFFLINE).stdout == "OfflineMissError\n"
+
+
+def test_a_file_of_which_something_is_recorded_is_not_read_to_learn_that_it_is_no_directory(
+    run_python: RunPython, nginx_server: Nginx, tree: str
+) -> None:
+    code = """
+import sys, fsspec
+fs, url = fsspec.filesystem("http"), sys.argv[1]
+print(fs.cat_file(url + "/a.bin", 0, 5), fs.isdir(url + "/a.bin"), fs.exists(url + "/a.bin"), fs.ls(url + "/a.bin"))
+print(fs.isdir(url), len(fs.ls(url)))
+"""
+    plain = run_python(code, tree, cache=None).stdout
+    for _ in range(2):
+        nginx_server.reset()
+        assert run_python(code, tree).stdout == plain
+    asked = [request.method for request in nginx_server.requests() if request.uri.endswith("a.bin")]
+    assert asked
+    assert set(asked) == {"HEAD"}
+    assert run_python(code, tree, env=OFFLINE).stdout == plain
+
+
+FORBIDDEN = """
+import sys
+import fsspec
+fs, path = fsspec.url_to_fs(sys.argv[1])
+for name in ("info", "exists", "isfile", "isdir", "cat_file", "open", "ls", "size"):
+    try:
+        print(name, getattr(fs, name)(path))
+    except Exception as error:
+        print(name, type(error).__name__, error)
+print(fs.cat([path, path + "2"], on_error="omit"), fsspec.get_mapper(path, missing_exceptions=(Exception,)).get("x"))
+"""
+
+
+def test_what_the_origin_refuses_is_refused_offline_as_it_was_and_asked_for_again_else(
+    run_python: RunPython, http_origin: ScriptedOrigin
+) -> None:
+    for name in ("f", "f2", "f/x"):
+        http_origin.put(name, b"content", status=403)
+    url = http_origin.url("f")
+    plain = run_python(FORBIDDEN, url, cache=None).stdout
+    assert "403" in plain
+    assert "content" not in plain
+    cold = run_python(FORBIDDEN, url).stdout
+    assert run_python(FORBIDDEN, url, env=OFFLINE).stdout == cold == plain
+    for name in ("f", "f2", "f/x"):
+        http_origin.put(name, b"content")  # to whom has another token, say
+    code = FORBIDDEN.replace('"open", ', "")  # whose result has an address
+    allowed = run_python(code, url, cache=None).stdout
+    assert run_python(code, url, env=NEVER).stdout == allowed
+    assert "content" in allowed
+
+
+@pytest.mark.parametrize("protocol", ["slow", "aslow"])
+def test_what_is_not_permitted_is_not_offline(active: Callable[..., Any], tmp_path: Path, protocol: str) -> None:
+    path = f"{tmp_path}/hidden"
+
+    def ask() -> list[Any]:
+        fs = fsspec.filesystem(protocol, skip_instance_cache=True)
+        told = []
+        for name in ("info", "exists", "isfile", "cat_file", "open"):
+            try:
+                told.append(getattr(fs, name)(path))
+            except Exception as error:
+                told.append((type(error), str(error)))
+        return told
+
+    deactivate()
+    filesystems.register()
+    plain = ask()
+    active()
+    assert ask() == plain
+    active(offline=True)
+    offline = ask()
+    assert [one[0] if isinstance(one, tuple) else one for one in offline] == [
+        one[0] if isinstance(one, tuple) else one for one in plain
+    ]
+    assert PermissionError in {one[0] for one in offline if isinstance(one, tuple)}
+
+
+def test_that_nobody_answered_is_no_absence(run_python: RunPython, http_origin: ScriptedOrigin) -> None:
+    http_origin.put("f", b"content")
+    url = http_origin.url("f")
+    code = """
+import sys
+import fsspec
+fs = fsspec.filesystem("http")
+for name in ("info", "isfile"):
+    try:
+        print(bool(getattr(fs, name)(sys.argv[1])))
+    except FileNotFoundError:
+        print("nobody")
+"""
+    http_origin.stop()
+    assert run_python(code, url).stdout == "nobody\nFalse\n"
+    http_origin.start()
+    assert run_python(code, url, env=NEVER).stdout == "True\nTrue\n"

@@ -114,7 +114,7 @@ class Access:
             await self._look_whether_absent(remote)
             rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
             for row in rows:
-                if isinstance(row, FileNotFoundError):
+                if isinstance(row, Exception):
                     self._note_absent(row, epoch)
                     break
             if UnsizedError in set(map(type, rows)) or (version is None and remote.is_end_unproved(spans)):
@@ -148,6 +148,9 @@ class Access:
             total = sum(len(row) for row in rows if isinstance(row, bytes))
             session.counters.read(total, 0, 0, total, url=self.identity.url)
             session.counters.origin(requests=len(rows), nbytes=total)
+        except Exception as error:
+            self._note_absent(error, epoch)
+            raise
         finally:
             session.release(remote)
         return rows
@@ -228,7 +231,7 @@ class Access:
         try:
             await self._look_whether_absent(remote)
             return await remote.stat(self.origin)
-        except FileNotFoundError as error:
+        except Exception as error:
             self._note_absent(error, epoch)
             raise
         finally:
@@ -250,11 +253,12 @@ class Access:
         if ask is not None and ask.trusts and not await remote.is_known():
             await ask.known_soon()
 
-    def _note_absent(self, error: FileNotFoundError, epoch: int) -> None:
-        ask = self._absence()
+    def _note_absent(self, error: Exception, epoch: int) -> None:
+        told = Absent.of(error)
+        ask = None if told is None else self._absence()
         if ask is not None:
             ask.epoch = epoch
-            ask.note(Absent(error))
+            ask.note(told)
 
     async def stored(self) -> Info | None:
         """Return the file's version and info where they may be had without asking the origin, else None."""

@@ -23,6 +23,8 @@ __all__ = ["UNKNOWN", "Absent", "Question", "is_idle", "is_past", "question"]
 
 UNKNOWN: Any = object()
 _PLAIN = (str, int, bool, float, type(None))
+_FORBIDDEN, _GONE = 403, (404, 410)
+_REFUSALS = frozenset({"absent", "hidden", "refused", "forbidden", "doubtful"})
 # What answers with many names. Of few, and of none, the answer is kept with those about the name itself, so that asking
 # whether a thousand files are directories makes no thousand journals.
 _LISTINGS = frozenset({"ls", "find"})
@@ -31,14 +33,52 @@ _MANY = ("many",)
 
 
 class Absent:
-    """That a name is not there, as the file system said it."""
+    """That a name is not there, or may not be read, as the file system said it.
 
-    def __init__(self, error: FileNotFoundError) -> None:
-        self.args, self.filename = error.args, error.filename
+    Some origins say the second for the first: S3 does to whom it lists nothing. But it may also be a token that has
+    expired. So it is only served where the origin must not be asked.
+    """
+
+    def __init__(self, error: Exception, *, kind: str) -> None:
+        self.error, self._kind = error, kind
+
+    @classmethod
+    def of(cls, error: Exception) -> Absent | None:
+        """Return what an error says of a name; None where it says nothing: nobody answered, or with other trouble."""
+        if isinstance(error, FileNotFoundError):
+            cause = error.__cause__  # HTTP's file system makes one of any trouble that it meets
+            status = getattr(cause, "status", None)
+            if status == _FORBIDDEN:
+                return cls(error, kind="hidden")
+            is_trouble = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+            is_trouble = is_trouble or type(cause).__module__.startswith("aiohttp.")
+            is_said = not is_trouble if status is None else status in _GONE
+            return cls(error, kind="absent") if is_said else None
+        if isinstance(error, PermissionError):
+            return cls(error, kind="refused")
+        return cls(error, kind="forbidden") if getattr(error, "status", None) == _FORBIDDEN else None
 
     def encoded(self) -> Any:
         """Return what is recorded."""
-        return ("absent", list(self.args), self.filename)
+        if self._kind == "forbidden":
+            return (self._kind, [str(getattr(self.error, "message", ""))], None)
+        return (self._kind, list(self.error.args), getattr(self.error, "filename", None))
+
+
+def _refusal(kind: str, args: list[Any], filename: Any, url: str) -> Exception:
+    """Return the error that `Absent` recorded."""
+    if kind == "forbidden":
+        from aiohttp import ClientResponseError, RequestInfo
+        from multidict import CIMultiDict, CIMultiDictProxy
+        from yarl import URL
+
+        asked = RequestInfo(URL(url), "GET", CIMultiDictProxy(CIMultiDict()), URL(url))
+        forbidden: Exception = ClientResponseError(asked, (), status=_FORBIDDEN, message=args[0])
+        return forbidden
+    error = PermissionError(*args) if kind == "refused" else FileNotFoundError(*args)
+    if filename is not None:
+        error.filename = filename
+    return error
 
 
 class Question:
@@ -82,7 +122,7 @@ class Question:
         """Return what is remembered and may be served; `UNKNOWN` where there is nothing.
 
         Raises:
-            FileNotFoundError: The name was not there.
+            Exception: The name was not there, or might not be read.
         """
         if not self.trusts or self._directory is None:
             return UNKNOWN
@@ -96,7 +136,9 @@ class Question:
         """Whether it is remembered, and may be trusted, that the name was not there."""
         try:
             await self.known_soon()
-        except FileNotFoundError:
+        except Exception as error:
+            if Absent.of(error) is None:
+                raise
             return True
         return False
 
@@ -110,18 +152,27 @@ class Question:
             value = decode(answer.value)
         except ValueError:
             return UNKNOWN
-        if type(value) is tuple and len(value) == 3 and value[0] == "absent":
-            error = FileNotFoundError(*value[1])
-            if value[2] is not None:
-                error.filename = value[2]
-            raise error
-        return value
+        if type(value) is not tuple or len(value) != 3 or value[0] not in _REFUSALS:
+            return value
+        if value[0] != "absent" and not self._session.offline:
+            return UNKNOWN
+        if value[0] == "doubtful":
+            return value[1][0]
+        raise _refusal(*value, self.url)
 
     def missed(self) -> OfflineMissError:
         """Return the error that says that nothing is known and the origin must not be asked."""
         error = OfflineMissError(offline_message(self.url, "what the origin says of this name is not in the cache"))
         self._session.answers.misses.append(error)
         return error
+
+    def note_error(self, error: Exception, *, made_of_it: Any = None) -> None:
+        """Have recorded what an error of the origin says of the name, if it says anything, or what is made of that."""
+        told = Absent.of(error)
+        if made_of_it is not None and getattr(error, "status", None) in _GONE:
+            self.note(made_of_it)
+        elif told is not None:
+            self.note(told if made_of_it is None else ("doubtful", [made_of_it], None))
 
     def note(self, value: Any) -> None:
         """Have an answer recorded that the origin gave just now."""

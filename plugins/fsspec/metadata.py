@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ Method = Callable[..., Any]
 
 # What calls say besides that asks the origin anew, whatever a file system has cached.
 _ANEW = frozenset({"refresh", "invalidate_cache"})
+_HTTP = "fsspec.implementations.http.HTTPFileSystem."
 
 
 async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
@@ -64,18 +66,25 @@ def served(fs: Any, parameters: Parameters, args: Any, kwargs: Any) -> dict[str,
     return told(known[2], known[1])
 
 
-async def is_there(found: Access) -> bool:
-    """Whether a file of which something is recorded is there, as a stat says it; False where that tells nothing.
+_WITHOUT_READING = frozenset({"exists", "isdir", "ls"})
 
-    For `exists` where the file system asks for the whole file, as HTTP's does; others ask as `stat` does, or less.
+
+async def without_reading(found: Access, kind: str) -> Any:
+    """Return what a stat tells of a file of which something is recorded; `UNKNOWN` where that is not enough.
+
+    For file systems that ask for the whole file, as HTTP's does for `exists`, and to find links in a page of HTML;
+    others ask as `stat` does, or less.
     """
     if not found.origin.exists_by_reading or not await found.is_known():
-        return False
+        return UNKNOWN
     try:
-        await found.origin.stat()
+        info = await found.origin.stat()
     except Exception:  # noqa: BLE001 - the file system's own method says what that means
-        return False
-    return True
+        return UNKNOWN
+    if kind == "exists":
+        return True
+    is_page = info.details.get("mimetype") in (None, "text/html")
+    return UNKNOWN if is_page else False if kind == "isdir" else []
 
 
 def path_of(parameters: Parameters, args: Any, kwargs: Any) -> Any:
@@ -109,14 +118,19 @@ async def remembered(fs: Any, kind: str, ask: Question, path: Any) -> Any:
     """Return what is known of a name without the origin; `UNKNOWN` where it is to be asked.
 
     Raises:
-        FileNotFoundError: It was not there.
+        Exception: It was not there, or might not be read.
         OfflineMissError: Nothing is known, and the origin must not be asked.
     """
     try:
         answer = await ask.known_soon()
-    except FileNotFoundError:
+    except Exception as error:
         answer = UNKNOWN
-        if kind not in _OF_FILES or path is None or await _recorded(find(fs, path), path, kind, UNKNOWN) is UNKNOWN:
+        if (
+            Absent.of(error) is None
+            or kind not in _OF_FILES
+            or path is None
+            or await _recorded(find(fs, path), path, kind, UNKNOWN) is UNKNOWN
+        ):
             raise
     if kind in _OF_FILES and path is not None:
         answer = await _recorded(find(fs, path), path, kind, answer)
@@ -149,6 +163,7 @@ def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) ->
 def async_answer(original: Method) -> Method:
     """Make a method that answers a question about a name, of an asynchronous file system."""
     parameters, kind = Parameters.of(original), original.__name__.lstrip("_")
+    has_strict = _name_of(original) == _HTTP + "_exists" and parameters.defaults.get("strict") is False
 
     async def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
@@ -161,15 +176,22 @@ def async_answer(original: Method) -> Method:
             value = await remembered(self, kind, ask, path)
             if value is not UNKNOWN:
                 return value
-        elif kind in ("exists", "isfile") and path is not None:
+        elif kind in _WITHOUT_READING and path is not None:
             found = find(self, path)
-            if found is not None and await is_there(found):
-                return True
+            value = UNKNOWN if found is None else await without_reading(found, kind)
+            if value is not UNKNOWN:
+                if ask is not None:
+                    ask.note(value)
+                return value
+        # HTTP's `exists` takes any trouble for an absence, unless it is told not to.
+        is_strict = has_strict and ask is not None and path is not None
         try:
-            value = await original(self, *args, **kwargs)
-        except FileNotFoundError as error:
+            value = await (original(self, path, strict=True) if is_strict else original(self, *args, **kwargs))
+        except Exception as error:
             if ask is not None:
-                ask.note(Absent(error))
+                ask.note_error(error, made_of_it=False if is_strict else None)
+            if is_strict and isinstance(error, sys.modules["aiohttp"].ClientError):
+                return False
             raise
         if ask is not None:
             ask.note(value)
@@ -193,9 +215,9 @@ def sync_answer(original: Method) -> Method:
                 return value
         try:
             value = original(self, *args, **kwargs)
-        except FileNotFoundError as error:
+        except Exception as error:
             if ask is not None:
-                ask.note(Absent(error))
+                ask.note_error(error)
             raise
         if ask is not None:
             ask.note(value)
@@ -223,7 +245,11 @@ def honest() -> Iterator[None]:
 
 def is_composed(original: Method) -> bool:
     """Whether a method is fsspec's own, which is made of others that are hooked."""
-    return original.__module__ in ("fsspec.asyn", "fsspec.spec")
+    return original.__module__ in ("fsspec.asyn", "fsspec.spec") or _name_of(original) == _HTTP + "_isfile"
+
+
+def _name_of(original: Method) -> str:
+    return f"{original.__module__}.{original.__qualname__}"
 
 
 def async_made(original: Method) -> Method:

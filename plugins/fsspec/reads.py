@@ -28,7 +28,7 @@ from jcache_plugins.fsspec.access import (
     run,
     unwrapped,
 )
-from jcache_plugins.fsspec.answers import Absent, question
+from jcache_plugins.fsspec.answers import question
 from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.directives import directives_of, undirected
 from jcache_plugins.fsspec.writes import prepared
@@ -486,8 +486,8 @@ def async_cat(original: Method) -> Method:
         for i, result in enumerate(out):
             if isinstance(result, Exception) and failed(result) is None:
                 out[i] = await one_file(self, paths[i])
-            elif isinstance(result, FileNotFoundError) and (ask := asks[i]) is not None:
-                ask.note(Absent(result))
+            elif isinstance(result, Exception) and (ask := asks[i]) is not None:
+                ask.note_error(result)
         if on_error == "raise":
             for result in out:
                 if isinstance(result, Exception):
