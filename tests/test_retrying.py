@@ -18,6 +18,7 @@ from readers import PATIENCE_S, Replaced, Setup
 from jcache.demo.xrootd_server import XrootdUnavailableError
 from jcache.errors import OriginChangedError
 from jcache.reader.retrying import Retries
+from jcache_plugins.fsspec.access import access
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,6 +154,17 @@ def test_replaced_between_two_requests_of_one_read(active, http_origin: Scripted
     got = read(http_origin, spans)
     assert got == pieces(spans, new)
     assert http_origin.resources["/f"].gets > 12
+
+
+def test_what_a_file_system_repeats_by_itself_is_not_repeated_on_top(active) -> None:
+    active()
+    s3fs = pytest.importorskip("s3fs")
+    repeating, other = s3fs.S3FileSystem(anon=True, skip_instance_cache=True), fsspec.filesystem("http")
+    for fs, url, pause_s in ((repeating, "bucket/key", None), (other, "http://h/f", 0.0)):
+        found = access(fs, url)
+        assert found is not None
+        assert found.origin.retry_after(TimeoutError(), met=True) == pause_s
+        assert found.origin.retry_after(FileNotFoundError(), met=True) is None
 
 
 # -- any origin ----------------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ class FileSystemOrigin:
 
     def retry_after(self, error: Exception, *, met: bool) -> float | None:
         """Return after how many seconds a request that failed may be sent again; None where that is of no use."""
-        if type(self.fs).__module__.partition(".")[0] in RETRYING:
+        if self.fs.__class__.__module__.partition(".")[0] in RETRYING:
             return None
         status = getattr(error, "status", None)
         if status in BUSY:
