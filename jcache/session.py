@@ -399,12 +399,12 @@ class Session:
             return
         remote = self.acquire(identity, directory=directory, terms=terms)
         cleared = remote.validation.cleared = Future()
-        self.invalidate(identity, directory=directory)
+        self.invalidate(identity, directory=directory, below=False)
         if not self.recorder.call(functools.partial(cleared.set_result, None)):
             cleared.set_result(None)
         self.release(remote)
 
-    def invalidate(self, identity: Identity, *, directory: str | None = None) -> None:
+    def invalidate(self, identity: Identity, *, directory: str | None = None, below: bool = True) -> None:
         """Forget what is cached of a path that is being written, and of those below it, here and in later processes.
 
         Whoever asks for them, and whatever else than the path tells objects apart: whatever lies there is forgotten.
@@ -413,17 +413,18 @@ class Session:
         Args:
             identity: The path.
             directory: The cache directory; JCACHE_DIR by default.
+            below: Whether it may be a directory, below which all is gone: in the flat layout that takes a search.
         """
         cache = self.cache(directory)
         remote = self.acquire(identity, directory=directory)
-        below = self._below(identity.address)
+        inner = self._below(identity.address)
         with self._lock:
-            files = [remote, *below]
+            files = [remote, *inner]
             key = str(directory or self.config.dir).encode(errors="surrogateescape")
             clearing = None
             if cache is not None and cache.writable:
                 clearing = self._clearings.get(key) or self._clearings.setdefault(key, Clearing(cache))
-            is_first = clearing is not None and clearing.add(identity, files)
+            is_first = clearing is not None and clearing.add(identity, files, below=below)
         for file in files:
             file.invalidate()
         self.release(remote)

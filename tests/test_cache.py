@@ -328,6 +328,9 @@ def test_in_the_flat_layout_journals_are_asked_once_whose_they_are(tmp_path: Pat
     for number in range(20):
         record(cache, f"https://h/d/{number}/f")
     storage.looked.clear()
+    record(cache, "https://h/d/new")
+    cache.remove(cache.identify("https", "https://h/d/new", {}), below=False)
+    assert len(storage.looked) < 5, "no directory: journals of other names are left alone"
     cache.remove(cache.identify("https", "https://h/d/3", {}))
     assert not list(Path(cache.path(cache.identify("https", "https://h/d/3/f", {}))).glob("@*.seg"))
     assert len(storage.looked) < 50

@@ -272,7 +272,7 @@ class Cache:
         if self._turns is not None:
             self._turns.forget()
 
-    def remove(self, *gone: Identity) -> None:
+    def remove(self, *gone: Identity, below: bool = True) -> None:
         """Remove what is recorded of paths, and of what is below them; readers that have it open keep it.
 
         Whoever recorded it, and whatever else than the path tells objects apart: where that does so for what is given,
@@ -280,12 +280,13 @@ class Cache:
 
         Args:
             gone: The objects.
+            below: Whether they may be directories; if not, less is asked in the flat layout.
 
         Raises:
             OSError: Something could not be removed.
         """
         listed: dict[tuple[bytes, ...], list[bytes]] = {}
-        long: dict[tuple[bytes, ...], dict[str, str]] = {}
+        keys: dict[tuple[tuple[bytes, ...], bytes], dict[str, str]] = {}
         for identity in gone:
             stored = self.stored(identity)
             found = {stored.parts, identity.below or stored.parts}
@@ -296,23 +297,31 @@ class Cache:
                 found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
             for parts in found | above_answers(identity):
                 self._remove_below(self.place(parts))
-            above = (*identity.below[:2], layout.LONG) if identity.below else ()
-            if above not in long:
-                long[above] = self._keys(above)
-            for path, key in long[above].items():
+            where = (*identity.below[:2], layout.LONG) if identity.below else ()
+            begins = b"" if below or where else identity.parts[-1].rpartition(b"~")[0] + b"~"
+            if (where, begins) not in keys:
+                keys[where, begins] = self._keys(where, begins, listed)
+            for path, key in keys[where, begins].items():
                 if identities.is_below(identities.address_of(key), identity.address.rstrip("/")):
                     self._remove_below(path)
 
-    def _keys(self, above: tuple[bytes, ...]) -> dict[str, str]:
+    def _keys(
+        self, above: tuple[bytes, ...], begins: bytes, listed: dict[tuple[bytes, ...], list[bytes]]
+    ) -> dict[str, str]:
         """Return the keys of the journals in a directory that are called by hashes of their keys, by path.
 
         Args:
             above: The directory; without components the root, with the answers of the flat layout.
+            begins: How the names begin.
+            listed: Names in directories, as far as they are known.
         """
         from jcache.cache.catalogue import key_of
 
-        at = [above] if above else [(), (layout.ANSWERS,)]
-        paths = [self.place((*parts, name)) for parts in at for name in self._names(self.place(parts))]
+        paths = []
+        for parts in [above] if above or begins else [(), (layout.ANSWERS,)]:
+            if parts not in listed:
+                listed[parts] = self._names(self.place(parts))
+            paths += [self.place((*parts, name)) for name in listed[parts] if name.startswith(begins)]
         found = {}
         for path in filter(layout.is_hashed, paths):
             key = self._keys_known.get(path)

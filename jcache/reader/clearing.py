@@ -19,10 +19,12 @@ class Clearing:
         self._lock = threading.Lock()
         self._waiting: list[tuple[Identity, Sequence[RemoteFile]]] = []
         self._under_way: list[tuple[Identity, Sequence[RemoteFile]]] = []
+        self._has_below = False
 
-    def add(self, identity: Identity, files: Sequence[RemoteFile]) -> bool:
+    def add(self, identity: Identity, files: Sequence[RemoteFile], *, below: bool) -> bool:
         """Note a path, and which files have journals there open; whether somebody must have `carry_out` called."""
         with self._lock:
+            self._has_below |= below
             self._waiting.append((identity, files))
             return len(self._waiting) == 1
 
@@ -41,8 +43,9 @@ class Clearing:
         with self._lock:
             chosen, self._waiting = self._waiting, []
             self._under_way = chosen
+            below, self._has_below = self._has_below, False
         try:
-            self._cache.remove(*(identity for identity, _ in chosen))
+            self._cache.remove(*(identity for identity, _ in chosen), below=below)
         finally:
             with self._lock:
                 self._under_way = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ _STICKY = 0o1000
 _MOST_BYTES = 256 << 20
 
 
-@functools.lru_cache(maxsize=8)  # each looks at the directories on the way once
 def storage_of(directory: str) -> Storage:
     """Return the file system of a directory of reports; the one in a cache, and what is in it, may be no link."""
     from jcache.storage import Storage

@@ -63,7 +63,7 @@ async def prepared(fs: Any) -> None:
         await session.prepare(behind(fs)[1])
 
 
-def invalidate(fs: Any, *paths: Any) -> None:
+def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
     """Forget what this process holds of paths that are being written, and drop it from its cache directories."""
     session = current()
     if session is None or is_idle():
@@ -74,7 +74,7 @@ def invalidate(fs: Any, *paths: Any) -> None:
     names += [name.rstrip("/") for name in names if name.endswith("/")]
     for identity in filter(None, identities(fs, names, written=True)):
         for directory in session.directories():
-            session.invalidate(identity, directory=directory)
+            session.invalidate(identity, directory=directory, below=below)
 
 
 def doubt(original: Method) -> Method:
@@ -122,19 +122,19 @@ def is_idle() -> bool:
 
 
 @contextlib.contextmanager
-def changing(fs: Any, *paths: Any) -> Iterator[None]:
+def changing(fs: Any, *paths: Any, below: bool = True) -> Iterator[None]:
     """Invalidate paths now, and again behind what is done here, unless a call that led here does."""
     outer = _changed.get(frozenset())
     fresh = [] if is_idle() else [path for path in named(paths) if not is_within(id(fs), path, outer)]
     if not fresh:
         yield
         return
-    invalidate(fs, *fresh)
+    invalidate(fs, *fresh, below=below)
     try:
         with within_change(fs, *fresh):
             yield
     finally:
-        invalidate(fs, *fresh)
+        invalidate(fs, *fresh, below=below)
 
 
 @contextlib.contextmanager
@@ -206,7 +206,9 @@ def write(original: Method) -> Method:
         ValueError: It has no signature, or names no path.
     """
     parameters, changed = Parameters.of(original), changed_by(original)
-    expands = bool(verbs_of(original.__name__) & _REMOVALS)
+    verbs = verbs_of(original.__name__)
+    expands = bool(verbs & _REMOVALS)
+    below = bool(verbs & (_MOVES | _REMOVALS | _COPIES)) and "file" not in original.__name__.split("_")
 
     def paths_of(args: Any, kwargs: Any) -> list[Any]:
         said = parameters.named(args, kwargs) or {}
@@ -220,7 +222,7 @@ def write(original: Method) -> Method:
             for glob in globs(paths) if expands else ():
                 with contextlib.suppress(Exception):  # the method says itself what is wrong with it
                     paths += await self._expand_path(glob)
-            with changing(self, paths):
+            with changing(self, paths, below=below):
                 return await original(self, *args, **kwargs)
 
         return write_soon
@@ -230,7 +232,7 @@ def write(original: Method) -> Method:
         for glob in globs(paths) if expands else ():
             with contextlib.suppress(Exception):  # the method says itself what is wrong with it
                 paths += self.expand_path(glob)
-        with changing(self, paths):
+        with changing(self, paths, below=below):
             result = original(self, *args, **kwargs)
         return waited_for(self, paths, result) if inspect.isawaitable(result) else result
 

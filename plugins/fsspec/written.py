@@ -45,7 +45,7 @@ def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
     Where the garbage collector finds it in a cycle, no reference is left when its finalizer closes it, and nothing is
     known of what its thread is at, and which locks that holds: then what is read next invalidates first.
     """
-    invalidate(fs, path)
+    invalidate(fs, path, below=False)
     for key in [key for key, known in list(open_files.items()) if known.file() is None]:
         open_files.pop(key, None)
     _watch(type(file))
@@ -62,7 +62,7 @@ def is_being_written(address: str) -> bool:
         file = known.file()
         if file is not None and getattr(file, "closed", False) and is_final(file):
             open_files.pop(key, None)  # of a class that cannot tell
-            invalidate(known.fs, known.path)
+            invalidate(known.fs, known.path, below=False)
         elif file is not None and address in known.addresses:
             return True
     return False
@@ -77,7 +77,7 @@ def invalidate_late(fs: Any, path: Any) -> None:
     """Have a path invalidated before anything is read next, or this process ends; takes no lock."""
     session = current()
     if session is not None:
-        session.late.append(functools.partial(invalidate, fs, path))
+        session.late.append(functools.partial(invalidate, fs, path, below=False))
 
 
 def _watch(cls: Any) -> None:
@@ -166,7 +166,10 @@ def _ending(file: Any, step: str) -> Iterator[None]:
 def _ended(file: Any, step: str, known: Written) -> None:
     if step in {"commit", "discard"} or (step == "close" and is_final(file) and getattr(file, "closed", True)):
         open_files.pop(id(file), None)
-    (invalidate_late if known.file() is None else invalidate)(known.fs, known.path)
+    if known.file() is None:
+        invalidate_late(known.fs, known.path)
+    else:
+        invalidate(known.fs, known.path, below=False)
 
 
 def forget_classes() -> None:
