@@ -34,6 +34,7 @@ _ORIGINS = {
     "fsspec.implementations.ftp.FTPFileSystem": ("jcache_plugins.origins.ftp", "FTPOrigin"),
     "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.origins.http", "HttpOrigin"),
     "fsspec_xrootd.xrootd.XRootDFileSystem": ("jcache_plugins.origins.xrootd", "XRootDOrigin"),
+    "webdav4.fsspec.WebdavFileSystem": ("jcache_plugins.origins.webdav", "WebDavOrigin"),
     "s3fs.core.S3FileSystem": ("jcache_plugins.origins.s3", "S3Origin"),
 }
 
