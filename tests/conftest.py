@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from jcache.session import Session
 
+# Scripts of packages lie beside pytest's own, and one of Impacket's has the name of the package that SMB is read with.
+sys.path[:] = [path for path in sys.path if path != os.path.dirname(sys.executable)]
+
 # A shell that starts this in the background has it ignore interrupts, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -33,10 +33,12 @@ class Server:
         port: Where.
         url: What fsspec calls the file; `{port}` stands for the port that the client is to use.
         variables: Of the client's environment.
+        apart: Whether its client is to be in a process of its own.
     """
 
     url: str
     variables: Mapping[str, str] = {}
+    apart = False
 
     def __init__(self, directory: Path) -> None:
         """Start."""
@@ -140,6 +142,7 @@ class Gcs(Server):
     """Fake-gcs-server."""
 
     url = "gs://bucket/a.bin"
+    apart = True  # what is in its environment counts as it is imported
     variables: ClassVar = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}  # else it looks for a gRPC server as well
 
     def __init__(self, directory: Path) -> None:
@@ -217,6 +220,7 @@ class Azure(Server):
 class Smb(Server):
     """Impacket's server."""
 
+    apart = True  # in one process with this server it takes four times as long
     url = "smb://user:secret@127.0.0.1:{port}/share/a.bin"
 
     def __init__(self, directory: Path) -> None:

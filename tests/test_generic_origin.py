@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import os
 import random
@@ -66,17 +68,28 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 def test_plain_cold_warm_offline_and_replaced(
-    run_python: RunPython, server: Server, counting_proxy: Callable[..., CountingProxy]
+    run_python: RunPython,
+    active: Callable[..., Session],
+    server: Server,
+    counting_proxy: Callable[..., CountingProxy],
 ) -> None:
     proxy = counting_proxy(server.port)
-    args = server.url.format(port=proxy.port), json.dumps(server.options(proxy.port))
+    url, options = server.url.format(port=proxy.port), server.options(proxy.port)
 
-    def read(env: dict[str, str] | None = None, **options: Any) -> tuple[str, int, int]:
+    def read(**state: Any) -> tuple[str, int, int]:
+        """Return what is read, in a session of this process where that can be."""
         proxy.reset()
-        ran = run_python(OPEN + READ, *args, env={**server.variables, **(env or {})}, **options)
-        return ran.stdout, proxy.bytes_to_client, proxy.turns
+        if server.apart:
+            env = {**server.variables, **({"JCACHE_OFFLINE": "1"} if state else {})}
+            return run_python(OPEN + READ, url, json.dumps(options), env=env).stdout, proxy.bytes_to_client, proxy.turns
+        active(**state)
+        fs, path = fsspec.url_to_fs(url, **options, skip_instance_cache=True)
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            exec(READ, {"fs": fs, "path": path, "hashlib": hashlib})
+        return told.getvalue(), proxy.bytes_to_client, proxy.turns
 
-    plain, plain_bytes, plain_turns = read(cache=None)
+    plain = run_python(OPEN + READ, url, json.dumps(options), cache=None, env=server.variables).stdout
+    plain_bytes, plain_turns = proxy.bytes_to_client, proxy.turns
     cold, cold_bytes, cold_turns = read()
     assert cold == plain
     assert len(OLD) < cold_bytes <= min(plain_bytes, 1.1 * len(OLD))
@@ -85,7 +98,7 @@ def test_plain_cold_warm_offline_and_replaced(
     assert warm == plain
     assert warm_bytes < 10_000  # a greeting, and one `info` for each question
     assert warm_turns < plain_turns
-    assert read({"JCACHE_OFFLINE": "1"}) == (plain, 0, 0)
+    assert read(offline=True) == (plain, 0, 0)
     server.write(NEW, OLD_S + 1)
     new, new_bytes, _ = read()
     assert hashlib.sha256(NEW).hexdigest()[:12] in new
@@ -162,57 +175,50 @@ import hashlib, sys, fsspec
 from fsspec.implementations.github import GithubFileSystem
 GithubFileSystem.url = sys.argv[1] + "trees/{sha}"
 GithubFileSystem.content_url = sys.argv[1] + "contents/{path}?ref={sha}"
-fs, path = fsspec.url_to_fs("github://o:r@main/" + sys.argv[2])
+fs, path = fsspec.url_to_fs("github://o:r@main/small")
 """
 REFERENCE = """
 import hashlib, sys, fsspec
-references = {"version": 1, "refs": {"in/a.bin": [sys.argv[1], 1000, 1_500_000], "in/b.txt": "hello"}}
+references = {"version": 1, "refs": {"in/a.bin": [sys.argv[1] + "padded", 1000, 1_500_000], "in/b.txt": "hello"}}
 fs, path = fsspec.filesystem("reference", fo=references, remote_protocol="http"), "in/a.bin"
 """
-ARCHIVE = """
-import hashlib, sys, fsspec
-fs, path = fsspec.url_to_fs(sys.argv[1])
-"""
+ARCHIVES = (
+    """
+fs, path = fsspec.url_to_fs(f"zip://in/a.bin::{sys.argv[1]}zip")
+""",
+    """
+fs, path = fsspec.url_to_fs(f"tar://in/a.bin::{sys.argv[1]}tar")
+""",
+)
 
 
-@pytest.mark.parametrize("name", ["small", "large"])
-def test_github_lists_the_repository_while_it_is_made(
-    run_python: RunPython, http_origin: ScriptedOrigin, name: str
-) -> None:
+def test_github_lists_the_repository_while_it_is_made(run_python: RunPython, http_origin: ScriptedOrigin) -> None:
     pytest.importorskip("requests", reason="requests is not installed")
-    data = OLD
-    sha = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    tree = {"path": name, "mode": "100644", "type": "blob", "size": len(data), "sha": sha}
-    content = {"content": base64.b64encode(data).decode() if name == "small" else "", "download_url": ""}
-    content["download_url"] = http_origin.url(name)  # of what is too large to be sent as content
-    http_origin.put("trees/main", json.dumps({"tree": [tree]}).encode())
-    http_origin.put(f"contents/{name}", json.dumps(content).encode())
-    http_origin.put(name, data)
-    args = http_origin.url(""), name
-    plain = run_python(GITHUB + READ, *args, cache=None).stdout
+    tree = []
+    for name, content in (("small", base64.b64encode(OLD).decode()), ("large", "")):  # which is read over HTTP
+        sha = hashlib.sha1(b"blob %d\0" % len(OLD) + OLD, usedforsecurity=False).hexdigest()
+        tree.append({"path": name, "mode": "100644", "type": "blob", "size": len(OLD), "sha": sha})
+        told = {"content": content, "download_url": http_origin.url(name)}
+        http_origin.put(f"contents/{name}", json.dumps(told).encode())
+        http_origin.put(name, OLD)
+    http_origin.put("trees/main", json.dumps({"tree": tree}).encode())
+    code, url = GITHUB + READ + 'path = "large"' + READ, http_origin.url("")
+    plain = run_python(code, url, cache=None).stdout
     plain_bytes = http_origin.body_bytes
     http_origin.reset()
-    assert run_python(GITHUB + READ, *args).stdout == plain
-    assert len(data) <= http_origin.body_bytes <= plain_bytes
+    assert run_python(code, url).stdout == plain
+    assert 2 * len(OLD) <= http_origin.body_bytes <= plain_bytes
     http_origin.reset()
-    assert run_python(GITHUB + READ, *args).stdout == plain
+    assert run_python(code, url).stdout == plain
     assert http_origin.body_bytes < 10_000
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "reference"])
-def test_what_lies_in_a_file_over_http(check: Callable[..., list[Ran]], nginx_server: Nginx, kind: str) -> None:
-    path = nginx_server.directory / "packed"
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("in/a.bin", OLD)
-    elif kind == "tar":
-        (nginx_server.directory / "a.bin").write_bytes(OLD)
-        with tarfile.open(path, "w") as archive:
-            archive.add(nginx_server.directory / "a.bin", "in/a.bin")
-    else:
-        path.write_bytes(bytes(1000) + OLD)
-    url = nginx_server.url("packed")
-    if kind == "reference":
-        check(REFERENCE + READ, url, offline=True)
-    else:
-        check(ARCHIVE + READ, f"{kind}://in/a.bin::{url}", offline=True)
+def test_what_lies_in_a_file_over_http(check: Callable[..., list[Ran]], nginx_server: Nginx) -> None:
+    directory = nginx_server.directory
+    (directory / "padded").write_bytes(bytes(1000) + OLD)
+    (directory / "a.bin").write_bytes(OLD)
+    with zipfile.ZipFile(directory / "zip", "w") as archive:
+        archive.write(directory / "a.bin", "in/a.bin")
+    with tarfile.open(directory / "tar", "w") as archive:
+        archive.add(directory / "a.bin", "in/a.bin")
+    check("".join(code + READ for code in (REFERENCE, *ARCHIVES)), nginx_server.url(""), offline=True)
