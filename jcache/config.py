@@ -17,6 +17,7 @@ from jcache.values import count as _count
 from jcache.values import level as _level
 from jcache.values import name as _name
 from jcache.values import names as _names
+from jcache.values import number as _number
 from jcache.values import parse_memory, parse_size
 from jcache.values import patterns as _patterns
 from jcache.values import protocols as _protocols
@@ -74,6 +75,7 @@ class Config:
     """Bytes; None for no limit."""
     timeout: float = 10.0
     """Seconds."""
+    connections: int = 4
     retries: int = 10
     retry_for: float = 60.0
     """Seconds."""
@@ -387,6 +389,8 @@ SETTINGS: tuple[Setting, ...] = (
             "How much the cache may hold: what was not used for longest is removed.", parse_size),
     Setting("JCACHE_TIMEOUT", "a number of seconds", "10",
             "How long a call on the cache directory may take before it counts as hung and is used no more.", _seconds),
+    Setting("JCACHE_CONNECTIONS", "a number from 1 on", "4",
+            "How many connections to one XRootD server files take that are read at the same time.", _number),
     Setting("JCACHE_RETRIES", "a number, 0 for none", "10",
             "How often a request is sent again after a failure that may pass: a lost connection, a busy server.",
             _count),

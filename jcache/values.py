@@ -7,6 +7,7 @@ __all__ = [
     "level",
     "name",
     "names",
+    "number",
     "parse_memory",
     "parse_size",
     "patterns",
@@ -54,6 +55,13 @@ def count(value: object) -> int:
     if not number.is_integer():
         raise ValueError
     return int(number)
+
+
+def number(value: object) -> int:
+    """Return a number of things, at least one."""
+    if not count(value):
+        raise ValueError
+    return count(value)
 
 
 def validate(value: object) -> str | float:

@@ -424,3 +424,24 @@ def test_a_handle_closed_by_the_file_system_while_it_is_read(client, path: Path)
     origin.between = between
     assert each.read(origin, (0, 100), (200, 300)) == [OLD[:100], OLD[200:300]]
     assert each.read(origin, (50, 400)) == [OLD[50:400]]
+
+
+# -- connections -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_files_that_are_read_at_the_same_time_take_several_connections(
+    active, export_dir: Path, xrootd_server: XrootdServer, connections: int
+) -> None:
+    names = [f"f{number}" for number in range(5)]
+    for name in names:
+        write(export_dir / name, OLD)
+    active(connections=connections)
+    fs = XRootDFileSystem(hostid=xrootd_server.address, skip_instance_cache=True)
+    before = xrootd_server.log().count(" login")
+    assert fs.cat_ranges([f"//{names[0]}"] * 2, [0, 100], [10, 110], on_error="raise") == [OLD[:10], OLD[100:110]]
+    # One that reads one file after the other has no more than the client's own.
+    others = xrootd_server.log().count(" login") - before
+    got = fs.cat_ranges([f"//{name}" for name in names[1:]], [200] * 4, [300] * 4, on_error="raise")
+    assert got == [OLD[200:300]] * 4
+    assert xrootd_server.log().count(" login") - before - others == connections - 1

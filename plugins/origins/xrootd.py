@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import os
+import pwd
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -244,6 +246,7 @@ class OpenFile:
 
     Attributes:
         url: Its address.
+        connection: Which one to its server it takes.
         handle: The client's file; None until it is open.
         accessed: When the last read ended, for fsspec-xrootd.
         opening: Opens it; None for a file that was open already.
@@ -251,10 +254,11 @@ class OpenFile:
         is_stale: Whether it is to be closed behind its last reader, and opened anew by the next.
     """
 
-    __slots__ = ("accessed", "handle", "is_new", "is_stale", "opening", "readers", "url")
+    __slots__ = ("accessed", "connection", "handle", "is_new", "is_stale", "opening", "readers", "url")
 
     def __init__(self, url: str, handle: Any) -> None:
         self.url = url
+        self.connection = 0
         self.handle = handle
         self.accessed = 0.0
         self.opening: asyncio.Task[None] | None = None
@@ -266,7 +270,12 @@ class OpenFile:
         """Open it for a file system."""
         handle = client.File()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submitted = handle.open(unrecovered(self.url), OpenFlags.READ, timeout=fs.timeout, callback=callback_of(done))
+        submitted = handle.open(
+            by_connection(unrecovered(self.url), self.connection),
+            OpenFlags.READ,
+            timeout=fs.timeout,
+            callback=callback_of(done),
+        )
         status = (await done)[0] if submitted.ok else submitted
         if not status.ok:
             msg = f"Failed to open file: {status.message}"
@@ -293,6 +302,8 @@ class OpenFiles:
         if file is None:
             kept = self._kept().pop(url, None)
             file = kept if isinstance(kept, OpenFile) else OpenFile(url, None if kept is None else kept.handle)
+            if file.handle is None:
+                file.connection = self._free_connection()
             self._files[url] = file
             if file.handle is None:
                 file.opening = asyncio.ensure_future(file.open(fs))
@@ -305,6 +316,11 @@ class OpenFiles:
                 self.give_back(file)
                 raise
         return file
+
+    def _free_connection(self) -> int:
+        """Return the first connection that no file takes that is being read, if there may be as many."""
+        session, taken = current(), [file.connection for file in self._files.values()]
+        return min(range(1 if session is None else session.config.connections), key=taken.count)
 
     def give_back(self, file: OpenFile) -> None:
         """Need a file no more."""
@@ -355,6 +371,27 @@ def unrecovered(url: str) -> str:
     if session is None or not session.retries.most:
         return url
     return f"{url}{'&' if '?' in url else '?'}xrdcl.recover-reads=false"
+
+
+def by_connection(url: str, number: int) -> str:
+    """Return an address that has the client make a connection of that number, beside the first one.
+
+    It has one for each name of a user, which is nothing else: who somebody is tell the credentials. A name that is
+    there already stays.
+    """
+    protocol, _, rest = url.partition("://")
+    if not number or "@" in rest.partition("/")[0]:
+        return url
+    return f"{protocol}://{user()[:6]}.{number}@{rest}"  # the server is told eight characters of it
+
+
+@functools.cache
+def user() -> str:
+    """Return the name that the client gives to servers."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "jcache"
 
 
 def hasten(for_s: float) -> None:
