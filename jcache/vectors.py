@@ -20,9 +20,7 @@ class _Pairs(Sequence[tuple[int, T]], ABC, Generic[T]):
     """Offsets, and what belongs to each of them; reads like a list of pairs."""
 
     __slots__ = ("starts",)
-
-    def __init__(self, starts: list[int]) -> None:
-        self.starts = starts
+    starts: list[int]
 
     @property
     @abstractmethod
@@ -98,7 +96,7 @@ class Vector(_Pairs[int]):
             starts: First byte of each.
             stops: One past the last byte of each.
         """
-        super().__init__(starts)
+        self.starts = starts
         self.stops: list[int] = stops
 
     @property
@@ -146,7 +144,7 @@ class Extents(_Pairs["bytes | memoryview"]):
             starts: Offset of each.
             data: The bytes.
         """
-        super().__init__([] if starts is None else starts)
+        self.starts = [] if starts is None else starts
         self.data: list[bytes | memoryview] = [] if data is None else data
 
     @property

@@ -257,7 +257,7 @@ def test_who_waits_no_more_leaves_nothing_for_asyncio_to_complain_of() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        flight.done.set_exception(FlightAbortedError())
+        flight.end(FlightAbortedError())
         await asyncio.sleep(0)
 
     asyncio.run(main())

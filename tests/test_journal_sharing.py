@@ -12,7 +12,7 @@ from journals import IDENTITY, VERSION, attached, journal, readable, record
 from places import SUPPORT
 from programs import answer, start, tell
 
-from jcache.journal import Journal, JournalError, Version
+from jcache.journal import Contended, Journal, JournalError, Sole, Turns, Version
 from jcache.storage import Storage
 
 
@@ -303,3 +303,40 @@ def test_an_announced_segment_that_somebody_removed(tmp_path):
     assert record(target, (0, 10))
     target.close()
     assert readable(attached(tmp_path).view(VERSION)) == 10
+
+
+def turns(directory: Path, prepare=lambda: None) -> Turns:
+    return Turns(Storage(), os.fspath(directory / "@turns"), mode=0o600, prepare=prepare)
+
+
+def test_whose_turn_it_is_can_be_asked_also_where_another_process_makes_the_directory_just_then(tmp_path):
+    def too_late():
+        (tmp_path / "u").mkdir()
+        raise FileExistsError
+
+    first, second = turns(tmp_path / "u", too_late), turns(tmp_path / "u")
+    assert isinstance(first.of("f").take(), Sole)
+    assert isinstance(second.of("f").take(), Contended)
+
+
+def test_who_is_alone_goes_on_without_another_look_for_a_moment(tmp_path, monkeypatch):
+    turn, other = turns(tmp_path).of("f"), turns(tmp_path).of("f")
+    assert turn.go_on() is None, "nobody has asked yet"
+    leases = [turn.take()]
+    assert turn.go_on() is None, "nobody has looked yet"
+    turn.looked()
+    leases.append(turn.go_on())
+    assert [type(lease) for lease in leases] == [Sole, Sole]
+    assert isinstance(other.take(), Contended)
+    monkeypatch.setattr("jcache.journal.turns.LOOK_S", -1.0)
+    assert turn.go_on() is None, "the look was too long ago"
+    monkeypatch.undo()
+    for lease in leases:
+        lease.release()
+    turn.rest()
+    assert turn.go_on() is None, "others may have fetched since"
+    turn.take()
+    assert turn.go_on() is None, "and nobody has looked whether they have"
+    turn.looked()
+    turn.make_room()
+    assert turn.go_on() is None, "others were seen"

@@ -261,7 +261,7 @@ def test_a_flight_given_up_by_somebody_else_brings_nothing_when_it_lands() -> No
     assert flights(snapshot) == [(0, 50)]
     assert not held(snapshot)
     snapshot.abort(stuck, OSError("late"))
-    assert isinstance(stuck.done.exception(), FlightAbortedError)
+    assert isinstance(stuck.error, FlightAbortedError)
     assert flights(snapshot) == [(0, 50)]
 
 
@@ -340,7 +340,7 @@ def test_at_random_every_byte_is_right_and_nothing_stays(seed: int) -> None:
                 at = b
                 if isinstance(place, Held):
                     assert place.bytes_of(a, b) == DATA[a:b]
-                elif place.done.exception() is None:
+                elif place.error is None:
                     assert place.bytes_of(a, b, index) == DATA[a:b]
             assert at == max(start, stop)
     snapshot.drop_ahead()

@@ -15,8 +15,11 @@ everything is as if there were no such file.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from jcache.descriptors import Descriptor
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from jcache.storage import Storage
 
 __all__ = ["Sole", "Turn", "Turns"]
+
+# Who is alone looks no more often than this whether somebody has come, who waits as long.
+LOOK_S = 0.01
 
 
 class Turns:
@@ -103,7 +109,8 @@ class Turns:
         try:
             fd = create_file(self._storage, self._path, self._mode, exclusive=False)
         except FileNotFoundError:
-            self._prepare()
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                self._prepare()
             fd = create_file(self._storage, self._path, self._mode, exclusive=False)
         return RangeLock(Descriptor(fd, self._storage.close, self), storage=self._storage)
 
@@ -121,16 +128,36 @@ class Sole(Lease):
 class Turn:
     """What this process has of the right to fetch bytes of one file. Any thread may call any method."""
 
-    __slots__ = ("_at", "_fetches", "_is_alone", "_lock", "_turns", "has_company")
+    __slots__ = ("_at", "_fetches", "_is_alone", "_lock", "_looked_s", "_turns", "has_company")
 
     def __init__(self, turns: Turns | None, at: int) -> None:
         self._turns = turns
         self._at = at
         self._lock = threading.Lock()
         self._is_alone = False
+        self._looked_s = -math.inf
         self._fetches = 0
         self.has_company = False
         """Whether others fetch, too, and everybody leases."""
+
+    def go_on(self) -> Lease | None:
+        """Return a lease as `take` does, where this process is alone and has looked for others a moment ago; else None.
+
+        Nobody else has fetched since: those who come wait until they are seen. It waits for nobody itself.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None  # another thread may be in a lock call, which takes as long as the directory pleases
+        try:
+            if not self._is_alone or self.has_company or time.monotonic() - self._looked_s > LOOK_S:
+                return None
+            self._fetches += 1
+            return Sole(self)
+        finally:
+            self._lock.release()
+
+    def looked(self) -> None:
+        """Note that this process has looked for others, and that there are none."""
+        self._looked_s = time.monotonic()
 
     def take(self) -> Lease | Contended | None:
         """Ask whether this process may fetch what it wants.
@@ -154,7 +181,7 @@ class Turn:
                 if outcome is Outcome.UNSUPPORTED:
                     self._turns = None
                     return None
-                self._is_alone = True
+                self._is_alone, self._looked_s = True, -math.inf
             self._fetches += 1
             return Sole(self)
 

@@ -17,7 +17,9 @@ __all__ = ["assemble", "missed", "part_bytes", "row_bytes"]
 def row_bytes(row: Sequence[Part], view: View | None) -> bytes:
     """Return the bytes of one range whose parts all lie in journal or memory."""
     if len(row) == 1:
-        return part_bytes(row[0], view)
+        part = row[0]
+        is_run = type(part[2]) is Run and view is not None
+        return view.read(part) if is_run else part_bytes(part, view)  # type: ignore[union-attr,arg-type]  # just asked
     return b"".join([part_bytes(part, view) for part in row])
 
 
@@ -46,7 +48,7 @@ def assemble(row: Sequence[Part], served: dict[Part, bytes]) -> bytes | Exceptio
         if isinstance(place, Held):
             pieces.append(place.bytes_of(start, stop))
         elif isinstance(place, Flight):
-            error = place.done.exception()
+            error = place.error
             if isinstance(error, FlightAbortedError):
                 return None
             if isinstance(error, OriginChangedError):

@@ -97,7 +97,8 @@ class Fetching:
                 prefetch=ahead,
                 seconds=time.monotonic() - started_s,
             )
-            record = await self._prove(snapshot, fetched)
+            # Where nothing came there is nothing to prove.
+            record = errors < len(fetched.data) and await self._prove(snapshot, fetched)
             if not record and nbytes > ahead and self._store.is_used:
                 counters.uncached(self._why_not(snapshot, fetched), nbytes - ahead)
             return snapshot.land(flight, fetched, record=record)
@@ -108,8 +109,6 @@ class Fetching:
 
     async def _prove(self, snapshot: Snapshot, fetched: Fetched) -> bool:
         """Hold what was fetched against the snapshot's version; return whether it may be recorded."""
-        if all(isinstance(data, Exception) for data in fetched.data):
-            return False  # nothing came, so there is nothing to prove
         if fetched.info is None:
             if not snapshot.go_without_journal():
                 # Nothing shows that journal and origin have the same version: read on without the journal.

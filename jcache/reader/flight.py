@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -24,14 +25,15 @@ class Flight:
     Attributes:
         ranges: What it fetches.
         wanted: For each range where the part ends that somebody asked for; what lies behind it is read ahead.
-        data: For each range its bytes or the exception that it met, once `done`.
-        done: Resolved when the flight has landed, or was given up.
+        data: For each range its bytes or the exception that it met, once `landed`.
+        is_over: Whether it has landed, or was given up.
+        error: Why it was given up.
         landed: Whether it was carried out, so that `data` is complete.
         loop: The event loop that carries it out.
         share: Of the room for what is read ahead.
     """
 
-    __slots__ = ("data", "done", "landed", "loop", "ranges", "share", "wanted")
+    __slots__ = ("_lock", "_over", "data", "error", "is_over", "landed", "loop", "ranges", "share", "wanted")
 
     def __init__(self, ranges: Vector | None = None) -> None:
         """Prepare a flight.
@@ -44,12 +46,33 @@ class Flight:
         self.data: Sequence[bytes | Exception] = []
         self.landed = False
         self.share: Share | None = None
-        self.done: Future[None] = Future()
-        # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
-        self.done.set_running_or_notify_cancel()
+        self.is_over = False
+        self.error: Exception | None = None
+        self._lock = threading.Lock()
+        self._over: Future[None] | None = None  # made for who waits, since mostly nobody does
         self.loop: asyncio.AbstractEventLoop | None = None
         with contextlib.suppress(RuntimeError):
             self.loop = asyncio.get_running_loop()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Wake those who wait for it. Once only: the owner sees to that."""
+        with self._lock:
+            self.is_over, self.error = True, error
+            over = self._over
+        if over is not None:
+            over.set_result(None)
+
+    def over(self) -> "Future[None]":
+        """Return what is resolved when it is over."""
+        with self._lock:
+            over = self._over
+            if over is None:
+                over = self._over = Future()
+                # A running future cannot be cancelled: one waiter's cancellation must not reach the others.
+                over.set_running_or_notify_cancel()
+                if self.is_over:
+                    over.set_result(None)
+        return over
 
     @property
     def is_extended(self) -> bool:

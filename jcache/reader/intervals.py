@@ -74,6 +74,9 @@ class IntervalMap(Generic[Value]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
     def add(self, start: int, stop: int, value: Value) -> None:
         """Add an interval that overlaps none that is there."""
         if start < stop:

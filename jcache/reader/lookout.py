@@ -48,9 +48,9 @@ class Lookout:
     async def share(self, journal: Journal | None, gaps: Sequence[Range], view: View | None) -> Lease | None:
         """Look around before gaps are fetched.
 
-        Costs one stat of the journal's directory while this process is alone, and a lock for as long as it goes on
-        fetching. Where others write, the gaps are leased; if one of them is fetching some of these bytes, or was alone
-        until now, its fetch is waited for, a bounded time.
+        Costs one stat of the journal's directory now and then while this process is alone, and a lock for as long as it
+        goes on fetching. Where others write, the gaps are leased; if one of them is fetching some of these bytes, or
+        was alone until now, its fetch is waited for, a bounded time.
 
         Args:
             journal: Where they are gaps; None where it is not to be used.
@@ -66,6 +66,9 @@ class Lookout:
             return NO_LEASE
         if first and not self._local and sum(stop - start for start, stop in gaps if stop != END) < ALONE_BYTES:
             return NO_LEASE
+        lease = journal.turn.go_on()
+        if lease is not None:
+            return lease
         look = _Look(self, journal, gaps, view)
         workers = self._host.workers
 
@@ -166,6 +169,8 @@ class _Look:
             if isinstance(answer, Contended):
                 return answer
             found |= journal.refresh(wait=False)
+        elif isinstance(answer, Sole):
+            journal.turn.looked()
         if found and self._is_published():
             drop(answer)
             return None

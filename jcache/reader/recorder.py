@@ -95,7 +95,8 @@ class Recorder:
         self._rest_s = pause_s
         self._paused_until = 0.0
         self._queue: deque[Recording | SmallFile | Callable[[], None]] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting_bytes = 0
         self._busy = False
         # How many fetch just now, and when the last one ended; whether somebody waits for what is queued; since when
@@ -118,7 +119,7 @@ class Recorder:
 
     def fetching(self, more: int) -> None:
         """Note that a fetch has begun (1) or ended (-1): recording waits for a pause."""
-        with self._changed:
+        with self._lock:
             self._fetching += more
             self._fetched_s = time.monotonic()
 
@@ -135,7 +136,7 @@ class Recorder:
             more than may wait. The caller then releases the bytes itself.
         """
         size_bytes = recording.size_bytes
-        with self._changed:
+        with self._lock:
             if self._waiting_bytes + size_bytes > self.limit_bytes and timeout_s > 0:
                 self._changed.wait_for(
                     lambda: self._closed or self._waiting_bytes + size_bytes <= self.limit_bytes, timeout_s

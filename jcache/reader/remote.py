@@ -109,20 +109,19 @@ class RemoteFile:
         """
         started_s = time.monotonic()
         snapshot = self._validation.fresh()
-        if snapshot is None or snapshot.info is None or not snapshot.is_of(version):
+        if snapshot is None or snapshot.info is None or not (version is None or snapshot.is_of(version)):
             return None
-        size = snapshot.info.version.size_bytes
         view = snapshot.view
-        # Resolved one by one, since mostly all are there or the first is not.
-        rows = snapshot.lookup(resolve(start, stop, size) for start, stop in spans)
+        rows = snapshot.lookup(in_file(Vector.of(spans), snapshot.info.version))
         if rows is None:
             return None
         out = self._read_rows(rows, snapshot, view)
         if out is None:
             return None
+        miss = 0
         ahead = [part for row in rows for part in row if isinstance(part[2], Held) and part[2].ahead]
-        miss = sum(part[1] - part[0] for part in ahead)
         if ahead:
+            miss = sum(part[1] - part[0] for part in ahead)
             self._record(snapshot, snapshot.use_ahead(ahead))
         try:
             snapshot.deliver()
@@ -202,7 +201,10 @@ class RemoteFile:
             return [row_bytes(row, view) for row in rows]
 
         try:
-            return self._store.call(read_all, size_bytes=sum(part[1] - part[0] for row in rows for part in row))
+            if self._store.local:  # and cannot take for ever
+                return [row_bytes(row, view) for row in rows]
+            size_bytes = sum(part[1] - part[0] for row in rows for part in row)
+            return self._host.workers.call(read_all, size_bytes=size_bytes)
         except CacheHungError:
             snapshot.view = None  # from here on the origin serves this version
         except JournalError as error:
@@ -304,14 +306,16 @@ class RemoteFile:
         # What a plan before the last one fetched: it may be in the journal by now, and is a miss all the same.
         fetched: dict[int, list[Range]] = {}
         while todo:
-            plan = snapshot.plan(in_file(spans, todo, snapshot.version), ahead_bytes=ahead_bytes, share=share)
+            chosen = spans if len(todo) == len(spans) else Vector.of(spans[i] for i in todo)
+            plan = snapshot.plan(in_file(chosen, snapshot.version), ahead_bytes=ahead_bytes, share=share)
             lease = None if plan.own is None else await self._fetching.share(snapshot, origin, plan.own)
             if plan.own is not None and lease is None:
                 continue
             rows = await self._carry_out(snapshot, origin, plan, lease)
-            if plan.own is not None and plan.result is not None and len(todo) == len(spans) and not fetched:
+            result = plan.result
+            if plan.own is not None and result is not None and len(todo) == len(spans) and not fetched:
                 # Each range was fetched as it is: its result is in its place.
-                total = plan.own.sizes(plan.result)[0]
+                total = plan.own.sizes(result)[0]
                 if total:
                     snapshot.deliver()
                 self._count(vector, len(spans), total, total, started_s)
@@ -321,7 +325,7 @@ class RemoteFile:
                 if row is None:
                     again.append(i)
                     fetched.setdefault(i, []).extend(
-                        part[:2] for part in parts if isinstance(part[2], Flight) and part[2].done.exception() is None
+                        part[:2] for part in parts if isinstance(part[2], Flight) and part[2].error is None
                     )
                     continue
                 results[i] = row
@@ -369,9 +373,8 @@ class RemoteFile:
         )
         if ahead:
             await self._store.record_in_time(snapshot, snapshot.use_ahead(ahead), room_s=ROOM_S)
-        if plan.result is not None:
-            return list(plan.result)
-        return [assemble(row, served) for row in plan.parts]
+        result = plan.result
+        return [assemble(row, served) for row in plan.parts] if result is None else list(result)
 
     async def _serve(self, snapshot: Snapshot, plan: Plan) -> dict[Part, bytes]:
         """Read the parts that lie in the journal; what cannot be read is left out, to be planned again."""
@@ -483,12 +486,11 @@ class RemoteFile:
             counters.read(total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s)
 
 
-def in_file(spans: Vector, chosen: Sequence[int], version: Version | None) -> Vector:
-    """Return the chosen spans as byte ranges, cut at the end of the file where its size is known."""
-    chosen_spans = spans if len(chosen) == len(spans) else Vector.of(spans[i] for i in chosen)
+def in_file(spans: Vector, version: Version | None) -> Vector:
+    """Return spans as byte ranges, cut at the end of the file where its size is known."""
     if version is None:
-        stops: Sequence[int | None] = chosen_spans.stops
-        return Vector([start or 0 for start in chosen_spans.starts], [END if stop is None else stop for stop in stops])
-    if chosen_spans.is_ascending and chosen_spans.stops[-1] <= version.size_bytes:
-        return chosen_spans
-    return Vector.of(resolve(start, stop, version.size_bytes) for start, stop in chosen_spans)
+        stops: Sequence[int | None] = spans.stops
+        return Vector([start or 0 for start in spans.starts], [END if stop is None else stop for stop in stops])
+    if spans.is_ascending and spans.stops[-1] <= version.size_bytes:
+        return spans
+    return Vector.of(resolve(start, stop, version.size_bytes) for start, stop in spans)

@@ -92,8 +92,10 @@ class Snapshot:
         """Return the parts of all ranges where journal and memory have every byte of them, else None."""
         out: list[list[Part]] = []
         with self.lock:
+            view = self.view
+            find = self._find if view is None or self._held else view.find
             for start, stop in ranges:
-                parts = self._find(start, stop)
+                parts = find(start, stop)
                 for part in parts:
                     if part[2] is None:
                         return None
@@ -259,7 +261,7 @@ class Snapshot:
         ranges, data = flight.ranges, fetched.data
         is_whole = size is not None and flight.brought(data) and ranges.is_ascending and ranges.stops[-1] <= size
         with self.lock:
-            if flight.done.done():
+            if flight.is_over:
                 return Extents()  # given up by somebody else, and its ranges may be under way again
             if is_whole:
                 self._end(flight)
@@ -270,7 +272,7 @@ class Snapshot:
                 self._end(flight)
                 flight.data, extents = self._take_in(parts, size, record=record, share=flight.share)
             flight.landed = True
-            flight.done.set_result(None)
+            flight.end()
         return extents
 
     def _end(self, flight: Flight) -> None:
@@ -325,10 +327,10 @@ class Snapshot:
         Nothing happens to one that has landed or was given up before.
         """
         with self.lock:
-            if flight.done.done():
+            if flight.is_over:
                 return
             self._end(flight)
-            flight.done.set_exception(error)
+            flight.end(error)
 
     def settle(self, extents: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Release held bytes: the journal has them now, or never will."""

@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.origin import Info, Sharing
@@ -20,8 +19,6 @@ from jcache.reader.workers import CacheHungError
 from jcache.vectors import Extents
 
 __all__ = ["ROOM_S", "Home", "Own", "Store"]
-
-T = TypeVar("T")
 
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
 ROOM_S = 0.1
@@ -98,7 +95,8 @@ class Store:
         self.writable = writable
         # Why there is no journal, where there is none.
         self.why_not = why_not
-        self._local = local
+        # Whether synchronous code may read on its own thread, since that cannot take for ever.
+        self.local = local
         self._lookout = Lookout(host, local=local, writable=writable)
 
     @property
@@ -207,10 +205,6 @@ class Store:
             touch = functools.partial(self._journal.touch, version, keep_time=keep_time)
             with contextlib.suppress(JournalError):
                 await self._host.workers.run(touch)
-
-    def call(self, task: Callable[[], T], *, size_bytes: int) -> T:
-        """Read from the cache directory in synchronous code: on this thread, where that cannot take for ever."""
-        return task() if self._local else self._host.workers.call(task, size_bytes=size_bytes)
 
     async def share(self, gaps: Sequence[Range], view: View | None) -> Lease | None:
         """Look around before gaps are fetched; see `Lookout.share`."""

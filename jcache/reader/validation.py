@@ -99,7 +99,7 @@ class Validation:
                 if not await landed(opening):
                     self._end_opening(opening, FlightAbortedError())
                     continue
-                error = opening.done.exception()
+                error = opening.error
                 if error is not None and not isinstance(error, FlightAbortedError):
                     raise error
                 continue
@@ -163,6 +163,8 @@ class Validation:
         Raises:
             OriginChangedError: It is another version.
         """
+        if info is snapshot.info:
+            return info
         info = vouched(info, self._host.validate)
         if await self._store.suit(info.sharing):
             snapshot.view = None
@@ -240,12 +242,8 @@ class Validation:
         with self._lock:
             if self.opening is opening:
                 self.opening = None
-            if opening.done.done():
-                return
-            if error is None:
-                opening.done.set_result(None)
-            else:
-                opening.done.set_exception(error)
+            if not opening.is_over:
+                opening.end(error)
 
     def _trust(
         self, versions: Sequence[StoredVersion], before: Snapshot | None, *, immutable: bool = False

@@ -17,17 +17,18 @@ async def landed(flight: Flight) -> bool:
 
     That loop may be closed, not run any more, or blocked by the very caller that waits here.
     """
-    waiter = asyncio.wrap_future(flight.done)
+    if flight.is_over:
+        return True
+    waiter = asyncio.wrap_future(flight.over())
     try:
-        while flight.done.done() or flight.loop is None or not flight.loop.is_closed():
+        while flight.is_over or flight.loop is None or not flight.loop.is_closed():
             await asyncio.wait({waiter}, timeout=STUCK_S)
             if waiter.done():
-                waiter.exception()  # it is found in the flight by who needs it
                 return True
             if not await turns(flight.loop):
                 break
     finally:
-        waiter.cancel()  # or asyncio would complain of an exception that nobody has asked it for
+        waiter.cancel()
     return False
 
 

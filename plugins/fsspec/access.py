@@ -42,12 +42,14 @@ _ORIGINS = {
 class Access:
     """One path of one file system: its origin, and its reads through whichever session is current."""
 
-    __slots__ = ("_is_fresh", "directory", "excluded", "origin", "terms")
+    __slots__ = ("_is_fresh", "directory", "excluded", "identity", "origin", "terms")
 
     def __init__(
         self, origin: FileSystemOrigin, directory: str | None, *, terms: Terms | None = None, refreshes: bool = False
     ) -> None:
         self.origin = origin
+        # Which object the path means.
+        self.identity = origin.identity
         self.directory = directory
         self.terms = terms
         self.excluded = terms is not None and terms.exclude
@@ -66,11 +68,6 @@ class Access:
             self._refresh()
         elif self._is_fresh:
             self._is_fresh = False
-
-    @property
-    def identity(self) -> Identity:
-        """Which object the path means."""
-        return self.origin.identity
 
     def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
         """Read from the journal on the caller's thread; None where the origin is needed."""
@@ -91,16 +88,14 @@ class Access:
         The first read of a file in a process then crosses to the event loop for that alone, and not from there to a
         worker thread for bytes that this thread can read.
         """
-        rows = self.try_read(spans, vector=vector)
-        if rows is not None:
-            return rows
         session = require()
         remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
-            if remote.is_ready:
-                return None
-            run(self.origin.fs, remote.make_ready(self.origin))
-            return self._served(remote.try_read(spans, vector=vector))
+            rows = remote.try_read(spans, vector=vector)
+            if rows is None and not remote.is_ready:
+                run(self.origin.fs, remote.make_ready(self.origin))
+                rows = remote.try_read(spans, vector=vector)
+            return self._served(rows)
         finally:
             session.release(remote)
 
@@ -114,11 +109,13 @@ class Access:
         try:
             await self._look_whether_absent(remote)
             rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
-            for row in rows:
-                if isinstance(row, Exception):
-                    self._note_absent(row, epoch)
-                    break
-            if UnsizedError in set(map(type, rows)) or (version is None and remote.is_end_unproved(spans)):
+            kinds = set(map(type, rows))
+            if kinds != {bytes}:
+                for row in rows:
+                    if isinstance(row, Exception):
+                        self._note_absent(row, epoch)
+                        break
+            if UnsizedError in kinds or (version is None and remote.is_end_unproved(spans)):
                 raise UnsizedError(self.identity.url)
             if self.origin.lenient or all(rows):
                 return rows
@@ -347,18 +344,21 @@ def behind(fs: Any) -> tuple[Any, str | None]:
     return (fs.fs, fs.cache_dir) if getattr(fs, "reads_for_another", False) is True else (fs, None)
 
 
-def access(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:
+def access(
+    fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS, *, session: Session | None = None
+) -> Access | None:
     """Return the access to a path, worked out once per path, file system instance and session.
 
     Args:
         fs: The file system.
         path: As it takes it.
         options: Of the call, but those that leave open which bytes are meant.
+        session: The current one, of who has it at hand.
 
     Returns:
         None where it cannot be told which object is meant.
     """
-    session = require()
+    session = session or require()
     known = _known(session, fs)
     if known is None:
         return None

@@ -209,7 +209,9 @@ def shorten(instance: Any) -> None:
         if plain is not None and getattr(type(instance), f"_{name}", None) is getattr(
             getattr(plain, "__wrapped__", None), "__func__", None
         ):
-            setattr(instance, name, _like(make(instance, plain), plain))
+            made = make(instance, plain)
+            if made is not plain:
+                setattr(instance, name, _like(made, plain))
 
 
 def _mirror_again(instance: Any) -> None:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fsspec.asyn import _get_batch_size
+from fsspec.asyn import _get_batch_size, sync
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Origin
@@ -64,7 +64,7 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
         return None
     if session.late:
         session.catch_up()
-    found = access(fs, path, options)
+    found = access(fs, path, options, session=session)
     if found is None or found.excluded or (open_files and is_being_written(found.identity.address)):
         return None
     return None if session.cache(found.directory) is None else found
@@ -156,6 +156,12 @@ def failed(error: Exception) -> Exception | None:
     return error if is_known or session is None or session.offline else None
 
 
+def carried_out(hooked: Method, carry_out: Method) -> Method:
+    """Note with a hooked method what carries a call out that is understood, for `MIRRORED`, which has understood it."""
+    hooked.carry_out = carry_out  # type: ignore[attr-defined]  # our own mark
+    return hooked
+
+
 # -- cat_file ---------------------------------------------------------------------------------------------------
 
 
@@ -178,11 +184,9 @@ def async_cat_file(original: Method) -> Method:
     """Make `_cat_file`."""
     parameters = Parameters.of(original)
 
-    async def _cat_file(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def carry_out(self: Any, asked: Any, found: Access | None, args: Any, kwargs: Any) -> Any:
         result = None
-        asked = span_of(parameters, args, kwargs)
-        found = None if asked is None else await find_soon(self, asked[0], asked[2])
-        if asked is not None and found is not None:
+        if found is not None:
             result = await one_range(found, asked[1])
             if result is not None and is_settled(self, result, *asked[1]):
                 return unwrapped(result)
@@ -192,7 +196,12 @@ def async_cat_file(original: Method) -> Method:
         path, options = (None, None) if asked is None else (asked[0], asked[2])
         return measured(self, path, data, options=options)
 
-    return _cat_file
+    async def _cat_file(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = span_of(parameters, args, kwargs)
+        found = None if asked is None else await find_soon(self, asked[0], asked[2])
+        return await carry_out(self, asked, found, args, kwargs)
+
+    return carried_out(_cat_file, carry_out)
 
 
 def sync_cat_file(original: Method) -> Method:
@@ -227,16 +236,20 @@ async def one_range(found: Access, span: Span) -> bytes | Exception | None:
 
 def mirrored_cat_file(fs: Any, plain: Method) -> Method:
     """Make the `cat_file` that fsspec binds to an asynchronous instance: what is recorded never crosses to the loop."""
-    parameters = Parameters.of(getattr(type(fs), "_cat_file"))  # noqa: B009 - fsspec's asynchronous interface
+    hooked: Any = getattr(type(fs), "_cat_file")  # noqa: B009 - fsspec's asynchronous interface
+    parameters, carry_out = Parameters.of(hooked), getattr(hooked, "carry_out", None)
+    if carry_out is None:
+        return plain  # the class's own could not be hooked
 
     def cat_file(*args: Any, **kwargs: Any) -> Any:
         asked = span_of(parameters, args, kwargs)
         found = None if asked is None else find(fs, asked[0], asked[2])
-        if asked is not None and found is not None:
-            rows = found.try_read([asked[1]], vector=False)
-            if rows is not None and is_settled(fs, rows[0], *asked[1]):
-                return rows[0]
-        return plain(*args, **kwargs)
+        if asked is None or found is None:
+            return plain(*args, **kwargs)
+        rows = found.try_read([asked[1]], vector=False)
+        if rows is not None and is_settled(fs, rows[0], *asked[1]):
+            return rows[0]
+        return sync(fs.loop, carry_out, fs, asked, found, args, kwargs)
 
     return cat_file
 
@@ -370,11 +383,8 @@ def async_cat_ranges(original: Method) -> Method:
     parameters = Parameters.of(original)
     composed = original.__module__ == "fsspec.asyn"  # of `_cat_file`, which is hooked
 
-    async def _cat_ranges(self: Any, *args: Any, **kwargs: Any) -> Any:
-        await prepared(self)
-        asked = ranges_of(parameters, args, kwargs)
-        found = None if asked is None else all_of(self, asked[0])
-        if asked is not None and found is not None:
+    async def carry_out(self: Any, asked: Any, found: dict[str, Access] | None, args: Any, kwargs: Any) -> Any:
+        if found is not None:
             return await cat_many(self, found, asked, functools.partial(cat_past, original, self))
         if composed and asked is None:
             return await original(self, *args, **kwargs)
@@ -382,7 +392,13 @@ def async_cat_ranges(original: Method) -> Method:
             out = await original(self, *args, **kwargs)
         return measured(self, None if asked is None else asked[0][0], out, ranges=len(out)) if out else out
 
-    return _cat_ranges
+    async def _cat_ranges(self: Any, *args: Any, **kwargs: Any) -> Any:
+        await prepared(self)
+        asked = ranges_of(parameters, args, kwargs)
+        found = None if asked is None else all_of(self, asked[0])
+        return await carry_out(self, asked, found, args, kwargs)
+
+    return carried_out(_cat_ranges, carry_out)
 
 
 def sync_cat_ranges(original: Method) -> Method:
@@ -417,16 +433,18 @@ def read_here(found: dict[str, Access], asked: Ranges) -> list[bytes] | None:
 
 def mirrored_cat_ranges(fs: Any, plain: Method) -> Method:
     """Make the `cat_ranges` that fsspec binds to an asynchronous instance; see `mirrored_cat_file`."""
-    parameters = Parameters.of(getattr(type(fs), "_cat_ranges"))  # noqa: B009 - fsspec's asynchronous interface
+    hooked: Any = getattr(type(fs), "_cat_ranges")  # noqa: B009 - fsspec's asynchronous interface
+    parameters, carry_out = Parameters.of(hooked), getattr(hooked, "carry_out", None)
+    if carry_out is None:
+        return plain  # the class's own could not be hooked
 
     def cat_ranges(*args: Any, **kwargs: Any) -> Any:
         asked = ranges_of(parameters, args, kwargs)
         found = None if asked is None or on_loop_of(fs) else all_of(fs, asked[0])
-        if asked is not None and found is not None:
-            rows = read_here(found, asked)
-            if rows is not None:
-                return rows
-        return plain(*args, **kwargs)
+        if asked is None or found is None:
+            return plain(*args, **kwargs)
+        rows = read_here(found, asked)
+        return sync(fs.loop, carry_out, fs, asked, found, args, kwargs) if rows is None else rows
 
     return cat_ranges
 
