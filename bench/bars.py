@@ -100,6 +100,13 @@ def checks(results: Mapping[str, Mapping[str, Result]], costs: Mapping[str, Any]
         extra = calls["preads"] - calls["pieces"] - calls["open_calls"].get("pread64", 0)
         yield Check("warm: system calls beyond one per contiguous piece", 0, extra, str(extra))
         yield Check("warm: locks", 0, len(calls["locks"]), str(len(calls["locks"])))
+    if passed := costs.get("passed"):
+        for how, what, limit in (("cold", "calls", 150), ("cold", "modules", 15), ("warm", "functions", 22),
+                                 ("warm", "modules", 8)):  # fmt: skip
+            count = passed[how][what]
+            yield Check(f"{how} vector of two ranges: {what}", limit, count, str(count))
+        yield of_ratio("second read of a file, cold / origin", 1.7, paired(*passed["second"]))
+        yield of_ratio("context switches of a cold vector / origin", 1.3, paired(*passed["switches"]))
     if two := costs.get("two"):
         for way, name in (("jcache", "two processes, warm / one"), ("local", "the same of the local file (no bar)")):
             gain = Ratio(*two[way]["gain"], len(two[way]["one"]))
@@ -135,7 +142,7 @@ def attach_checks(found: Mapping[str, Any] | None) -> Iterator[Check]:
         yield Check("attach, sealed: system calls on the segment", 6, sum(calls.values()), f"{calls}")
 
 
-def of_ratio(bar: str, limit: float, ratio: Ratio, *, at_least: bool) -> Check:
+def of_ratio(bar: str, limit: float, ratio: Ratio, *, at_least: bool = False) -> Check:
     return Check(bar, limit, ratio.median, str(ratio), at_least)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stage import Stage
 
 ATTACH = os.fspath(ROOT / "bench" / "attach.py")
+PASSED = os.fspath(ROOT / "bench" / "passed.py")
 LOCKS = re.compile(r"\b(flock|fcntl\([^,]*, F_(?:OFD_)?SETLKW?)")
 CALL = re.compile(r"^(?:\d+\s+)?(\w+)\((.*)$")
 # An application that has what any user of fsspec has, and reads nothing.
@@ -114,6 +115,27 @@ def calls(stage: Stage, tell: Callable[[str], None]) -> dict[str, Any] | None:
         }
     finally:
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def passed(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Count what a vector of two ranges passes, cold and warm, and time the first reads of a file."""
+    tell("what a vector passes")
+    (name,), _ = stage.data.vectors("peers")
+    url = f"root://127.0.0.1:{stage.plain.port}//{name}"
+    runs: dict[str, list[dict[str, Any]]] = {"plain": [], "jcache": []}
+    for _ in range(rounds):
+        cache = stage.new_cache()
+        cache.mkdir(parents=True)
+        try:
+            for way, env in (("plain", environment(None)), ("jcache", environment(cache))):
+                runs[way].append(json.loads(python(PASSED, url, env=env)))
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+    # Once in a while something else, such as a look around, falls into the counted vector.
+    counts = min((run for run in runs["jcache"]), key=lambda run: run["cold"]["calls"])
+    second = [[run["seconds"][1] for run in runs[way]] for way in ("jcache", "plain")]
+    switches = [[run["switches"] for run in runs[way]] for way in ("jcache", "plain")]
+    return {"cold": counts["cold"], "warm": counts["warm"], "second": second, "switches": switches}
 
 
 def start(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -107,6 +107,9 @@ class Vector(_Pairs[int]):
     def _made(cls, starts: list[int], seconds: list[int]) -> Self:
         return cls(starts, seconds)
 
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self.starts, self.stops, strict=True)
+
     @property
     def is_ascending(self) -> bool:
         """Whether they are resolved, in ascending order, disjoint, and none is empty; False where there are none."""

@@ -22,6 +22,7 @@ XROOTD = (
     "stream-8k-xrootd",
     "attach",
     "calls",
+    "passed",
     "two",
 )
 HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start")

@@ -402,10 +402,10 @@ class Journal:
         segment, or its writer was asked for lately; see `Presence`. Does not wait for what is being written.
         """
         segments = self._segments
-        return any(
-            not segment.sealed and not segments.is_own(segment) and self._presence.may_live(segment)
-            for segment in list(segments.known.values())
-        )
+        for segment in list(segments.known.values()):
+            if not segment.sealed and not segments.is_own(segment) and self._presence.may_live(segment):
+                return True
+        return False
 
     def lease(self, ranges: Sequence[tuple[int, int]]) -> Lease | Contended:
         """Ask for the right to fetch gaps, without waiting; only where `others_live`. See `jcache.journal.leases`.

@@ -17,9 +17,7 @@ __all__ = ["assemble", "missed", "part_bytes", "row_bytes"]
 def row_bytes(row: Sequence[Part], view: View | None) -> bytes:
     """Return the bytes of one range whose parts all lie in journal or memory."""
     if len(row) == 1:
-        part = row[0]
-        is_run = type(part[2]) is Run and view is not None
-        return view.read(part) if is_run else part_bytes(part, view)  # type: ignore[union-attr,arg-type]  # just asked
+        return part_bytes(row[0], view)
     return b"".join([part_bytes(part, view) for part in row])
 
 

@@ -31,9 +31,12 @@ class Flight:
         landed: Whether it was carried out, so that `data` is complete.
         loop: The event loop that carries it out.
         share: Of the room for what is read ahead.
+        is_extended: Whether anything of it is read ahead.
     """
 
-    __slots__ = ("_lock", "_over", "data", "error", "is_over", "landed", "loop", "ranges", "share", "wanted")
+    __slots__ = (
+        "_lock", "_over", "data", "error", "is_extended", "is_over", "landed", "loop", "ranges", "share", "wanted",
+    )  # fmt: skip
 
     def __init__(self, ranges: Vector | None = None) -> None:
         """Prepare a flight.
@@ -46,6 +49,7 @@ class Flight:
         self.data: Sequence[bytes | Exception] = []
         self.landed = False
         self.share: Share | None = None
+        self.is_extended = False
         self.is_over = False
         self.error: Exception | None = None
         self._lock = threading.Lock()
@@ -73,11 +77,6 @@ class Flight:
                 if self.is_over:
                     over.set_result(None)
         return over
-
-    @property
-    def is_extended(self) -> bool:
-        """Whether anything of it is read ahead."""
-        return self.wanted != self.ranges.stops
 
     def brought(self, data: Sequence[bytes | Exception]) -> bool:
         """Whether this is what was wanted: all the bytes of each range, nothing ahead, nothing short, no exception."""

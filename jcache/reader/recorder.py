@@ -6,8 +6,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 
 from jcache.journal import Journal, JournalError
 from jcache.origin import Info
@@ -32,6 +33,7 @@ SMALL_LONGEST_S = 10.0
 SMALL_FILES = 16384
 # So many are written before somebody else is let in.
 SMALL_BATCH = 64
+SIZE = attrgetter("size_bytes")
 # A directory that takes less than this is of no use, but it is not hung.
 SLOWEST_BYTES_PER_S = 4 << 20
 
@@ -48,6 +50,7 @@ class Recording:
         wanted: Asked just before they are written: whether they still are to be.
         admit: Asked after that, with how many bytes are about to be written to the journal: whether there is room. May
             wait for it.
+        size_bytes: How many bytes wait in memory.
     """
 
     journal: Journal
@@ -57,10 +60,10 @@ class Recording:
     wanted: Callable[[], bool] = lambda: True
     admit: Callable[[int], bool] = lambda size_bytes: True  # noqa: ARG005
 
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes wait in memory."""
-        return self.extents.size_bytes
+    size_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_bytes", self.extents.size_bytes)
 
 
 class Recorder:
@@ -249,10 +252,10 @@ class Recorder:
 
     def _run(self) -> None:
         while True:
-            self._run_late()
+            late_s = self._run_late()
             with self._changed:
-                late_s = self._late_s()
-                self._changed.wait_for(lambda: self._queue or self._closed, late_s)
+                if not self._queue and not self._closed:
+                    self._changed.wait(late_s)
                 if self._queue and (pause_s := self._pause_s()):
                     self._is_waiting = True
                     self._changed.wait(pause_s if late_s is None else min(pause_s, late_s))
@@ -267,7 +270,7 @@ class Recorder:
                 batch: list[Recording] = self._batch(first) if isinstance(first, Recording) else []
                 small: list[SmallFile] = self._small(first) if isinstance(first, SmallFile) else []
                 self._busy = True
-                size_bytes = sum(item.size_bytes for item in batch) + sum(item.size_bytes for item in small)
+                size_bytes = sum(map(SIZE, batch or small))
                 self._step += 1
                 self._due_s = size_bytes / SLOWEST_BYTES_PER_S
             try:
@@ -284,17 +287,17 @@ class Recorder:
                     self._waiting_bytes -= size_bytes
                     self._changed.notify_all()
 
-    def _late_s(self) -> float | None:
-        """Return how long until the next of what is to be done later, in seconds."""
+    def _run_late(self) -> float | None:
+        """Do what is due by now; return how long until the next of what is to be done later, in seconds."""
         # A copy, made in one step: other threads may add to it.
-        due_s = next(iter(self._later.copy().values()), None)
-        return None if due_s is None else max(due_s - time.monotonic(), 0.0)
-
-    def _run_late(self) -> None:
-        while self._late_s() == 0.0 and not self._closed:
-            task = next(iter(self._later.copy()))
+        while later := self._later.copy():
+            task, due_s = next(iter(later.items()))
+            left_s = due_s - time.monotonic()
+            if left_s > 0 or self._closed:
+                return max(left_s, 0.0)
             self._later.pop(task, None)
             self._attempt(task)
+        return None
 
     def _small(self, first: SmallFile) -> list[SmallFile]:
         """Return the small files that are next in the queue."""
@@ -363,11 +366,13 @@ class Recorder:
             self._attempt(functools.partial(recording.settled, recording.extents))
 
 
-def _joined(recordings: Iterable[Extents]) -> Extents:
+def _joined(recordings: Sequence[Extents]) -> Extents:
     """Return all extents in order, small single reads that follow one another as one.
 
     The ranges of a vector stay apart: they are read again one by one, by who asks for the same vector.
     """
+    if len(recordings) == 1:
+        return recordings[0]
     out = Extents()
     pieces: list[bytes | memoryview] = []
     end, size_bytes = -1, 0

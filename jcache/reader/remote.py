@@ -112,7 +112,8 @@ class RemoteFile:
         if snapshot is None or snapshot.info is None or not (version is None or snapshot.is_of(version)):
             return None
         view = snapshot.view
-        rows = snapshot.lookup(in_file(Vector.of(spans), snapshot.info.version))
+        vector_of = spans if isinstance(spans, Vector) else Vector.of(spans)
+        rows = snapshot.lookup(in_file(vector_of, snapshot.info.version))
         if rows is None:
             return None
         out = self._read_rows(rows, snapshot, view)
@@ -202,7 +203,13 @@ class RemoteFile:
 
         try:
             if self._store.local:  # and cannot take for ever
-                return [row_bytes(row, view) for row in rows]
+                if view is None:
+                    return read_all()
+                # What lies in one piece in the journal, by far the most, is read without another call.
+                return [
+                    view.read(row[0]) if len(row) == 1 and type(row[0][2]) is Run else row_bytes(row, view)  # type: ignore[arg-type]  # just asked
+                    for row in rows
+                ]
             size_bytes = sum(part[1] - part[0] for row in rows for part in row)
             return self._host.workers.call(read_all, size_bytes=size_bytes)
         except CacheHungError:
@@ -240,7 +247,7 @@ class RemoteFile:
         """
         for restart in range(RESTARTS):
             snapshot = await self._validation.ready(origin)
-            if not snapshot.is_of(version):
+            if version is not None and not snapshot.is_of(version):
                 raise OriginChangedError(REPLACED)
             try:
                 rows = await self._read(snapshot, origin, spans, vector=vector, ahead_bytes=ahead_bytes)
@@ -248,7 +255,7 @@ class RemoteFile:
                 if self._validation.discard(snapshot) or restart == RESTARTS - 1:
                     raise
                 continue
-            if not snapshot.is_of(version):  # which was not known before
+            if version is not None and not snapshot.is_of(version):  # which was not known before
                 raise OriginChangedError(REPLACED)
             return rows
         raise AssertionError
@@ -297,28 +304,28 @@ class RemoteFile:
         started_s = time.monotonic()
         if snapshot.info is None and any((a or 0) < 0 or (b or 0) < 0 for a, b in spans):
             await self._validation.pin_by_stat(snapshot, origin)  # counted from the end: the size is needed first
-        results: list[bytes | Exception | None] = [None] * len(spans)
-        spans = Vector.of(spans)
-        todo = list(range(len(spans)))
+        spans, count = Vector.of(spans), len(spans)
+        results: list[bytes | Exception | None] = [None] * count
+        todo = list(range(count))
         total = miss = 0
         share = self._host.ahead.take(ahead_bytes) if ahead_bytes else None
         ahead_bytes = 0 if share is None else ahead_bytes
         # What a plan before the last one fetched: it may be in the journal by now, and is a miss all the same.
         fetched: dict[int, list[Range]] = {}
         while todo:
-            chosen = spans if len(todo) == len(spans) else Vector.of(spans[i] for i in todo)
+            chosen = spans if len(todo) == count else Vector.of(spans[i] for i in todo)
             plan = snapshot.plan(in_file(chosen, snapshot.version), ahead_bytes=ahead_bytes, share=share)
             lease = None if plan.own is None else await self._fetching.share(snapshot, origin, plan.own)
             if plan.own is not None and lease is None:
                 continue
             rows = await self._carry_out(snapshot, origin, plan, lease)
             result = plan.result
-            if plan.own is not None and result is not None and len(todo) == len(spans) and not fetched:
+            if plan.own is not None and result is not None and len(todo) == count and not fetched:
                 # Each range was fetched as it is: its result is in its place.
                 total = plan.own.sizes(result)[0]
                 if total:
                     snapshot.deliver()
-                self._count(vector, len(spans), total, total, started_s)
+                self._count(vector, count, total, total, started_s)
                 return rows  # type: ignore[return-value]  # no None is among them
             again: list[int] = []
             for i, row, parts in zip(todo, rows, plan.parts, strict=True):
@@ -335,7 +342,7 @@ class RemoteFile:
             todo = again
         if total:
             snapshot.deliver()
-        self._count(vector, len(spans), total, miss, started_s)
+        self._count(vector, count, total, miss, started_s)
         return [result if result is not None else b"" for result in results]
 
     async def _carry_out(

@@ -165,6 +165,7 @@ class Snapshot:
                 return None
             flight.ranges.append(start, stop)
             flight.wanted.append(start)
+            flight.is_extended = True
             self._flights.add(start, stop, (flight, 0))
         return flight
 
@@ -216,7 +217,7 @@ class Snapshot:
             return
         end = self._free_until(stop, stop + ahead_bytes)
         if end > stop:
-            flight.share = share
+            flight.share, flight.is_extended = share, True
             self._flights.remove(starts[-1])
             # Other columns: those that there are may be the caller's.
             flight.ranges = Vector(starts, [*stops[:-1], end])

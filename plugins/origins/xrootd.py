@@ -294,13 +294,14 @@ class OpenFiles:
     def __init__(self, fs: Any) -> None:
         self._keeping = fs._readonly_filehandle_cache  # noqa: SLF001 - see the class
         self._files: dict[str, OpenFile] = {}
+        self._kept: dict[str, Any] = self._keeping._cache  # noqa: SLF001 - see the class
 
     async def take(self, fs: Any, path: str) -> OpenFile:
         """Have a file of the file system open, until it is given back."""
         url = fs.unstrip_protocol(path)
         file = self._files.get(url)
         if file is None:
-            kept = self._kept().pop(url, None)
+            kept = self._kept.pop(url, None)
             file = kept if isinstance(kept, OpenFile) else OpenFile(url, None if kept is None else kept.handle)
             if file.handle is None:
                 file.connection = self._free_connection()
@@ -332,7 +333,7 @@ class OpenFiles:
             self._keep(file)
 
     def _keep(self, file: OpenFile) -> None:
-        opening, kept = file.opening, self._kept()
+        opening, kept = file.opening, self._kept
         if opening is not None:
             if not opening.done():
                 opening.add_done_callback(lambda _: self._keep(file))  # all who waited were cancelled
@@ -348,10 +349,6 @@ class OpenFiles:
         limit = getattr(self._keeping, "_max_items", None)
         while limit and len(kept) > limit:
             close(kept.pop(min(kept, key=lambda name: kept[name].accessed)).handle)
-
-    def _kept(self) -> dict[str, Any]:
-        kept: dict[str, Any] = self._keeping._cache  # noqa: SLF001 - see the class
-        return kept
 
 
 def lost(error: Exception) -> str:
