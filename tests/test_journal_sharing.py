@@ -305,7 +305,7 @@ def test_an_announced_segment_that_somebody_removed(tmp_path):
     assert readable(attached(tmp_path).view(VERSION)) == 10
 
 
-def turns(directory: Path, prepare=lambda: None) -> Turns:
+def turns(directory, prepare=lambda: None) -> Turns:
     return Turns(Storage(), os.fspath(directory / "@turns"), mode=0o600, prepare=prepare)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import random
+import threading
 import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -211,6 +212,25 @@ def test_the_clients_own_vector_read_says_the_same(client, path: Path) -> None:
             each.run(read(outside, below=below))
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+def test_a_request_that_is_refused_waits_for_no_other() -> None:
+    """The client may try for minutes to reach a server for one of them."""
+
+    def refuse(_chunks: Any, _timeout: Any, callback: Any) -> Any:
+        threading.Thread(target=callback, args=(SimpleNamespace(ok=False, message="refused "), None, None)).start()
+        return SimpleNamespace(ok=True)
+
+    handle = SimpleNamespace(vector_read=refuse, stat=lambda *_: SimpleNamespace(ok=True))
+
+    async def ask() -> None:
+        answers = Answers(handle)
+        answers.ask("vector_read", [(0, 1)], 0)
+        answers.ask("stat", True, 0)
+        await asyncio.wait_for(answers.all(), PATIENCE_S)
+
+    with pytest.raises(OSError, match="vector_read properly: refused"):
+        asyncio.run(ask())
 
 
 def test_an_empty_file(client, export_dir: Path) -> None:

@@ -162,11 +162,11 @@ class XRootDOrigin(FileSystemOrigin):
             bodies = [await checked(handle.read, "read", start, stop - start, self.fs.timeout)]
         elif wanted:
             chunks, counts = cut(wanted, max_chunk_bytes)
-            vectors = requests_of(chunks, max_chunks)
+            vectors, in_order = requests_of(chunks, max_chunks), server.answers_in_order()
             answers = Answers(handle)
             for vector in vectors:
                 answers.ask("vector_read", vector, self.fs.timeout)
-            if server.answers_in_order():
+            if in_order:
                 # Awaited together, unless somebody is to know when the bytes are here.
                 proof = answers if arrived is None else Answers(handle)
                 proof.ask("stat", True, self.fs.timeout)
@@ -196,13 +196,14 @@ class XRootDOrigin(FileSystemOrigin):
 class Server:
     """What is known of a data server in this process."""
 
-    __slots__ = ("_address", "_asking", "_limits")
+    __slots__ = ("_address", "_is_in_order", "_limits", "_system")
 
     _known: ClassVar[dict[str, "Server"]] = {}
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._asking: asyncio.Task[bool] | None = None
+        self._system: Any = None
+        self._is_in_order = False
         self._limits: tuple[int, int] | None = None
 
     @classmethod
@@ -220,25 +221,19 @@ class Server:
     def answers_in_order(self) -> bool:
         """Whether it carries out a vector read and a stat of one connection in the order in which they are sent.
 
-        Asked in the background at the first read; until the answer is there, nothing is assumed.
+        Asked at the first read; until the answer is there, nothing is assumed.
         """
         if os.environ.get("XRD_SUBSTREAMSPERCHANNEL", "1") != "1":
             return False
-        asking = self._asking
-        if asking is None or (asking.done() and asking.cancelled()):
-            self._asking = asyncio.ensure_future(self._ask())
-            return False
-        return asking.done() and asking.result()
+        if self._system is None:
+            address = client.URL(self._address)
+            self._system = client.FileSystem(f"{address.protocol}://{address.hostid}/")
+            self._system.query(QueryCode.CONFIG, "version", callback=self._answered)
+        return self._is_in_order
 
-    async def _ask(self) -> bool:
-        """Whether it names its version as servers of the XRootD framework do."""
-        address = client.URL(self._address)
-        system = client.FileSystem(f"{address.protocol}://{address.hostid}/")
-        try:
-            answer = await checked(system.query, "query", QueryCode.CONFIG, "version")
-        except OSError:
-            return False
-        return re.match(rb"v\d+\.", answer) is not None
+    def _answered(self, status: Any, answer: Any, _hosts: Any) -> None:
+        """Take note whether it names its version as servers of the XRootD framework do; on a thread of the client's."""
+        self._is_in_order = bool(status.ok) and re.match(rb"v\d+\.", answer) is not None
 
 
 class OpenFile:
@@ -498,7 +493,8 @@ def callback_of(done: "asyncio.Future[tuple[Any, Any]]") -> Any:
 class Answers:
     """What the server of an open file answers to requests that are sent one right behind the other.
 
-    They are awaited together, so that the event loop is woken once. Where the client's layout is the known one it is
+    They are awaited together, so that the event loop is woken once, or by the first one that is refused: the others
+    may take as long as the client tries to reach the server. Where the client's layout is the known one it is
     asked below the layer that makes objects of what comes: for ranges of 100 bytes that layer takes as long as the
     client and the server together.
     """
@@ -523,13 +519,17 @@ class Answers:
         def callback(status: Any, content: Any, _hosts: Any) -> None:
             self._got[number] = (status, content)
             # Whoever is last finds all there: this thread, or the one that waits, as it begins to.
-            if len(self._got) == self._count:
+            if len(self._got) == self._count or not self._is_ok(status):
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                     loop.call_soon_threadsafe(self._end)
 
         submitted = getattr(self._file, what)(*args, callback)
-        if not (submitted["ok"] if self._is_below else submitted.ok):
+        if not self._is_ok(submitted):
             self._got[number] = (submitted, None)
+            self._end()
+
+    def _is_ok(self, status: Any) -> bool:
+        return bool(status["ok"] if self._is_below else status.ok)
 
     def _end(self) -> None:
         if not self._done.done():
@@ -544,15 +544,11 @@ class Answers:
         self._count = len(self._asked)
         if len(self._got) < self._count:
             await self._done
-        answers = []
-        for number, what in enumerate(self._asked):
-            status, content = self._got[number]
-            if not self._is_below:
-                status, content = vars(status), plain(content)
-            if not status["ok"]:
-                raise failure(what, status["message"])
-            answers.append(content)
-        return answers
+        got = sorted(self._got.copy().items())  # in one step: where one was refused, others may still come
+        for number, (status, _) in got:
+            if not self._is_ok(status):
+                raise failure(self._asked[number], status["message"] if self._is_below else status.message)
+        return [content if self._is_below else plain(content) for _, (_, content) in got]
 
 
 def plain(content: Any) -> Any:
