@@ -99,14 +99,14 @@ def test_tasks_and_threads_on_one_file_fetch_each_range_once(
         for result in results:
             result.result(60)
     ranges = asked_ranges(http_origin, "f")
-    assert len(set(ranges)) == len(ranges), "one fetch for each distinct range"
-    assert all(a[1] <= b[0] for a, b in itertools.pairwise(ranges)), "no byte twice"
     wanted = {span for seed in range(16) for span in (*some_spans(seed), *some_spans(seed + 1000))}
     wanted |= {span for seed in range(100) for span in (*some_spans(seed, 4), *some_spans(seed + 2000, 4))}
     settle()
     counted = session.counters.snapshot()
     assert counted.recorded_bytes == sum(stop - start for start, stop in wanted)
     assert counted.origin_bytes == http_origin.body_bytes
+    twice = sum(max(a[1] - b[0], 0) for a, b in itertools.pairwise(ranges))
+    assert twice <= counted.prefetch_unused_bytes, "no byte twice, but for what was read ahead and let go of"
     asked = 16 * 8 * 10_000 + 100 * 4 * 10_000
     assert counted.read_hit + counted.read_miss == asked == counted.readv_hit + counted.readv_miss
 

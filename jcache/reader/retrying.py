@@ -1,6 +1,7 @@
 """What an origin did not answer and may answer yet is asked again: for all origins here, within the settings' bound."""
 
 import asyncio
+import errno
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -9,12 +10,18 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from jcache.counters import Counters
+from jcache.errors import ShortReadError
 from jcache.origin import Fetched, Info, Origin, OriginRange, retry_after
 
 __all__ = ["Retries", "RetryHost", "fetch", "stat"]
 
 # The first pause, twice as long each time up to the most; half of it is by chance, lest all processes come at once.
 FIRST_S, MOST_S = 0.1, 10.0
+# Who answers, but breaks off or is busy without saying for how long, may do so each time: he is asked again not more
+# often than this, and sooner where he breaks off.
+ANSWERS_MOST, CUT_FIRST_S = 6, 0.02
+# Error numbers of that.
+CUT = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
 # Not the generator of the module, which is the application's: it may have been seeded.
 CHANCE = random.SystemRandom()
 
@@ -116,12 +123,12 @@ def _merged(whole: Fetched, places: Sequence[int], got: Fetched) -> Fetched:
 class _Tries:
     """How often one request was sent, and since when it fails."""
 
-    __slots__ = ("_count", "_failed_s", "_host", "_origin")
+    __slots__ = ("_answers", "_count", "_failed_s", "_host", "_origin")
 
     def __init__(self, host: RetryHost, origin: Origin) -> None:
         self._host = host
         self._origin = origin
-        self._count = 0
+        self._answers = self._count = 0
         self._failed_s = 0.0
 
     @property
@@ -147,9 +154,21 @@ class _Tries:
         if self._count >= retries.most or not self.may_pass(error):
             return False
         self._failed_s = self._failed_s or now_s
-        pause_s = max(self.pause_s(error), CHANCE.uniform(0.5, 1.0) * min(MOST_S, FIRST_S * 2**self._count))
+        said_s, cut = self.pause_s(error), is_cut(error)
+        self._answers += cut or (not said_s and getattr(error, "status", None) is not None)
+        if self._answers > ANSWERS_MOST:
+            return False
+        first_s = CUT_FIRST_S if cut else FIRST_S
+        pause_s = max(said_s, CHANCE.uniform(0.5, 1.0) * min(MOST_S, first_s * 2**self._count))
         if now_s + pause_s - self._failed_s > retries.for_s:
             return False
         self._count += 1
         await asyncio.sleep(pause_s)
         return True
+
+
+def is_cut(error: Exception) -> bool:
+    """Whether somebody answered and broke off, or sent too little."""
+    if isinstance(error, OSError):
+        return isinstance(error, (ShortReadError, ConnectionResetError, BrokenPipeError)) or error.errno in CUT
+    return getattr(error, "status", None) is None and not isinstance(error, TimeoutError)
