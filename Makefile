@@ -40,10 +40,11 @@ test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
 	$(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
-	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/test_cephfs.py $(PYTEST_ARGS)
+	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py $(PYTEST_ARGS)
 
 conformance: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/python tests/conformance $(SUITES)
+	JCACHE_TEST_LONG=1 $(BIN)/pytest tests/hooks/test_filesystem_contract.py
 
 lint: $(VENV)/test.stamp $(VENV)/jcache.stamp
 	$(BIN)/ruff check
@@ -55,7 +56,7 @@ bench: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/python bench $(BENCH_ARGS)
 
 man: $(VENV)/jcache.stamp
-	$(BIN)/python tests/manual.py
+	$(BIN)/python tests/support/manual.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

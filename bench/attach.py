@@ -10,7 +10,7 @@ import sys
 import time
 
 from jcache.journal import Journal, Version
-from jcache.storage import Storage
+from jcache.system.storage import Storage
 
 STEP, EXTENT_BYTES, FRAME_EXTENTS = 1600, 100, 1000
 

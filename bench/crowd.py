@@ -22,9 +22,9 @@ from jcache.cache.books import Book, Use
 from jcache.cache.directory import Cache
 from jcache.cache.eviction import Cleaner, Wish
 from jcache.journal import Version
-from jcache.journal.directory import Directory
-from jcache.journal.writer import SegmentWriter
-from jcache.storage import Storage
+from jcache.segment.directory import Directory
+from jcache.segment.writer import SegmentWriter
+from jcache.system.storage import Storage
 
 ROUNDS = 7
 A_DIRECTORY = 1000
@@ -35,7 +35,7 @@ began_s = time.perf_counter()
 sys.path.insert(0, sys.argv[3])
 import size_job
 from jcache import session
-from jcache.config import Config
+from jcache.settings.config import Config
 imported_s = time.perf_counter()
 running = session.start(Config(dir=sys.argv[1], size=int(sys.argv[2]) or None, validate="never"))
 asyncio.run(size_job.read_file(7, 1_000_000, 10_000))
@@ -74,7 +74,7 @@ def fill(root: Path, number: int) -> None:
 
 
 def job(root: Path, limit: int) -> dict[str, float]:
-    tests = Path(__file__).parent.parent / "tests"
+    tests = Path(__file__).parent.parent / "tests" / "support"
     command = [sys.executable, "-c", JOB, str(root), str(limit), str(tests)]
     began_s = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)

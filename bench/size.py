@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import click
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
+TESTS = Path(__file__).resolve().parent.parent / "tests" / "support"
 MB = 1_000_000
 HOT = 1_000_000  # the number of the first hot file
 
@@ -144,7 +144,7 @@ def finish(process: subprocess.Popen[str], seen: Seen) -> dict[str, int]:
 def wait_until_noted(directory: Path, load: Load) -> None:
     """Wait until the record of use says that the hot set was read again: who does not know cannot spare it."""
     from jcache.cache import usage
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
     storage, root = Storage(), str(directory)
     deadline_s = time.monotonic() + 30
@@ -159,7 +159,7 @@ def wait_until_noted(directory: Path, load: Load) -> None:
 def run(directory: Path, load: Load) -> Seen:
     """Let the processes read, and watch."""
     from jcache.cache import usage
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
     hot = list(range(HOT, HOT + load.hot_files))
     seen = Seen(hot_fewest=load.hot_files)

@@ -21,7 +21,7 @@ from workloads import CACHED, Family, Workload
 from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer
 
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "support"))
 from servers import Nginx
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import pytest
 
 from jcache.counters import Counters
 from jcache.journal import Journal, Version
-from jcache.report.text import render
-from jcache.storage import Storage
+from jcache.report.faces.text import render
+from jcache.system.storage import Storage
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from report_samples import ttbar_report
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """JCache: a read cache for remote data that records exactly the byte ranges a job asked for."""
 
+import jcache.moved  # noqa: F401 - modules are found by their old names, too
+
 __version__ = "0.1.0"
 
 _NOTEBOOK = "jcache_plugins.notebook"

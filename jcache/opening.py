@@ -3,14 +3,15 @@
 import functools
 from dataclasses import replace
 
-from jcache.cache import Cache, Identity
-from jcache.cache.asking import UNSTABLE
+from jcache.cache import Cache
 from jcache.cache.keeper import Keeper
 from jcache.counters import Counters
-from jcache.policy import Terms
+from jcache.naming import Identity
+from jcache.naming.asking import UNSTABLE
 from jcache.reader.host import Host
 from jcache.reader.remote import RemoteFile
 from jcache.reader.store import Home
+from jcache.settings.policy import Terms
 
 __all__ = ["open_file"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from jcache.cache.identity import Identity
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
+from jcache.naming.identity import Identity
 
 __all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable", "retry_after"]
 

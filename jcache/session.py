@@ -13,31 +13,32 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from jcache import allocator
-from jcache.cache import Cache, CacheUnusable, Identity
+from jcache.cache import Cache, CacheUnusable
 from jcache.cache.books import Use
-from jcache.cache.identity import is_below, names_of
 from jcache.cache.keeper import Keeper
 from jcache.cache.meter import MeteredStorage
-from jcache.config import Config
 from jcache.counters import Counters
 from jcache.journal import JournalError
 from jcache.journal.leases import LEASE_LIMIT_S
+from jcache.naming import Identity
+from jcache.naming.identity import is_below, names_of
 from jcache.opening import open_file
-from jcache.policy import Directives, Policy, Terms
+from jcache.planning.held import Room
+from jcache.planning.waiting import Patience
 from jcache.reader.answers import Answers
 from jcache.reader.clearing import Clearing
-from jcache.reader.held import Room
-from jcache.reader.recorder import Recorder
 from jcache.reader.remote import RemoteFile
 from jcache.reader.retrying import Retries
-from jcache.reader.small import Shelf, SmallFile, SmallFiles
 from jcache.reader.store import Home
-from jcache.reader.waiting import Patience
-from jcache.reader.workers import CacheHungError, Workers
-from jcache.rules import naming
-from jcache.stopwatch import acquire
-from jcache.watch import Watch
+from jcache.recording.recorder import Recorder
+from jcache.recording.small import Shelf, SmallFile, SmallFiles
+from jcache.recording.workers import CacheHungError, Workers
+from jcache.settings.config import Config
+from jcache.settings.policy import Directives, Policy, Terms
+from jcache.settings.rules import naming
+from jcache.settings.watch import Watch
+from jcache.system import allocator
+from jcache.system.stopwatch import acquire
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

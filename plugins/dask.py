@@ -27,13 +27,13 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from jcache import activate, session
 from jcache.activate.job import VARIABLE, Job
-from jcache.config import Config, ConfigError
 from jcache.report.counted import from_counters
-from jcache.report.display import ShownReport, shown
+from jcache.report.faces.display import ShownReport, shown
 from jcache.report.job import JobTitle
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError
 from jcache.report.redact import redact
+from jcache.settings.config import Config, ConfigError
 from jcache_plugins.settings import checked, config_of, export, program
 
 if TYPE_CHECKING:

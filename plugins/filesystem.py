@@ -11,8 +11,8 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from jcache.activate import ensure
-from jcache.policy import Directives
 from jcache.session import current
+from jcache.settings.policy import Directives
 from jcache_plugins.fsspec.hooks import hook_reads, hook_writes, shorten
 from jcache_plugins.fsspec.writes import doubt_path, prepared
 from jcache_plugins.origins.base import in_thread

@@ -17,12 +17,12 @@ from IPython.display import display
 from jcache import activate, session
 from jcache.activate import past
 from jcache.activate.job import Job
-from jcache.config import Config, ConfigError
 from jcache.counters import Counters
 from jcache.report.counted import from_counters
-from jcache.report.display import ShownReport, shown
+from jcache.report.faces.display import ShownReport, shown
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError
+from jcache.settings.config import Config, ConfigError
 from jcache_plugins.settings import checked, config_of, export, program
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from jcache.activate.job import program_name
-from jcache.config import SETTINGS, Config, ConfigError, Setting
+from jcache.settings.config import SETTINGS, Config, ConfigError, Setting
 
 __all__ = ["checked", "config_of", "export", "program"]
 

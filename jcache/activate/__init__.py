@@ -19,8 +19,8 @@ from jcache.activate.plugins import PluginHooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jcache.config import Config
     from jcache.session import Session
+    from jcache.settings.config import Config
 
 __all__ = ["activate", "deactivate", "ensure", "start"]
 
@@ -63,7 +63,7 @@ def activate(config: "Config | None" = None) -> "Session":
         ConfigError: The environment's settings are wrong, or there are none.
     """
     from jcache import session
-    from jcache.config import Config, ConfigError
+    from jcache.settings.config import Config, ConfigError
 
     global _failed
     running = session.current()
@@ -145,7 +145,7 @@ def _begin() -> bool:
         return False
     try:
         from jcache import session
-        from jcache.config import Config
+        from jcache.settings.config import Config
 
         running = session.current()
         if running is not None:

@@ -11,7 +11,7 @@ import os
 import sys
 
 from jcache.activate.notice import say
-from jcache.stopwatch import acquire
+from jcache.system.stopwatch import acquire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from jcache.activate.interim import Interim
     from jcache.activate.job import Job
     from jcache.activate.limits import Helper
-    from jcache.config import Config
     from jcache.report.job import JobTitle
     from jcache.report.model import Report
     from jcache.session import Session
+    from jcache.settings.config import Config
 
 EXIT_LIMIT_S = 30.0
 """A process's own end is held up no longer than this, by a cache directory that does not answer, say."""
@@ -230,7 +230,7 @@ class Ending:
         session = self._session
         own = None
         if session is None:
-            from jcache.config import Config, ConfigError
+            from jcache.settings.config import Config, ConfigError
 
             try:
                 config = Config.from_environ(os.environ)

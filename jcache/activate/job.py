@@ -9,13 +9,13 @@ import os
 import sys
 import time
 
-from jcache.processes import host_and_space, is_alive
+from jcache.system.processes import host_and_space, is_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 VARIABLE = "_JCACHE_RUN"
 """`<run id> <mode> <host and PID namespace> <root's pid> <root's process group> <root's program>`, for the processes of

@@ -3,7 +3,7 @@
 import _thread
 
 from jcache.activate.notice import say
-from jcache.stopwatch import acquire
+from jcache.system.stopwatch import acquire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from jcache.activate.job import program_name
 from jcache.activate.notice import say
-from jcache.processes import here
 from jcache.report.counted import from_counters
 from jcache.report.job import JobTitle
 from jcache.report.model import Report, ReportError
 from jcache.report.redact import redact
+from jcache.system.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcache.activate.job import Job
-    from jcache.config import Config
     from jcache.session import Session
+    from jcache.settings.config import Config
 
 
 def make_own(session: "Session", job: "Job", *, times_before: tuple[float, float], interval_s: float = 0.0) -> Report:
@@ -144,8 +144,8 @@ def print_job(
     if prints:
         # Half of what a process's end costs, so not for nothing. It is time for children that got the same signal to
         # save their reports, so not later.
+        from jcache.report.faces.text import render
         from jcache.report.merge import merge
-        from jcache.report.text import render
 
     reports = [*([] if own is None else [own]), *(others(config, job, own) if beside is None else beside)]
     if reports and prints:

@@ -1,6 +1,5 @@
-"""A cache directory: which journal belongs to which remote file, and where it lies."""
+"""A cache directory: what lies in it, who used it, what stays and what goes."""
 
 from jcache.cache.directory import Cache, CacheUnusable
-from jcache.cache.identity import Identifier, Identity, Unidentifiable, identify
 
-__all__ = ["Cache", "CacheUnusable", "Identifier", "Identity", "Unidentifiable", "identify"]
+__all__ = ["Cache", "CacheUnusable"]

@@ -21,18 +21,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jcache.cache.layout import is_journal
-from jcache.journal.directory import create_file, make_directory
-from jcache.journal.format import parse_segment_name, segment_name
 from jcache.journal.liveness import may_live
-from jcache.journal.segment import read_all
-from jcache.locks import hold
-from jcache.processes import here
+from jcache.naming.layout import is_journal
+from jcache.segment.directory import create_file, make_directory
+from jcache.segment.format import parse_segment_name, segment_name
+from jcache.segment.segment import read_all
+from jcache.system.locks import hold
+from jcache.system.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = [
     "USAGE_NAME",

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.cache import usage
 from jcache.cache.books import count
-from jcache.cache.identity import address_of, is_answers, names_of
 from jcache.cache.tree import Found, walk
 from jcache.journal import Journal, Version
-from jcache.journal.directory import create_file
-from jcache.journal.format import HEADER, MAX_METADATA_BYTES, parse_header, parse_segment_name
-from jcache.journal.segment import read_all
+from jcache.naming.identity import address_of, is_answers, names_of
+from jcache.segment.directory import create_file
+from jcache.segment.format import HEADER, MAX_METADATA_BYTES, parse_header, parse_segment_name
+from jcache.segment.segment import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Entry", "Stored", "entry_of", "journals", "key_of"]
 

@@ -9,16 +9,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jcache.cache import identity as identities
-from jcache.cache import layout
-from jcache.cache.identity import Identity
-from jcache.mounts import find_mount
-from jcache.storage import Storage
+from jcache.cache.catalogue import key_of
+from jcache.naming import identity as identities
+from jcache.naming import layout
+from jcache.naming.identity import Identity
+from jcache.system.mounts import find_mount
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from jcache.journal import Journal, Turns
 
-TAG_NAME = "CACHEDIR.TAG"
 TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# This file marks a directory that JCache fills: what is in it can be had again from where it came.\n"
@@ -315,8 +315,6 @@ class Cache:
             begins: How the names begin.
             listed: Names in directories, as far as they are known.
         """
-        from jcache.cache.catalogue import key_of
-
         paths = []
         for parts in [above] if above or begins else [(), (layout.ANSWERS,)]:
             if parts not in listed:
@@ -391,7 +389,7 @@ class Cache:
             return False
 
     def _has_tag(self) -> bool:
-        path = os.path.join(self.directory, TAG_NAME)
+        path = os.path.join(self.directory, layout.TAG_NAME)
         try:
             fd = self.storage.open(path, os.O_RDONLY)
             try:
@@ -427,7 +425,7 @@ class Cache:
             self._write(name, TAG)
             if mark:
                 # The tag appears whole; two processes that do this at once write the same.
-                self.storage.rename(name, os.path.join(self.directory, TAG_NAME))
+                self.storage.rename(name, os.path.join(self.directory, layout.TAG_NAME))
                 return
         except OSError:
             self._remove(name)

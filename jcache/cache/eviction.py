@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 
 from jcache.cache import usage
 from jcache.cache.books import Head
-from jcache.cache.identity import names_of
 from jcache.cache.pins import Pins, read_pins
 from jcache.cache.policy import eviction_order, times_read_again
 from jcache.cache.tree import Part, State, look_into, prune, remove_directory, remove_parts, useless, walk
 from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
+from jcache.naming.identity import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Cleaned", "Cleaner", "Pace", "Removed"]
 

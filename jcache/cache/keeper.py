@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from jcache.cache import usage
 from jcache.cache.books import Book, Head, Use
 from jcache.cache.policy import AGAIN_S
-from jcache.storage import Storage
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -6,8 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from jcache.journal.format import parse_segment_name
-from jcache.storage import Storage
+from jcache.segment.format import parse_segment_name
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Sequence  # type: ignore[attr-defined]  # Python 3.12's name; only in annotations

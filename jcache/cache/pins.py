@@ -11,15 +11,15 @@ import re
 from fnmatch import translate
 from typing import TYPE_CHECKING
 
-from jcache.cache.layout import digest
 from jcache.cache.usage import directory_of
-from jcache.journal.directory import create_file, make_directory
-from jcache.journal.segment import read_all
+from jcache.naming.layout import digest
+from jcache.segment.directory import create_file, make_directory
+from jcache.segment.segment import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Pins", "add_pin", "read_pins", "remove_pin"]
 

@@ -15,10 +15,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcache.cache.directory import TAG_NAME
 from jcache.journal.compaction import LOCK_FILE
-from jcache.journal.directory import TEMPORARY
-from jcache.journal.format import (
+from jcache.journal.leases import LEASE_FILE
+from jcache.journal.liveness import may_live
+from jcache.naming.layout import TAG_NAME
+from jcache.segment.directory import TEMPORARY
+from jcache.segment.format import (
     HEADER,
     HEADER_MAGIC,
     MAX_METADATA_BYTES,
@@ -28,13 +30,11 @@ from jcache.journal.format import (
     parse_header,
     parse_segment_name,
 )
-from jcache.journal.leases import LEASE_FILE
-from jcache.journal.liveness import may_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Found", "Part", "State", "look_into", "prune", "remove_directory", "remove_parts", "useless", "walk"]
 

@@ -25,15 +25,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jcache.cache.books import USAGE_NAME, Head, Use, count, is_book, is_over, read_head, read_uses
-from jcache.cache.layout import is_journal
-from jcache.journal.directory import create_file, make_directory
-from jcache.journal.segment import read_all
-from jcache.locks import FileLock, Outcome
+from jcache.naming.layout import is_journal
+from jcache.segment.directory import create_file, make_directory
+from jcache.segment.segment import read_all
+from jcache.system.locks import FileLock, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Entry", "Index", "Walk", "cleaner_lock", "load", "total_bytes", "uses"]
 

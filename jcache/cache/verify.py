@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.books import USAGE_NAME
-from jcache.cache.directory import KEY_NAME, TAG, TAG_NAME
+from jcache.cache.directory import KEY_NAME, TAG
 from jcache.journal.check import Check, FlawKind, State, check
-from jcache.journal.errors import JournalError
-from jcache.journal.format import parse_segment_name
 from jcache.journal.liveness import QUIET_S
 from jcache.journal.salvage import salvage
+from jcache.naming.layout import TAG_NAME
+from jcache.segment.errors import JournalError
+from jcache.segment.format import parse_segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jcache.journal.version import Version
-    from jcache.storage import Storage
+    from jcache.segment.version import Version
+    from jcache.system.storage import Storage
 
 __all__ = ["Finding", "Kind", "Progress", "Totals", "measure", "verify"]
 

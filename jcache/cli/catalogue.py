@@ -13,15 +13,16 @@ import click
 from jcache.cache.books import USAGE_NAME
 from jcache.cache.catalogue import Entry, entry_of
 from jcache.cache.catalogue import journals as every_journal
-from jcache.cache.directory import TAG, TAG_NAME, Cache
-from jcache.cache.identity import Unidentifiable, names_of
+from jcache.cache.directory import TAG, Cache
 from jcache.cache.tree import walk
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option
-from jcache.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
-from jcache.report.units import visible
-from jcache.rules import naming
-from jcache.storage import Storage
+from jcache.naming.identity import Unidentifiable, names_of
+from jcache.naming.layout import TAG_NAME
+from jcache.report.faces.units import visible
+from jcache.settings.config import FILE_NAME, REPORTS_NAME, Config, ConfigError
+from jcache.settings.rules import naming
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from jcache.cache.pins import Pins
 from jcache.cli.catalogue import existing_cache, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_argument, directory_option, one_directory
-from jcache.config import Config, parse_size
+from jcache.report.faces.units import human, number_of, parse_age, visible
 from jcache.report.retention import clean_reports
-from jcache.report.units import human, number_of, parse_age, visible
+from jcache.settings.config import Config, parse_size
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from jcache.cli.catalogue import existing_cache, find_journal, journals, prepare
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option
 from jcache.journal import Journal, JournalError
-from jcache.report.units import human, number_of, visible
+from jcache.report.faces.units import human, number_of, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

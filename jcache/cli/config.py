@@ -11,8 +11,8 @@ import click
 
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option
-from jcache.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
-from jcache.report.units import human, visible
+from jcache.report.faces.units import human, visible
+from jcache.settings.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
 
 if TYPE_CHECKING:
     from pathlib import Path

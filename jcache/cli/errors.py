@@ -12,7 +12,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message in the form of the library's own warnings."""
-        from jcache.report.units import visible
+        from jcache.report.faces.units import visible
 
         click.echo(f"jcache: {visible(self.format_message())}", file=file, err=file is None)
 

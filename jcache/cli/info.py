@@ -18,9 +18,9 @@ from jcache.cache.tree import State, look_into
 from jcache.cli.catalogue import directory_option, find_journals, nearest, readable_cache
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.journal import Journal
-from jcache.journal.format import parse_segment_name
-from jcache.report.units import duration, human, number_of, percent, visible
-from jcache.storage import Storage
+from jcache.report.faces.units import duration, human, number_of, percent, visible
+from jcache.segment.format import parse_segment_name
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

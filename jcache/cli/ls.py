@@ -15,8 +15,8 @@ import click
 
 from jcache.cli.catalogue import journals, matcher, readable_cache
 from jcache.cli.options import directory_option, paths
-from jcache.report.units import human, number_of, percent, visible
-from jcache.storage import Storage
+from jcache.report.faces.units import human, number_of, percent, visible
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

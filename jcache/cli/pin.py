@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcache.cache.identity import Unidentifiable, identify
 from jcache.cache.pins import Pins, add_pin, read_pins, remove_pin
 from jcache.cli.catalogue import existing_cache, find_journal, journals, prepared
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option
-from jcache.report.units import human, number_of, visible
-from jcache.storage import Storage
+from jcache.naming.identity import Unidentifiable, identify
+from jcache.report.faces.units import human, number_of, visible
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcache.config import Config
+    from jcache.settings.config import Config
 
 _NEITHER = "neither a URL, such as root://host//store/f.root, nor a pattern, such as '*/nano/*'"
 _CREDENTIALS = re.compile(r"://[^/@]*@")

@@ -13,11 +13,12 @@ import click
 
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
-from jcache.config import Config, ConfigError
-from jcache.report import columns
-from jcache.report.compare import Difference, compare
+from jcache.report.faces import columns
+from jcache.report.faces.compare import Difference, compare
+from jcache.report.faces.savings import savings
+from jcache.report.faces.tables import KINDS, By, Line, coldest, slowest, table
+from jcache.report.faces.units import parse_moment, visible
 from jcache.report.model import Report, ReportError
-from jcache.report.savings import savings
 from jcache.report.select import (
     LAST,
     SelectionError,
@@ -30,8 +31,7 @@ from jcache.report.select import (
     runs,
     total,
 )
-from jcache.report.tables import KINDS, By, Line, coldest, slowest, table
-from jcache.report.units import parse_moment, visible
+from jcache.settings.config import Config, ConfigError
 
 
 @click.command()
@@ -97,11 +97,11 @@ def report(
         if reports:
             whole = total(reports, place)
             if html is not None:
-                from jcache.report.html import page
+                from jcache.report.faces.html import page
 
                 _write(html, page(whole, reports))
             if svg is not None:
-                from jcache.report.svg import document
+                from jcache.report.faces.svg import document
 
                 _write(svg, document(whole))
             if as_json:
@@ -182,7 +182,7 @@ def _configured(given: Path | None) -> str | None:
 
 
 def _print_text(whole: Report, reports: list[Report], by: tuple[By, ...]) -> None:
-    from jcache.report.text import render
+    from jcache.report.faces.text import render
 
     render(whole, sys.stdout)
     width = _width()
@@ -232,7 +232,7 @@ def _compare(
         found.append(total(reports, None if os.path.isfile(word) else os.path.dirname(paths[0])))
     a, b = found
     if html is not None:
-        from jcache.report.html import comparison
+        from jcache.report.faces.html import comparison
 
         _write(html, comparison(a, b, pair))
     differences = compare(a, b)

@@ -14,7 +14,7 @@ from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option, paths
-from jcache.config import Config, ConfigError
+from jcache.settings.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

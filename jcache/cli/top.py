@@ -13,11 +13,11 @@ import click
 from jcache.cli.catalogue import may_be_cache
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_argument, directory_option, one_directory
-from jcache.config import Config, ConfigError
-from jcache.report.columns import shortened
+from jcache.report.faces.columns import shortened
+from jcache.report.faces.units import duration, human, number_of, percent, visible
 from jcache.report.running import RunningJob, Watch
 from jcache.report.select import SelectionError
-from jcache.report.units import duration, human, number_of, percent, visible
+from jcache.settings.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

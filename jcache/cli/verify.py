@@ -15,20 +15,20 @@ import click
 
 from jcache.cache.booking import booked
 from jcache.cache.directory import Cache, CacheUnusable
-from jcache.cache.identity import Unidentifiable
-from jcache.cache.layout import escape
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.verify import Finding, Progress, Totals, measure, verify
 from jcache.cli.catalogue import cache_config, cache_of, find_journal, must_hold_something, root_of
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option, one_directory, paths
-from jcache.report.units import number_of
+from jcache.naming.identity import Unidentifiable
+from jcache.naming.layout import escape
+from jcache.report.faces.units import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 _MOST_IN_JSON = 10_000
 

@@ -11,13 +11,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from jcache import locks
 from jcache.doctor.probes import read_file, write_file
+from jcache.system import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["LIMIT_S", "Deeds", "pattern", "until"]
 

@@ -12,8 +12,8 @@ from jcache.doctor.mounts import judge
 from jcache.doctor.pair import PeerLostError, exclusion, visibility
 from jcache.doctor.probes import check_directory, latencies, tries
 from jcache.doctor.rival import check_processes
-from jcache.mounts import find_mount
-from jcache.storage import Storage
+from jcache.system.mounts import find_mount
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,13 +20,13 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jcache import locks
 from jcache.doctor.pair import PeerLostError
+from jcache.system import locks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["ROOT_NAME", "Channel", "Meeting", "clean", "meet", "workplace"]
 

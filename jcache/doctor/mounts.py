@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jcache.doctor.model import Check, Level
 
 if TYPE_CHECKING:
-    from jcache.mounts import Mount
+    from jcache.system.mounts import Mount
 
 __all__ = ["judge"]
 

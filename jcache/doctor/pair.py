@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jcache.doctor.deeds import LIMIT_S, Deeds, pattern
 from jcache.doctor.model import Check, Level
 from jcache.doctor.probes import write_file
-from jcache.locks import Outcome
+from jcache.system.locks import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Other", "PeerLostError", "exclusion", "visibility"]
 

@@ -15,7 +15,7 @@ from jcache.doctor.model import Check, Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["check_directory", "latencies", "read_file", "tries", "write_file"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jcache.doctor.deeds import LIMIT_S, Deeds
 from jcache.doctor.model import Check, Level
 from jcache.doctor.pair import PeerLostError, exclusion
-from jcache.locks import Outcome
-from jcache.storage import Storage
+from jcache.system.locks import Outcome
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

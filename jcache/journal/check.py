@@ -12,7 +12,8 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jcache.journal.format import (
+from jcache.journal.liveness import QUIET_S, may_live
+from jcache.segment.format import (
     ENTRY,
     FRAME,
     HEAD_PATTERN,
@@ -29,15 +30,14 @@ from jcache.journal.format import (
     parse_table,
     parse_trailer,
 )
-from jcache.journal.liveness import QUIET_S, may_live
-from jcache.journal.segment import read_all
-from jcache.processes import here
+from jcache.segment.segment import read_all
+from jcache.system.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jcache.journal.format import Column, Columns, FrameHead, Metadata, Trailer
-    from jcache.storage import Storage
+    from jcache.segment.format import Column, Columns, FrameHead, Metadata, Trailer
+    from jcache.system.storage import Storage
 
 __all__ = ["Check", "Flaw", "FlawKind", "State", "Walk", "check", "open_walk", "take_status"]
 

@@ -20,22 +20,22 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcache.journal.copying import Copy, TimeUp
-from jcache.journal.directory import TEMPORARY, create_file
-from jcache.journal.errors import JournalError, UnusableSegment
-from jcache.journal.format import parse_segment_name
 from jcache.journal.liveness import may_live
-from jcache.journal.proof import latest
-from jcache.journal.segment import Segment
-from jcache.journal.writer import SegmentWriter, describe
-from jcache.locks import FileLock, Outcome
+from jcache.segment.copying import Copy, TimeUp
+from jcache.segment.directory import TEMPORARY, create_file
+from jcache.segment.errors import JournalError, UnusableSegment
+from jcache.segment.format import parse_segment_name
+from jcache.segment.proof import latest
+from jcache.segment.segment import Segment
+from jcache.segment.writer import SegmentWriter, describe
+from jcache.system.locks import FileLock, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from jcache.journal.directory import Directory
-    from jcache.journal.version import Version
-    from jcache.storage import Storage
+    from jcache.segment.directory import Directory
+    from jcache.segment.version import Version
+    from jcache.system.storage import Storage
 
 __all__ = ["COMPACT_AT", "LOCK_FILE", "Compacted", "compact", "needs_compaction"]
 

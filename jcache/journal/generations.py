@@ -17,17 +17,17 @@ from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jcache.journal.directory import create_file
-from jcache.journal.format import Columns, pack_header, pack_seal, segment_name
-from jcache.journal.proof import Moment
-from jcache.journal.writer import new_salt, noted
+from jcache.segment.directory import create_file
+from jcache.segment.format import Columns, pack_header, pack_seal, segment_name
+from jcache.segment.proof import Moment
+from jcache.segment.writer import new_salt, noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jcache.journal.format import Metadata
-    from jcache.journal.version import Version
-    from jcache.storage import Storage
+    from jcache.segment.format import Metadata
+    from jcache.segment.version import Version
+    from jcache.system.storage import Storage
 
 __all__ = ["Generations", "write_note"]
 

@@ -11,25 +11,25 @@ from operator import add
 from typing import TYPE_CHECKING, Any, overload
 
 from jcache.journal.compaction import COMPACT_AT, compact, needs_compaction
-from jcache.journal.directory import Directory
-from jcache.journal.errors import JournalError
 from jcache.journal.leases import LEASE_FILE, Leases
 from jcache.journal.presence import Presence, writer_exists
 from jcache.journal.segments import Segments
 from jcache.journal.turns import Turn
-from jcache.journal.version import StoredVersion
-from jcache.journal.view import View
-from jcache.journal.writer import SegmentWriter, describe
+from jcache.segment.directory import Directory
+from jcache.segment.errors import JournalError
+from jcache.segment.version import StoredVersion
+from jcache.segment.view import View
+from jcache.segment.writer import SegmentWriter, describe
 from jcache.vectors import Extents
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
 
     from jcache.journal.leases import Contended, Lease
-    from jcache.journal.table import Run
     from jcache.journal.turns import Turns
-    from jcache.journal.version import Version
-    from jcache.storage import Storage
+    from jcache.segment.table import Run
+    from jcache.segment.version import Version
+    from jcache.system.storage import Storage
 
 __all__ = ["Journal", "StoredVersion"]
 

@@ -34,15 +34,15 @@ import os
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from jcache.descriptors import Descriptor
-from jcache.journal.directory import create_file
-from jcache.locks import Outcome, RangeLock
 from jcache.ranges import Range, normalise, subtract
+from jcache.segment.directory import create_file
+from jcache.system.descriptors import Descriptor
+from jcache.system.locks import Outcome, RangeLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["LEASE_FILE", "LEASE_LIMIT_S", "Contended", "Lease", "Leases"]
 

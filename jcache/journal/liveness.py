@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from jcache import locks
 from jcache.journal.presence import writer_exists
+from jcache.system import locks
 
 if TYPE_CHECKING:
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["QUIET_S", "may_live"]
 

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcache import locks
-from jcache.journal.format import host_label, parse_segment_name
-from jcache.processes import here, is_alive
+from jcache.segment.format import host_label, parse_segment_name
+from jcache.system import locks
+from jcache.system.processes import here, is_alive
 
 if TYPE_CHECKING:
-    from jcache.journal.segment import Segment
-    from jcache.storage import Storage
+    from jcache.segment.segment import Segment
+    from jcache.system.storage import Storage
 
 __all__ = ["Presence", "writer_exists"]
 

@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 from jcache.journal.check import Check, State, open_walk, take_status
-from jcache.journal.errors import JournalError
-from jcache.journal.writer import SegmentWriter
+from jcache.segment.errors import JournalError
+from jcache.segment.writer import SegmentWriter
 
 if TYPE_CHECKING:
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["salvage"]
 

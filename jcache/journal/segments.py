@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jcache.journal.errors import UnusableSegment
-from jcache.journal.format import parse_segment_name
 from jcache.journal.generations import Generations, write_note
 from jcache.journal.liveness import may_live
-from jcache.journal.proof import latest
-from jcache.journal.segment import Segment
-from jcache.journal.version import StoredVersion
-from jcache.journal.writer import describe
+from jcache.segment.errors import UnusableSegment
+from jcache.segment.format import parse_segment_name
+from jcache.segment.proof import latest
+from jcache.segment.segment import Segment
+from jcache.segment.version import StoredVersion
+from jcache.segment.writer import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcache.journal.directory import Directory
-    from jcache.journal.format import Metadata
-    from jcache.journal.table import Run
-    from jcache.journal.version import Version
-    from jcache.journal.writer import SegmentWriter
-    from jcache.storage import Storage
+    from jcache.segment.directory import Directory
+    from jcache.segment.format import Metadata
+    from jcache.segment.table import Run
+    from jcache.segment.version import Version
+    from jcache.segment.writer import SegmentWriter
+    from jcache.system.storage import Storage
 
 __all__ = ["Segments"]
 

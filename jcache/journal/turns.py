@@ -22,16 +22,16 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jcache.descriptors import Descriptor
-from jcache.journal.directory import create_file
-from jcache.journal.format import checksum
 from jcache.journal.leases import Contended, Lease
-from jcache.locks import Outcome, RangeLock
+from jcache.segment.directory import create_file
+from jcache.segment.format import checksum
+from jcache.system.descriptors import Descriptor
+from jcache.system.locks import Outcome, RangeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["Sole", "Turn", "Turns"]
 

@@ -16,9 +16,9 @@ from array import array
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jcache.journal.directory import Directory, create_file
-from jcache.journal.errors import JournalError
-from jcache.journal.format import (
+from jcache.segment.directory import Directory, create_file
+from jcache.segment.errors import JournalError
+from jcache.segment.format import (
     MAX_METADATA_BYTES,
     PIECE_BYTES,
     Columns,
@@ -31,17 +31,17 @@ from jcache.journal.format import (
     parse_trailer,
     segment_name,
 )
-from jcache.journal.segment import read_all
-from jcache.journal.writer import describe, new_salt, noted
-from jcache.processes import here
+from jcache.segment.segment import read_all
+from jcache.segment.writer import describe, new_salt, noted
+from jcache.system.processes import here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jcache.journal.format import Metadata
-    from jcache.journal.proof import Moment
-    from jcache.journal.version import Version
-    from jcache.storage import Storage
+    from jcache.segment.format import Metadata
+    from jcache.segment.proof import Moment
+    from jcache.segment.version import Version
+    from jcache.system.storage import Storage
 
 __all__ = ["WHOLE_BYTES", "Whole", "read_whole", "write_whole"]
 

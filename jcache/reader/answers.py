@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from jcache.cache import Identity
 from jcache.journal import JournalError, Version
-from jcache.journal.proof import Moment
-from jcache.reader.exact import InexactError, encode
-from jcache.reader.recorder import Recorder
+from jcache.naming import Identity
 from jcache.reader.store import Home
-from jcache.reader.workers import CacheHungError, Workers
+from jcache.recording.exact import InexactError, encode
+from jcache.recording.recorder import Recorder
+from jcache.recording.workers import CacheHungError, Workers
+from jcache.segment.proof import Moment
 
 __all__ = ["ANSWERS", "Answers"]
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import JournalError, View
-from jcache.journal.table import Run
+from jcache.planning.flight import Flight, FlightAbortedError
+from jcache.planning.held import Held
+from jcache.planning.plan import Part
 from jcache.ranges import Range, normalise, subtract
 from jcache.ranges import total as size_of
-from jcache.reader.flight import Flight, FlightAbortedError
-from jcache.reader.held import Held
-from jcache.reader.plan import Part
+from jcache.segment.table import Run
 
 __all__ = ["assemble", "missed", "part_bytes", "row_bytes"]
 

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Sequence
 
-from jcache.cache import Cache, Identity
-from jcache.cache.identity import is_below
+from jcache.cache import Cache
+from jcache.naming import Identity
+from jcache.naming.identity import is_below
 from jcache.reader.remote import RemoteFile
 
 __all__ = ["Clearing"]

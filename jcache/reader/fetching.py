@@ -6,10 +6,10 @@ from collections.abc import Callable
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import Lease
 from jcache.origin import Fetched, Origin
-from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.planning.flight import Flight, FlightAbortedError
+from jcache.planning.snapshot import END, REPLACED, Snapshot, to_origin
 from jcache.reader.host import Host
 from jcache.reader.retrying import fetch
-from jcache.reader.snapshot import END, REPLACED, Snapshot, to_origin
 from jcache.reader.store import ROOM_S, Store
 from jcache.reader.validation import Validation, as_origin_says, offline_message
 from jcache.vectors import Extents

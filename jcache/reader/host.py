@@ -3,11 +3,11 @@
 from typing import Protocol
 
 from jcache.counters import Counters
-from jcache.reader.held import Room
-from jcache.reader.recorder import Recorder
+from jcache.planning.held import Room
+from jcache.planning.waiting import Patience
 from jcache.reader.retrying import Retries
-from jcache.reader.waiting import Patience
-from jcache.reader.workers import Workers
+from jcache.recording.recorder import Recorder
+from jcache.recording.workers import Workers
 
 __all__ = ["Host"]
 

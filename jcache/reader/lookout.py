@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 
 from jcache.journal import Contended, Journal, JournalError, Lease, Sole, View
-from jcache.locks import pauses
+from jcache.planning.snapshot import END
 from jcache.ranges import Range
 from jcache.reader.host import Host
-from jcache.reader.snapshot import END
+from jcache.system.locks import pauses
 
 __all__ = ["Lookout"]
 

@@ -13,20 +13,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
-from jcache.cache import Identity
 from jcache.counters import Counters
 from jcache.errors import ShortReadError
 from jcache.journal import JournalError
 from jcache.journal.whole import WHOLE_BYTES, Whole
+from jcache.naming import Identity
 from jcache.origin import Info, Origin, is_immutable
-from jcache.reader.recorder import Recorder
+from jcache.planning.snapshot import agrees
 from jcache.reader.remote import RemoteFile
 from jcache.reader.retrying import Retries, fetch, stat
-from jcache.reader.small import Shelf, SmallFile, SmallFiles
-from jcache.reader.snapshot import agrees
 from jcache.reader.store import ROOM_S
 from jcache.reader.validation import vouched
-from jcache.reader.workers import Workers
+from jcache.recording.recorder import Recorder
+from jcache.recording.small import Shelf, SmallFile, SmallFiles
+from jcache.recording.workers import Workers
 
 __all__ = ["ManyHost", "read_many"]
 

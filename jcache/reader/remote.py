@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 
 from jcache.errors import OriginChangedError
 from jcache.journal import Journal, JournalError, Lease, LostSegment, Version, View
-from jcache.journal.table import Run
 from jcache.origin import Info, Origin
+from jcache.planning.flight import Flight, FlightAbortedError
+from jcache.planning.held import Held
+from jcache.planning.lent import Lent
+from jcache.planning.plan import Part, Plan
+from jcache.planning.snapshot import END, REPLACED, Snapshot
+from jcache.planning.waiting import landed
 from jcache.ranges import Range, resolve
 from jcache.reader.assembly import assemble, missed, part_bytes, row_bytes
 from jcache.reader.fetching import Fetching
-from jcache.reader.flight import Flight, FlightAbortedError
-from jcache.reader.held import Held
 from jcache.reader.host import Host
-from jcache.reader.lent import Lent
-from jcache.reader.plan import Part, Plan
-from jcache.reader.snapshot import END, REPLACED, Snapshot
 from jcache.reader.store import ROOM_S, Home, Own, Store
 from jcache.reader.validation import RESTARTS, Validation
-from jcache.reader.waiting import landed
-from jcache.reader.workers import CacheHungError
+from jcache.recording.workers import CacheHungError
+from jcache.segment.table import Run
 from jcache.vectors import Extents, Vector
 
 __all__ = ["RemoteFile", "Span"]
@@ -90,7 +90,7 @@ class RemoteFile:
 
     @property
     def validation(self) -> Validation:
-        """Which version is read; for who has read the file already, see `jcache.reader.small`."""
+        """Which version is read; for who has read the file already, see `jcache.recording.small`."""
         return self._validation
 
     # -- reading --------------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.origin import Info, Sharing
+from jcache.planning.snapshot import Snapshot
 from jcache.ranges import Range
-from jcache.reader.details import storable
 from jcache.reader.host import Host
 from jcache.reader.lookout import Lookout
-from jcache.reader.recorder import Recording
-from jcache.reader.snapshot import Snapshot
-from jcache.reader.workers import CacheHungError
+from jcache.recording.details import storable
+from jcache.recording.recorder import Recording
+from jcache.recording.workers import CacheHungError
 from jcache.vectors import Extents
 
 __all__ = ["ROOM_S", "Home", "Own", "Store"]

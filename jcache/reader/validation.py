@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
 from jcache.origin import Fetched, Info, Origin, is_immutable
-from jcache.reader.flight import Flight, FlightAbortedError
+from jcache.planning.flight import Flight, FlightAbortedError
+from jcache.planning.snapshot import REPLACED, Snapshot, agrees
+from jcache.planning.waiting import landed
 from jcache.reader.host import Host
 from jcache.reader.retrying import stat
-from jcache.reader.snapshot import REPLACED, Snapshot, agrees
 from jcache.reader.store import ROOM_S, Store
-from jcache.reader.waiting import landed
 from jcache.vectors import Extents
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Validation:
             return Info(newest.version, newest.info)
         return None
 
-    # -- a small file that was read without all this, see `jcache.reader.small` ---------------------------------
+    # -- a small file that was read without all this, see `jcache.recording.small` ---------------------------------
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> Opening:
         """Have whoever comes wait for a read of the whole file that is under way on an event loop."""

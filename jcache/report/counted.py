@@ -53,7 +53,7 @@ def from_counters(
         sys_s: CPU time in the kernel since the run's start.
         real_s: Time since the run's start; by the counters' clock when not given.
         run: What all processes of this job have in common.
-        place: Where the number means this process: see `jcache.processes.here`.
+        place: Where the number means this process: see `jcache.system.processes.here`.
         complete: Whether the process ends here.
         interval_s: Time until the next interim report, in one.
     """

@@ -19,7 +19,7 @@ from jcache.report.places import create_inside, make_place, read_file, storage_o
 from jcache.report.schema import ReportError, build
 
 if TYPE_CHECKING:
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = [
     "SCHEMA", "CacheState", "Files", "OriginTraffic", "Parts", "Profile", "Read", "ReadV", "Report", "ReportError",
@@ -239,12 +239,6 @@ class Report:
     def filename(self) -> str:
         """`jcache.<appname>.<host>.<pid>.<start>.json`; start in unix seconds, odd characters of names replaced."""
         return f"jcache.{_for_filename(self.appname)}.{_for_filename(self.host)}.{self.pid}.{self.start_time:.3f}.json"
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
-        from jcache.report.html import fragment
-
-        return fragment(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document, schema 1, as plain Python values."""

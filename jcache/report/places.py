@@ -11,11 +11,11 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from jcache.config import REPORTS_NAME
-from jcache.journal.directory import make_directory
+from jcache.segment.directory import make_directory
+from jcache.settings.config import REPORTS_NAME
 
 if TYPE_CHECKING:
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 __all__ = ["create_inside", "make_inside", "make_place", "read_file", "storage_of"]
 
@@ -26,7 +26,7 @@ _MOST_BYTES = 256 << 20
 
 def storage_of(directory: str) -> Storage:
     """Return the file system of a directory of reports; the one in a cache, and what is in it, may be no link."""
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
     directory = os.path.abspath(directory)
     return Storage(os.path.dirname(directory) if os.path.basename(directory) == REPORTS_NAME else directory)

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from jcache.cache.credentials import is_secret
+from jcache.naming.credentials import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def redact(command: str | Sequence[str]) -> str:
     """Return a command line as one string with its secrets cut.
 
     Cut are user names, passwords, queries and fragments of URLs, and the values of options, variables, headers and
-    entries whose name is a secret's (see `jcache.cache.credentials`). A secret under no such name cannot be told from
+    entries whose name is a secret's (see `jcache.naming.credentials`). A secret under no such name cannot be told from
     other words and stays. What is longer than `MAX_LENGTH` is cut.
     """
     if isinstance(command, str):

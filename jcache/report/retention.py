@@ -14,7 +14,7 @@ from jcache.report.job import JOBS
 from jcache.report.places import create_inside, storage_of
 
 if TYPE_CHECKING:
-    from jcache.storage import Storage
+    from jcache.system.storage import Storage
 
 KEEP_S = 30 * 86400.0
 """Reports older than this are removed where nothing else is said."""

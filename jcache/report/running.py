@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from jcache.cache.books import USAGE_NAME, is_book, is_over, writer_of
-from jcache.journal.format import host_label
-from jcache.processes import here, is_alive
 from jcache.report.model import Report, ReportError
 from jcache.report.select import PATTERN, Head, SelectionError, in_directory, load, read_head, runs, total
-from jcache.storage import Storage
+from jcache.segment.format import host_label
+from jcache.system.processes import here, is_alive
+from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

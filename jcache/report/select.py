@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from jcache.config import REPORTS_NAME
 from jcache.report.job import title_of
 from jcache.report.merge import merge
 from jcache.report.model import Report, ReportError
 from jcache.report.places import read_file
 from jcache.report.schema import build
+from jcache.settings.config import REPORTS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,15 +9,15 @@ from typing import Any, TypeVar, cast
 
 from fsspec.asyn import get_loop, sync
 
-from jcache.cache import Identifier, Identity, Unidentifiable
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
+from jcache.naming import Identifier, Identity, Unidentifiable
 from jcache.origin import Info
-from jcache.policy import Directives, Terms
-from jcache.reader.lent import Lent
+from jcache.planning.lent import Lent
 from jcache.reader.remote import RemoteFile, Span
-from jcache.rules import naming, replicas_of
 from jcache.session import Session, current
+from jcache.settings.policy import Directives, Terms
+from jcache.settings.rules import naming, replicas_of
 from jcache_plugins.fsspec.answers import Absent, Question, question
 from jcache_plugins.fsspec.directives import MARK, directives_of, split, undirected
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
@@ -199,6 +199,15 @@ class Access:
         remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         try:
             await remote.prefetch(self.origin, start, stop, arrived=arrived)
+        finally:
+            session.release(remote)
+
+    def is_alone(self) -> bool:
+        """Whether nobody in this process reads the file just now."""
+        session = require()
+        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
+        try:
+            return remote.active == 1
         finally:
             session.release(remote)
 

@@ -182,13 +182,13 @@ class ReadAhead:
         self._misses, self._blocks = 0, BLOCKS
         # How large the file may be to be fetched whole; negative once it was.
         self._whole_bytes = 0 if access.origin.one_at_a_time else whole_bytes
-        # Where all that was read ahead lies.
-        self._first = self._last = 0
+        # Where all lies that was read ahead.
+        self._ranges: list[tuple[int, int]] = []
 
     @property
     def is_any(self) -> bool:
         """Whether anything was read ahead."""
-        return self._last > 0
+        return bool(self._ranges)
 
     def follow(self, start: int, stop: int) -> tuple[bool, tuple[int, int]]:
         """Take note of a read; return whether it follows one before, and what is not read ahead any more."""
@@ -210,13 +210,12 @@ class ReadAhead:
                     left = self._leave(self._others.pop(0))
             return self.window.follow(start, stop), left
 
-    def end(self) -> tuple[int, int]:
+    def end(self) -> list[tuple[int, int]]:
         """Read nothing ahead any more; return where it was."""
         with self._locked():
-            left = self._first, self._last
+            left, self._ranges = self._ranges, []
             self.window, self._others = Window(), []
             self._leave(None)
-            self._first = self._last = 0
         return left
 
     def _leave(self, window: Window | None) -> tuple[int, int]:
@@ -242,8 +241,9 @@ class ReadAhead:
         return SPARE_BYTES + self._asked_bytes // SPARE_SHARE - self._vain_bytes - ahead_bytes
 
     def _reaches(self, start: int, stop: int) -> None:
-        self._first = min(self._first, start) if self._last else start
-        self._last = max(self._last, stop)
+        if self._ranges and self._ranges[-1][1] == start:
+            start, _ = self._ranges.pop()
+        self._ranges.append((start, stop))
 
     def skip(self, stop: int) -> None:
         """Do not read ahead what is just being read, up to here."""
@@ -296,10 +296,11 @@ class ReadAhead:
     def missed(self, start: int, stop: int) -> int:
         """Take note of a read of the origin; return how many bytes more it should bring, behind its end.
 
-        Once some have missed, a small file is fetched whole; of a larger one each brings a block.
+        Once some have missed, a small file is fetched whole; of a larger one each brings a block. Where others read the
+        file at the same time, each of them fetches what it asks for: what one reads ahead, another may just be needing.
         """
         self._misses += 1
-        if self._misses <= SCATTERED:
+        if self._misses <= SCATTERED or not self._access.is_alone():
             return 0
         if self._size_bytes <= self._whole_bytes:
             self._whole_bytes = -1

@@ -6,8 +6,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from jcache.errors import OfflineMissError
-from jcache.reader.exact import decode
 from jcache.reader.validation import offline_message
+from jcache.recording.exact import decode
 from jcache.session import Session, current
 from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.origins.base import within_origin
@@ -15,9 +15,9 @@ from jcache_plugins.origins.base import within_origin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jcache.cache import Identity
-    from jcache.policy import Terms
+    from jcache.naming import Identity
     from jcache.reader.answers import Answer
+    from jcache.settings.policy import Terms
 
 __all__ = ["UNKNOWN", "Absent", "Question", "is_idle", "is_past", "question"]
 
@@ -96,7 +96,7 @@ class Question:
             kind: The method's name, without an underscore in front.
             key: What is asked, in all.
         """
-        from jcache.cache.layout import WHOLE_DIGITS, digest
+        from jcache.naming.layout import WHOLE_DIGITS, digest
 
         self._session = session
         self._validate = session.validate if terms is None or terms.validate is None else terms.validate

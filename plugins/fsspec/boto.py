@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jcache.cache import Identifier, Unidentifiable
+from jcache.naming import Identifier, Unidentifiable
 from jcache.session import current
 from jcache_plugins.fsspec.writes import collecting, is_idle
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jcache.policy import Directives
+from jcache.settings.policy import Directives
 
 __all__ = ["MARK", "bare", "directed", "directives_of", "split", "undirected"]
 

@@ -13,7 +13,7 @@ from fsspec.utils import isfilelike
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.origin import Info
-from jcache.reader.snapshot import REPLACED
+from jcache.planning.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.files import usable

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fsspec.caching import BaseCache, caches
@@ -16,7 +16,7 @@ from jcache_plugins.fsspec.access import Access, loop_of, run, unwrapped
 from jcache_plugins.fsspec.ahead import ReadAhead
 
 if TYPE_CHECKING:
-    from jcache.reader.lent import Lent
+    from jcache.planning.lent import Lent
 
 __all__ = ["JournalCache", "JournalReader", "leave_soon", "mixed"]
 
@@ -130,7 +130,7 @@ class JournalReader:
             kept = self.access if self._takes_another() else self.access.kept(self._fs, self._details)
             if kept is None:
                 raise
-        self._leave(*self.ahead.end())
+        self._leave(self.ahead.end())
         self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of, self.size, whole_bytes=0)
         return again(start, stop)
 
@@ -172,16 +172,16 @@ class JournalReader:
         self.access.count_read(stop - start)
         return self._buffer[: stop - start]
 
-    def _leave(self, start: int, stop: int) -> None:
-        """Drop what was read ahead in [start, stop) and nobody asked for; nothing more of it comes."""
+    def _leave(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Drop what was read ahead there and nobody asked for; nothing more of it comes."""
         lent, self._lent = self._lent, None
-        leave(self.access, lent, start, stop)
+        leave(self.access, lent, ranges)
 
     def close(self) -> None:
         """Drop what was read ahead and never asked for; reading goes on where there is any more of it."""
         self._buffer = b""
         if self.ahead.is_any:
-            self._leave(*self.ahead.end())
+            self._leave(self.ahead.end())
 
     def close_soon(self) -> None:
         """Do as `close` does, without taking a lock: have the event loop do it.
@@ -193,7 +193,7 @@ class JournalReader:
         if ahead.is_any:
             self.ahead = ReadAhead(access, ahead.loop_of, self.size, whole_bytes=0)  # `close` finds nothing to do
             if not sys.is_finalizing():
-                leave_soon(ahead.loop, lambda: leave(access, lent, *ahead.end()))
+                leave_soon(ahead.loop, lambda: leave(access, lent, ahead.end()))
 
 
 class JournalCache(BaseCache):  # type: ignore[misc]  # fsspec is untyped
@@ -275,11 +275,14 @@ def is_off() -> bool:
     return current() is None or sys.is_finalizing()
 
 
-def leave(access: Access, lent: "Lent | None", start: int, stop: int) -> None:
-    """Drop what a file object read ahead in [start, stop), of which nothing more comes; record what was taken of it."""
-    if stop:
-        if lent is not None:
-            access.hand_back(lent)
+def leave(access: Access, lent: "Lent | None", ranges: Sequence[tuple[int, int]]) -> None:
+    """Drop what a file object read ahead, of which nothing more comes; record what was taken of it.
+
+    What others read ahead of the same file stays.
+    """
+    if lent is not None and ranges:
+        access.hand_back(lent)
+    for start, stop in ranges:
         access.drop_ahead(start, stop)
 
 

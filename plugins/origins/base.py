@@ -18,12 +18,12 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
+from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
+from jcache.planning.snapshot import REPLACED, agrees
 from jcache.reader.remote import Span
-from jcache.reader.snapshot import REPLACED, agrees
 
 __all__ = ["FileSystemOrigin", "beside", "in_thread", "is_settled", "reaching", "version_of", "within_origin"]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from ftplib import Error, error_perm, error_proto, error_temp
 from typing import Any
 
-from jcache.cache import Identity
 from jcache.journal import Version
+from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside, nanoseconds_of, reaching

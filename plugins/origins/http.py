@@ -8,11 +8,11 @@ from typing import Any
 
 import aiohttp
 
-from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
+from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
-from jcache.reader.snapshot import REPLACED
+from jcache.planning.snapshot import REPLACED
 from jcache_plugins.origins.answers import (
     Answer,
     content_range,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from jcache.cache import Identity
 from jcache.journal import Version
+from jcache.naming import Identity
 from jcache.origin import Info, OriginRange
 from jcache_plugins.origins.answers import (
     Validators,

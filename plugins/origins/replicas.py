@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
-from jcache.reader.snapshot import agrees
+from jcache.planning.snapshot import agrees
 from jcache_plugins.origins.base import FileSystemOrigin, in_thread, reaching
 
 __all__ = ["Replicas"]

@@ -12,12 +12,12 @@ from s3fs.core import _error_wrapper
 from s3fs.errors import translate_boto_error
 from s3fs.utils import FileExpired
 
-from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
+from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
+from jcache.planning.snapshot import REPLACED, agrees
 from jcache.reader.remote import Span
-from jcache.reader.snapshot import REPLACED, agrees
 from jcache_plugins.origins.base import (
     FileSystemOrigin,
     UnsizedError,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jcache.cache.credentials import ASKING_HEADERS, IDLE_HEADERS
+from jcache.naming.credentials import ASKING_HEADERS, IDLE_HEADERS
 from jcache.origin import Sharing
 
 __all__ = ["sharing_of"]

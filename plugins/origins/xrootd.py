@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 from XRootD import client
 from XRootD.client.flags import OpenFlags, QueryCode
 
-from jcache.cache import Identity
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
+from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
-from jcache.reader.snapshot import REPLACED, agrees
+from jcache.planning.snapshot import REPLACED, agrees
 from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, adler32, beside, is_settled, reaching

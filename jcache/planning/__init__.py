@@ -1,0 +1,1 @@
+"""One version of a remote file in memory: which bytes are recorded, held, under way, or missing."""

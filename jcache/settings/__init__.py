@@ -1,0 +1,1 @@
+"""What users set: read, checked, and held against single remote files."""
