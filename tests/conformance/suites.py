@@ -42,13 +42,9 @@ S3FS = (
     *("setxattr_in_write", "rm_recursive_folder", "pipe_exclusive"),
 )
 ZARR = (
-    *("None-c/0]", "byte_range1-c/0]", "key_ranges3]", "test_exists", "get_many", "set_many", "test_delete"),
-    *("list_dir", "is_empty", "getsize_prefix", "from_uri", "get_json", "set_if_not"),
+    *("None-c/0]", "byte_range1-c/0]", "get_many", "set_many", "test_delete", "list_dir", "getsize_prefix", "from_uri"),
 )
-UPATH = (
-    *("exists", "is_file", "stat", "read_", "write_", "open", "rename", "copy", "move", "unlink", "rmdir", "touch"),
-    *("mkdir", "fsspec_compat", "info"),
-)
+UPATH = ("exists", "is_file", "test_stat", "read_", "write_", "rename", "unlink", "rmdir", "fsspec_compat", "info")
 
 SUITES = (
     Suite(
