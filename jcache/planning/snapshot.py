@@ -385,6 +385,8 @@ class Snapshot:
         """Have bytes of a place recorded, but for those that somebody else records, or has recorded."""
         if self._discarded or isinstance(place, Run) or not place.record:
             return
+        if isinstance(place, Flight) and isinstance(place.data[index], Exception):
+            return  # there are none
         for a, b, there, _, _ in self._find(start, stop):
             for c, d, flying in self._flights.find(a, b) if there is None else ():
                 if flying is not None and flying[0].wanted[flying[1]] > c:

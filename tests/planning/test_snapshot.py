@@ -312,6 +312,16 @@ def test_what_was_let_go_of_while_it_was_delivered_is_recorded_all_the_same(is_h
     assert snapshot.use_ahead(parts) == ([(10, DATA[10:15])] if record else []), "who fetches the rest has it recorded"
 
 
+def test_of_what_failed_while_it_was_waited_for_nothing_is_recorded() -> None:
+    snapshot = pinned()
+    flight = snapshot.claim_ahead(0, 100)
+    assert flight is not None
+    (parts,) = snapshot.plan([(10, 20)]).parts
+    snapshot.land(flight, Fetched([DATA[:99]], STATE.info), record=True)
+    assert snapshot.use_ahead(parts) == []
+    assert not held(snapshot)
+
+
 def recorded(snapshot: Snapshot, extents: Extents, *, piece_bytes: int) -> Iterator[None]:
     """Record in pieces, step by step, as the store does with more than may wait."""
     for piece in pieces_of(extents, piece_bytes):
