@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -115,6 +116,7 @@ class Cache:
         self.storage.keep_inside(self.directory)
         self._turns: Turns | None = None
         self._key, self._no_key_until = b"", 0.0
+        self._key_lock = threading.Lock()
         # Keyed hashes of who asks, by fingerprint.
         self._owners: dict[str, str] = {}
         self._flat = flat
@@ -222,19 +224,36 @@ class Cache:
         return self._key
 
     def _make_key(self) -> bytes:
-        """Make the key that all who share the directory use; one for this process alone where that cannot be."""
-        key = os.urandom(_KEY_BYTES)
-        name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
-        try:
-            if self.writable:
-                self._write(name, key)
-                # Of two processes that do this at once the last one's key stays: at worst the first one's is forgotten.
-                self.storage.rename(name, os.path.join(self.directory, KEY_NAME))
-                key = self._read_key() or key
-        except OSError:
+        """Make the key that all who share the directory use; one for this process alone where that cannot be.
+
+        The first one stays, of several threads and of several processes that make one at once.
+        """
+        with self._key_lock:
+            if self._key:
+                return self._key
+            key = os.urandom(_KEY_BYTES)
+            name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
+            with contextlib.suppress(OSError):
+                if self.writable:
+                    self._write(name, key)
+                    self._publish_key(name)
+                    self._no_key_until = 0.0
+                    key = self._read_key() or key
             self._remove(name)
-        self._key = key
+            self._key = key
         return key
+
+    def _publish_key(self, name: str) -> None:
+        """Give a file the key's name, unless there is a key by now."""
+        target = os.path.join(self.directory, KEY_NAME)
+        try:
+            self.storage.link(name, target)
+        except FileExistsError:
+            self._no_key_until = 0.0
+            if not self._read_key():  # it is none
+                self.storage.rename(name, target)
+        except OSError:  # a file system without links
+            self.storage.rename(name, target)
 
     def path(self, identity: Identity) -> str:
         """Return the directory of an object's journal, whether or not it exists."""
@@ -269,6 +288,7 @@ class Cache:
 
     def forget(self) -> None:
         """In a forked child: let go of what the parent has locked."""
+        self._key_lock = threading.Lock()
         if self._turns is not None:
             self._turns.forget()
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,23 @@ def test_in_the_flat_layout_journals_are_asked_once_whose_they_are(tmp_path: Pat
     cache.remove(cache.identify("https", "https://h/d/4", {}), cache.identify("https", "https://h/d/5", {}))
     assert len(list(tmp_path.glob("*/@*.seg"))) == 17
     assert len(storage.looked) < 10, storage.looked
+
+
+@pytest.mark.parametrize("turn", range(20))
+def test_all_who_make_the_key_at_once_have_the_one_that_stays(tmp_path: Path, turn: int) -> None:
+    caches = [Cache(str(tmp_path)) for _ in range(3)]
+    for cache in caches:
+        cache.prepare()
+    with ThreadPoolExecutor(9) as pool:
+        found = list(pool.map(lambda i: caches[i % 3]._keyed(f"who {i % 2}"), range(18)))
+    later = Cache(str(tmp_path))
+    assert found == [later._keyed(f"who {i % 2}") for i in range(18)]
+    assert not list(tmp_path.glob(".probe-*"))
+
+
+def test_a_key_that_is_none_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".key").write_bytes(b"short")
+    cache = Cache(str(tmp_path))
+    cache.prepare()
+    assert cache._keyed("who") == Cache(str(tmp_path))._keyed("who")
+    assert (tmp_path / ".key").stat().st_size == 32
