@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -98,7 +99,9 @@ class Client:
         return self.run(self.remote(origin.path[1:]).read(origin, list(spans), vector=True))
 
     def close_files(self) -> None:
-        self.fs._readonly_filehandle_cache.close_all()
+        # A file of which a request was refused, with another on its way, the client may not close any more.
+        with contextlib.suppress(OSError):
+            self.fs._readonly_filehandle_cache.close_all()
 
     def close(self) -> None:
         assert self.host.recorder.flush(PATIENCE_S)
