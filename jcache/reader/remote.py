@@ -124,11 +124,13 @@ class RemoteFile:
         if ahead:
             miss = sum(part[1] - part[0] for part in ahead)
             self._record(snapshot, snapshot.use_ahead(ahead))
-        try:
-            snapshot.deliver()
-        except OriginChangedError:
-            return None
-        self._count(vector, len(out), sum(map(len, out)), miss, started_s)
+        total = sum(map(len, out))
+        if total:  # no byte is of no version
+            try:
+                snapshot.deliver()
+            except OriginChangedError:
+                return None
+        self._count(vector, len(out), total, miss, started_s)
         return out
 
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
@@ -150,7 +152,7 @@ class RemoteFile:
             if part[2] is None:
                 break
             row.append(part)  # type: ignore[arg-type]  # not a gap
-        data = self._read_rows([row], snapshot, view)
+        data = self._read_rows([row], snapshot, view) if row else None
         if data is None:
             return b""
         try:

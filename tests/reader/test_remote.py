@@ -329,6 +329,18 @@ def test_a_file_replaced_after_bytes_were_delivered_is_an_error_once(setup, cond
     assert each.journal.view(OLD.version).covered() == 100
 
 
+def test_a_read_that_gave_no_byte_holds_nobody_to_its_version(setup) -> None:
+    warm(setup, (0, 100))
+    each = setup()
+    each.origin.conditional = False
+    asyncio.run(each.remote.make_ready(each.origin))
+    assert each.try_read((9000, 9010), (300, 300)) == [b"", b""]
+    assert each.remote.peek(200, 300) == b""
+    assert each.remote.hits == 1, "the read; nothing was there to peek at"
+    each.origin.state = NEW
+    assert asyncio.run(each.read((0, 200))) == [NEW.data[:200]]
+
+
 def test_a_file_replaced_while_many_read_it_is_an_error_or_one_version_throughout(setup) -> None:
     each = setup()
     each.origin.conditional = False
