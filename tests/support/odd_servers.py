@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any
@@ -58,6 +59,22 @@ class OddOrigin:
         # Where the end of the connection is the end of the body, nobody could tell.
         self.drop_after = None if self.framing == "close" else chosen(rng, None, 1, 100, usual=0.9)
         self.client = chosen(rng, {}, {"raise_for_status": True}, usual=0.8)
+        # What was thought of later is by a chance of its own, so that the seeds keep their other ways.
+        rng = random.Random(seed + 2 * 10**9)
+        self.head = chosen(rng, self.head, 204, 501, "garbled", usual=0.9)
+        if self.ranges.__class__ is str and self.ranges.startswith("206"):
+            self.ranges = chosen(rng, self.ranges, "206 wider", "206 shorter", "206 garbled", usual=0.8)
+        self.encoding = chosen(rng, self.encoding, "deflate", "identity by name", usual=0.9)
+        self.success = chosen(rng, 200, 203, usual=0.9)
+        self.moved = chosen(rng, 302, 301, 303, 307, 308)
+        self.date = chosen(rng, None, "none", "wrong", LONG_AGO - 10, 4_100_000_000, usual=0.7)
+        self.shared = chosen(
+            rng, {}, {"Cache-Control": "no-store"}, {"Cache-Control": "private"}, {"Vary": "*"}, {"Vary": "Cookie"},
+            {"Vary": "Accept-Encoding"}, usual=0.7,
+        )  # fmt: skip
+        # Every so many bodies one is cut in its middle; who asks again gets it.
+        may_cut = self.framing != "close" and self.drop_after is None
+        self.drop_every = chosen(rng, None, 2, 3, usual=0.9) if may_cut else None
         self.asked = 0
 
     def __repr__(self) -> str:
@@ -75,7 +92,7 @@ class OddOrigin:
             "old": LONG_AGO, "future": 4_000_000_000, "now": None, "changing": LONG_AGO + self.asked,
             "other": LONG_AGO + len(method),
         }  # fmt: skip
-        out = {}
+        out = dict(self.shared)
         if tag in tags:
             out["ETag"] = tags[tag]
         if moment in times:
@@ -86,8 +103,9 @@ class OddOrigin:
 
 
 class OddServer(http.server.ThreadingHTTPServer):
-    """Serves `/SEED/f`."""
+    """Serves `/SEED/f`; with `cuts`, those bodies that are cut every so often are."""
 
+    cuts = False
     daemon_threads = True
     request_queue_size = 256
 
@@ -111,6 +129,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: OddServer
+    date: int | str | None = None
 
     def log_message(self, *_: object) -> None:
         pass
@@ -118,8 +137,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         seed, _, name = self.path[1:].partition("/")
         origin = self.server.origin(int(seed))
+        self.date = origin.date
         if origin.redirect in ("both", self.command.lower()) and name == "f":
-            self.reply(302, {"Location": f"/{seed}/elsewhere?X-Amz-Signature=abc"})
+            self.reply(origin.moved, {"Location": f"/{seed}/elsewhere?X-Amz-Signature=abc"})
             return
         headers = origin.validators(self.command)
         if origin.accept_ranges is not None:
@@ -144,7 +164,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 200, {**headers, "Content-Encoding": "gzip"} if origin.encoding == "gzip" else headers, length=size
             )
         else:
-            self.reply(200, headers, length={"zero": 0, "longer": size + 7, "shorter": max(size - 7, 0)}.get(way, size))
+            lengths = {"zero": 0, "longer": size + 7, "shorter": max(size - 7, 0), "garbled": "many"}
+            self.reply(origin.success, headers, length=lengths.get(way, size))
 
     def answer_get(self, origin: OddOrigin, headers: dict[str, str]) -> None:
         condition = self.headers.get("If-Match")
@@ -160,7 +181,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         data, size, ranges = origin.data, len(origin.data), origin.ranges
         asked = self.headers.get("Range")
-        status = 200
+        status = origin.success
         if asked is not None and ranges != "200":
             if ranges in (416, 501):
                 self.reply(ranges)
@@ -169,9 +190,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             start = int(first) if first else max(0, size - int(last))
             stop = min(size, int(last) + 1) if first and last else size
             if start < stop:
+                if ranges == "206 wider":
+                    start, stop = start // 512 * 512, min(size, -(-stop // 512) * 512)
+                elif ranges == "206 shorter":
+                    stop = min(stop, start + 300)
                 data = data[start:stop]
-                status = 206 if ranges.startswith("206") else 200
-                if "alone" not in ranges:
+                status = 206 if ranges.startswith("206") else status
+                if ranges == "206 garbled":
+                    headers["Content-Range"] = f"{start}-{stop}"
+                elif "alone" not in ranges:
                     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{'*' if ranges.endswith('*') else size}"
             elif origin.beyond != 200:
                 self.reply(416, {} if origin.beyond == "416 alone" else {"Content-Range": f"bytes */{size}"})
@@ -180,7 +207,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if origin.encoding == "gzip" or (origin.encoding == "gzip if accepted" and accepts):
             data = gzip.compress(data, mtime=0)
             headers["Content-Encoding"] = "gzip"
-        self.reply(status, headers, data, framing=origin.framing, drop_after=origin.drop_after)
+        elif origin.encoding == "deflate":
+            data, headers["Content-Encoding"] = zlib.compress(data), "deflate"
+        elif origin.encoding == "identity by name":
+            headers["Content-Encoding"] = "identity"
+        drop_after = origin.drop_after
+        if self.server.cuts and origin.drop_every is not None and origin.asked % origin.drop_every == 0:
+            drop_after = len(data) // 2
+        self.reply(status, headers, data, framing=origin.framing, drop_after=drop_after)
 
     def reply(
         self,
@@ -189,10 +223,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body: bytes = b"",
         *,
         framing: str = "length",
-        length: int | None = -1,
+        length: int | str | None = -1,
         drop_after: int | None = None,
     ) -> None:
-        self.send_response(status)
+        self.send_response_only(status)
+        if self.date != "none":
+            right = formatdate(self.date if isinstance(self.date, int) else None, usegmt=True)
+            self.send_header("Date", "today" if self.date == "wrong" else right)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         if self.command == "HEAD" and length is None:
