@@ -37,7 +37,7 @@ demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/jcache demo $(DEMO_ARGS)
 
 test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
-	$(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py $(PYTEST_ARGS)

@@ -34,6 +34,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    """What pytest compiles is kept, what tests start compiles nothing: they write modules twice within a second."""
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def left_as_found() -> Iterator[None]:
     """What libraries change in this process stays with the module whose tests made them.

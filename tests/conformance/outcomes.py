@@ -1,7 +1,9 @@
 """A pytest plug-in that writes each test's outcome as it comes, so that a run that dies or hangs leaves what it had."""
 
+import functools
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -12,6 +14,12 @@ def note(name: str, outcome: str, seconds: float, text: str = "") -> None:
     line = json.dumps({"test": name, "outcome": outcome, "s": round(seconds, 3), "text": text[-4000:]})
     with open(os.environ[FILE], "a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def pytest_collection_finish() -> None:
+    """Have botocore parse its descriptions of services once: suites make a session for each test, 0.2 s of parsing."""
+    if session := sys.modules.get("botocore.session"):
+        session.create_loader = functools.cache(session.create_loader)  # type: ignore[attr-defined]
 
 
 def pytest_runtest_logstart(nodeid: str, location: Any) -> None:

@@ -124,10 +124,10 @@ def run(suite: Suite, *, cache: Path | None, quick: bool) -> Run:
             shutil.copytree(source(suite), top)
         else:
             top = Path(sysconfig.get_path("purelib"))
-        environ = {
-            name: value for name, value in os.environ.items() if not name.startswith(("JCACHE", "_JCACHE", "PYTEST"))
-        }
-        environ |= {FILE: str(noted), "PYTHONPATH": str(HERE), "TMPDIR": directory, "PYTHONDONTWRITEBYTECODE": "1"}
+        # Compiled files are written: pytest else rewrites all modules of all plug-ins, in each run, for seconds.
+        unwanted = ("JCACHE", "_JCACHE", "PYTEST", "PYTHONDONTWRITEBYTECODE")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+        environ |= {FILE: str(noted), "PYTHONPATH": str(HERE), "TMPDIR": directory}
         environ |= {"PATH": f"{HERE / 'bin'}:{environ['PATH']}", **UNREACHABLE_SOON}
         if cache is not None:
             environ |= {"JCACHE_DIR": str(cache), "JCACHE_SUMMARY": "0"}
