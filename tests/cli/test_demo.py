@@ -210,7 +210,7 @@ def test_a_wire_delays_and_is_no_wider_than_it_says(server, rtt_ms, gbit_s, leas
         client.connect()
         started_s = time.monotonic()
         assert ask(client, path="/large.bin")[::2] == (200, bytes(1_000_000))
-        assert least_s <= time.monotonic() - started_s < least_s + 1
+        assert least_s <= time.monotonic() - started_s < least_s + 5
         client.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", wire.port))

@@ -60,7 +60,7 @@ def test_a_sealed_million_is_attached_in_constant_calls(million):
     view.read(view.find(STRIDE, STRIDE + EXTENT)[0])
     elapsed_s = time.process_time() - start
     assert storage.calls == ["listdir", "open", "fstat", "pread", "pread", "pread"]
-    assert elapsed_s < 0.15, "25 ms is the bar on a machine of its own"
+    assert elapsed_s < 0.5, "25 ms is the bar on a machine of its own"
     check_some(reader, version, 1_000_000)
 
 
@@ -94,7 +94,7 @@ def test_an_unsealed_million_is_scanned_without_a_step_per_extent(tmp_path, orde
     start = time.process_time()
     reader.attach()
     elapsed_s = time.process_time() - start
-    assert elapsed_s < 3, "1 s is the bar on a machine of its own, where it takes 0.75 s in random order"
+    assert elapsed_s < 6, "1 s is the bar on a machine of its own, where it takes 0.75 s in random order"
     assert storage.counts["pread"] < 1.05 * 1_000_000 / 512, "one read for each frame's header and table"
     check_some(reader, version, 1_000_000)
     gc.collect()

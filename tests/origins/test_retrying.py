@@ -103,12 +103,12 @@ def test_the_bound_holds_and_without_retries_the_error_is_the_plain_one(
 def test_a_server_that_wants_to_be_left_alone_for_longer_than_the_bound_is_not_waited_for(
     active, http_origin: ScriptedOrigin
 ) -> None:
-    active(retry_for=2.0)
+    active(retry_for=40.0)
     http_origin.put("f", DATA, status=503, headers={"Retry-After": "3600"})
     started_s = time.monotonic()
     with pytest.raises(aiohttp.ClientResponseError):
         read(http_origin, [(0, 500)])
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 20
 
 
 def test_nobody_is_waited_for_who_never_answered(active, http_origin: ScriptedOrigin) -> None:
@@ -118,7 +118,7 @@ def test_nobody_is_waited_for_who_never_answered(active, http_origin: ScriptedOr
     started_s = time.monotonic()
     with pytest.raises(aiohttp.ClientConnectorError):
         read(http_origin, [(0, 500)])
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 20
     assert session.counters.snapshot().origin_retries == 0
 
 

@@ -107,12 +107,13 @@ def test_what_others_recorded_meanwhile_makes_a_late_record_no_newer(tmp_path: P
 def test_a_validation_is_noted_once_and_known_to_others(tmp_path: Path) -> None:
     record(tmp_path, OLD)
     time.sleep(0.3)
+    began_s = time.time()
     for _ in range(3):
         attached(tmp_path).touch(OLD)
     assert len(list(tmp_path.iterdir())) == 2
     (stored,) = attached(tmp_path).versions()
     assert stored.age_s is not None
-    assert stored.age_s < 0.3
+    assert stored.age_s < time.time() - began_s + 0.1
 
 
 def test_what_another_machine_or_another_start_noted_is_no_ground_for_trust(
