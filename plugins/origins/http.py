@@ -45,6 +45,8 @@ CONDITION_REFUSED = frozenset({400, PRECONDITION_FAILED, 501})
 TURNS = 4
 # So often, and for so many bytes, it is asked again whether validators change where bytes do not.
 PROBES, PROBE_BYTES = 4, 4096
+# For so long a time of modification stays as it is that is always the present one.
+SECOND_S = 1.0
 
 
 class HttpOrigin(HttpQuestions):
@@ -168,7 +170,14 @@ class HttpOrigin(HttpQuestions):
             return False
         start, body = sample.part[0], sample.body[:PROBE_BYTES]
         behind: list[Mapping[str, str]] = []
-        for _ in range(PROBES):
+        answer = sample
+        for probe in range(PROBES + 1):
+            if probe == PROBES:
+                if self._validators.doubt(behind):
+                    return True
+                if answer.settled or self._version(answer.headers, 0).etag is not None:
+                    return False
+                await asyncio.sleep(SECOND_S)
             try:
                 answer = await self._get_once(session, (start, start + len(body)), None)
             except Exception:  # noqa: BLE001 - who cannot be asked has not said that it was replaced

@@ -139,6 +139,33 @@ def test_tags_that_change_in_every_answer_cost_no_read_and_the_time_is_cached_by
     assert file.gets == gets, "it is recorded"
 
 
+@pytest.mark.parametrize("is_now", [True, False])
+def test_a_time_that_is_the_present_one_is_no_validator_whenever_its_second_ends(
+    cached, http_origin, monkeypatch: pytest.MonkeyPatch, *, is_now: bool
+) -> None:
+    monkeypatch.setattr("jcache_plugins.origins.http.SECOND_S", 0.0)
+    data, ahead_s = random.Random(4).randbytes(20_000), time.time() + 1000
+    ends: list[int] = []  # behind so many requests a second ends
+
+    def tell(resource: Resource) -> None:
+        resource.modified_s = ahead_s + sum(resource.gets > end for end in ends)
+
+    file = http_origin.put(
+        "f", data, if_match=False, etag_of=lambda number: f'"{number}"', at=dict.fromkeys(range(99), tell)
+    )
+    url = http_origin.url("f")
+    assert [cached.cat_file(url, i, i + 10) for i in (0, 50)] == [data[:10], data[50:60]], "by the time, not the tags"
+    gets = file.gets
+    ends += [gets, gets + 5] if is_now else [gets]
+    if is_now:
+        assert cached.cat_file(url, 100, 110) == data[100:110]
+        ends += range(gets + 6, 99)
+        assert cached.cat_ranges([url] * 2, [0, 200], [5, 205]) == [data[:5], data[200:205]]
+    else:
+        with pytest.raises(OriginChangedError):
+            cached.cat_file(url, 100, 110)
+
+
 @pytest.mark.parametrize("if_match", [True, False])
 def test_a_file_that_is_replaced_all_the_time_is_not_taken_for_one_with_restless_tags(
     cached, http_origin, *, if_match: bool
