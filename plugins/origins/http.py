@@ -90,6 +90,7 @@ class HttpOrigin(HttpQuestions):
                     if self._doubt(known) or not await self._is_restless(session, good):
                         raise
                     arrived = None
+                    self._witnesses = Witnesses()  # the others told by what is dropped now
         if info is None and known is not None and known.version.is_provable and not self._validators.all:
             raise UnsizedError(self.path)  # what it was known by was worth nothing
         return Fetched(

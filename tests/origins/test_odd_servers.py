@@ -139,6 +139,14 @@ def test_tags_that_change_in_every_answer_cost_no_read_and_the_time_is_cached_by
     assert file.gets == gets, "it is recorded"
 
 
+def test_tags_that_change_are_not_held_against_what_took_long_either(cached, http_origin) -> None:
+    data = random.Random(5).randbytes(1_000_000)
+    http_origin.put("f", data, if_match=False, modified_s=1.6e9, etag_of=lambda number: f'"{number}"')
+    url = http_origin.url("f")
+    assert cached.cat_file(url, 0, 10) == data[:10]
+    assert cached.cat_file(url, 10, 900_000) == data[10:900_000]
+
+
 @pytest.mark.parametrize("is_now", [True, False])
 def test_a_time_that_is_the_present_one_is_no_validator_whenever_its_second_ends(
     cached, http_origin, monkeypatch: pytest.MonkeyPatch, *, is_now: bool
