@@ -13,7 +13,7 @@ from jcache.counters import Counters
 from jcache.errors import ShortReadError
 from jcache.origin import Fetched, Info, Origin, OriginRange, retry_after
 
-__all__ = ["Retries", "RetryHost", "fetch", "stat"]
+__all__ = ["Retries", "RetryHost", "Tries", "fetch", "stat"]
 
 # The first pause, twice as long each time up to the most; half of it is by chance, lest all processes come at once.
 FIRST_S, MOST_S = 0.1, 10.0
@@ -50,7 +50,7 @@ class RetryHost(Protocol):
 
 async def stat(host: RetryHost, origin: Origin) -> Info:
     """Ask for the file's version; as `Origin.stat`."""
-    tries = _Tries(host, origin)
+    tries = Tries(host, origin)
     while True:
         try:
             info = await origin.stat()
@@ -72,7 +72,7 @@ async def fetch(
     arrived: Callable[[], None] | None = None,
 ) -> Fetched:
     """Fetch byte ranges; as `Origin.fetch`. Where some of them failed, they are asked for under the others' version."""
-    tries = _Tries(host, origin)
+    tries = Tries(host, origin)
     whole: Fetched | None = None
     todo: Sequence[int] = range(len(ranges))
     while True:
@@ -120,7 +120,7 @@ def _merged(whole: Fetched, places: Sequence[int], got: Fetched) -> Fetched:
     )
 
 
-class _Tries:
+class Tries:
     """How often one request was sent, and since when it fails."""
 
     __slots__ = ("_answers", "_count", "_failed_s", "_host", "_origin")

@@ -9,8 +9,9 @@ from typing import Any
 
 from jcache.errors import OfflineMissError
 from jcache.origin import Info
+from jcache.reader.retrying import Tries
 from jcache.session import current
-from jcache_plugins.fsspec.access import Access, named, on_loop_of, run
+from jcache_plugins.fsspec.access import Access, named, on_loop_of, require, run
 from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, question
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
@@ -85,6 +86,28 @@ async def without_reading(found: Access, kind: str) -> Any:
         return True
     is_page = info.details.get("mimetype") in (None, "text/html")
     return UNKNOWN if is_page else False if kind == "isdir" else []
+
+
+class Again:
+    """Whether a question that failed is put once more: within the bound that reads have, and not by JCache itself."""
+
+    def __init__(self, fs: Any, path: Any) -> None:
+        self._fs, self._path = fs, path
+        self._tries: Tries | None = None
+
+    async def may(self, error: Exception) -> bool:
+        """Wait until it is to be put again, and return True; False where the error is the answer."""
+        if self._tries is None:
+            found = find(self._fs, self._path) if isinstance(self._path, str) else None
+            if found is None:
+                return False
+            self._tries = Tries(require(), found.origin)
+        cause = error.__cause__  # HTTP's file system makes an absence of any trouble that it meets
+        trouble = cause if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) else error
+        if not await self._tries.again(trouble):
+            return False
+        require().counters.origin(retries=1)
+        return True
 
 
 def path_of(parameters: Parameters, args: Any, kwargs: Any) -> Any:
@@ -185,14 +208,19 @@ def async_answer(original: Method) -> Method:
                 return value
         # HTTP's `exists` takes any trouble for an absence, unless it is told not to.
         is_strict = has_strict and ask is not None and path is not None
-        try:
-            value = await (original(self, path, strict=True) if is_strict else original(self, *args, **kwargs))
-        except Exception as error:
-            if ask is not None:
-                ask.note_error(error, made_of_it=False if is_strict else None)
-            if is_strict and isinstance(error, sys.modules["aiohttp"].ClientError):
-                return False
-            raise
+        again = Again(self, path)
+        while True:
+            try:
+                value = await (original(self, path, strict=True) if is_strict else original(self, *args, **kwargs))
+                break
+            except Exception as error:
+                if await again.may(error):
+                    continue
+                if ask is not None:
+                    ask.note_error(error, made_of_it=False if is_strict else None)
+                if is_strict and isinstance(error, sys.modules["aiohttp"].ClientError):
+                    return False
+                raise
         if ask is not None:
             ask.note(value)
         return value
@@ -213,12 +241,17 @@ def sync_answer(original: Method) -> Method:
             value = run(self, remembered(self, kind, ask, path_of(parameters, args, kwargs)))
             if value is not UNKNOWN:
                 return value
-        try:
-            value = original(self, *args, **kwargs)
-        except Exception as error:
-            if ask is not None:
-                ask.note_error(error)
-            raise
+        again = Again(self, path_of(parameters, args, kwargs))
+        while True:
+            try:
+                value = original(self, *args, **kwargs)
+                break
+            except Exception as error:
+                if not on_loop_of(self) and run(self, again.may(error)):
+                    continue
+                if ask is not None:
+                    ask.note_error(error)
+                raise
         if ask is not None:
             ask.note(value)
         return value

@@ -64,6 +64,20 @@ def test_a_busy_server_is_asked_again_when_it_says(active, http_origin: Scripted
     assert counts.origin_requests >= http_origin.resources["/f"].gets == 10
 
 
+@pytest.mark.parametrize("failing", [{"status": 503}, {"resets": True}], ids=["busy", "reset"])
+def test_questions_about_a_name_are_put_again_too(active, http_origin: ScriptedOrigin, failing: dict[str, Any]) -> None:
+    session, url = active(), http_origin.url("f")
+    fs = fsspec.filesystem("http", skip_instance_cache=True)
+    for ask, answer in ((fs.exists, True), (fs.isfile, True), (lambda url: fs.info(url)["size"], len(DATA))):
+        before = session.counters.snapshot().origin_retries
+        http_origin.put("f", DATA, head=False, once={1: failing, 2: failing})
+        assert ask(url) == answer
+        assert session.counters.snapshot().origin_retries > before
+    active(retries=0)
+    http_origin.put("f", DATA, head=False, once={1: BUSY})
+    assert not fs.exists(url), "as without JCache"
+
+
 def test_one_connection_in_ten_is_reset(active, http_origin: ScriptedOrigin) -> None:
     session = active()
     failing = {k: {"drop_after": 100} if k % 20 else {"resets": True} for k in range(10, 1000, 10)}
