@@ -120,7 +120,7 @@ def why_not(fs: Any, path: Any, options: Mapping[str, Any] | None, *, is_known: 
     return "it is a stream, or nothing tells its version, or only the file system itself could answer"
 
 
-def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> bool:
+def is_settled(fs: Any, found: Access, result: Any, start: int | None, stop: int | None) -> bool:
     """Whether a range's result is the application's; else the file system is to be asked itself.
 
     It is asked where reading failed before the range was asked for, where the server refused, which may have been asked
@@ -128,12 +128,33 @@ def is_settled(fs: Any, result: Any, start: int | None, stop: int | None) -> boo
     what no byte, or less, means is each file system's own.
     """
     if result is None or isinstance(result, Exception):
-        return result is not None and getattr(result, "status", None) not in _REFUSALS
-    if not asks_origin():
+        is_refused = result is None or getattr(result, "status", None) in _REFUSALS
+        return not is_refused and (isinstance(result, OriginChangedError) or not (is_odd(start, stop) and may_ask()))
+    if (result and (start or 0) >= 0 and (stop or 0) >= 0) or not may_ask():
+        return True
+    if is_its_own(found, start, stop):
         return True
     if result:
-        return start is None or start >= 0 or stop is None or len(result) == stop - start
-    return start == stop or type(fs) in _silent
+        return (start or 0) >= 0 or stop is None or len(result) == stop - (start or 0)
+    if start == stop is not None:
+        return True
+    return (type(fs) in _silent and not is_odd(start, stop)) or (not start and stop is None and not asks_origin())
+
+
+def is_its_own(found: Access, start: int | None, stop: int | None) -> bool:
+    """Whether bounds need not mean what slices make of them, and the file system may be asked."""
+    return not found.origin.slices and is_odd(start, stop) and may_ask()
+
+
+def is_odd(start: int | None, stop: int | None) -> bool:
+    """Whether bounds count from the end, or have no byte between them."""
+    return (start or 0) < 0 or (stop is not None and stop <= (start or 0))
+
+
+def may_ask() -> bool:
+    """Whether the settings allow to ask the origin."""
+    session = current()
+    return session is not None and not session.offline
 
 
 def asks_origin() -> bool:
@@ -144,8 +165,7 @@ def asks_origin() -> bool:
 
 def learn(fs: Any, result: Any, told: Any, start: Any, stop: Any) -> None:
     """Note of a synchronous file system's class that it returns nothing for a range behind the end, if it did."""
-    is_behind = bool(start and start > 0 and (stop is None or stop > start))
-    if is_behind and result == b"" == told and not fs.async_impl:
+    if result == b"" == told and not fs.async_impl and (start or 0) > 0 and not is_odd(start, stop):
         _silent.add(type(fs))
 
 
@@ -175,7 +195,7 @@ def span_of(parameters: Parameters, args: Any, kwargs: Any) -> tuple[Any, Span, 
     except TypeError:
         return None
     start, stop = span
-    if start is not None and start < 0 and stop is not None and (stop >= 0 or stop == start) and asks_origin():
+    if start is not None and start < 0 and stop is not None and (stop >= 0 or stop == start) and may_ask():
         return None  # what begins so far from the end is not empty where the file is shorter
     return said.pop(parameters.first, None), span, said
 
@@ -188,7 +208,7 @@ def async_cat_file(original: Method) -> Method:
         result = None
         if found is not None:
             result = await one_range(found, asked[1])
-            if result is not None and is_settled(self, result, *asked[1]):
+            if result is not None and is_settled(self, found, result, *asked[1]):
                 return unwrapped(result)
         with reaching():  # what it calls in turn is this same read
             data = await original(self, *args, **kwargs)
@@ -213,9 +233,9 @@ def sync_cat_file(original: Method) -> Method:
         asked = span_of(parameters, args, kwargs)
         found = None if asked is None or on_loop_of(self) else find(self, asked[0], asked[2])
         if asked is not None and found is not None:
-            rows = found.try_read([asked[1]], vector=False)
+            rows = None if is_its_own(found, *asked[1]) else found.try_read([asked[1]], vector=False)
             result = run(self, one_range(found, asked[1])) if rows is None else rows[0]
-            if result is not None and is_settled(self, result, *asked[1]):
+            if result is not None and is_settled(self, found, result, *asked[1]):
                 return unwrapped(result)
         with reaching():  # what it calls in turn is this same read
             data = original(self, *args, **kwargs)
@@ -229,6 +249,12 @@ def sync_cat_file(original: Method) -> Method:
 async def one_range(found: Access, span: Span) -> bytes | Exception | None:
     """Return a range's bytes, or the exception that it met; None where the file system is to be asked."""
     try:
+        if is_its_own(found, *span):
+            size = (await found.stat()).version.size_bytes
+            meant = found.origin.meant(*span, size)
+            if meant is None or meant[0] >= meant[1]:
+                return None if meant is None else b""
+            span = meant
         return (await found.read([span], vector=False))[0]
     except Exception as error:  # noqa: BLE001 - whether it is the application's is yet to be decided
         return failed(error)
@@ -246,8 +272,8 @@ def mirrored_cat_file(fs: Any, plain: Method) -> Method:
         found = None if asked is None else find(fs, asked[0], asked[2])
         if asked is None or found is None:
             return plain(*args, **kwargs)
-        rows = found.try_read([asked[1]], vector=False)
-        if rows is not None and is_settled(fs, rows[0], *asked[1]):
+        rows = None if is_its_own(found, *asked[1]) else found.try_read([asked[1]], vector=False)
+        if rows is not None and is_settled(fs, found, rows[0], *asked[1]):
             return rows[0]
         return sync(fs.loop, carry_out, fs, asked, found, args, kwargs)
 
@@ -282,7 +308,7 @@ def ranges_of(parameters: Parameters, args: Any, kwargs: Any) -> Ranges | None:
     reaches_back = (
         start is not None and start < 0 and end is not None for start, end in zip(starts, ends, strict=True)
     )
-    return None if any(reaches_back) and asks_origin() else (paths, starts, ends, on_error)
+    return None if any(reaches_back) and may_ask() else (paths, starts, ends, on_error)
 
 
 def bounds(value: Any, count: int) -> list[int | None]:
@@ -342,8 +368,8 @@ async def cat_many(
                 out[i] = result
 
         await asyncio.gather(*(one(path, rows) for path, rows in places.items()))
-    if not all(out) or set(map(type, out)) != {bytes}:
-        open_ = [i for i, one in enumerate(out) if not is_settled(fs, one, starts[i], ends[i])]
+    if not all(out) or set(map(type, out)) != {bytes} or not found[paths[0]].origin.slices:
+        open_ = [i for i, one in enumerate(out) if not is_settled(fs, found[paths[i]], one, starts[i], ends[i])]
         if open_:
             told = await past([paths[i] for i in open_], [starts[i] for i in open_], [ends[i] for i in open_])
             for i, result in zip(open_, told, strict=True):
@@ -358,10 +384,15 @@ async def cat_many(
 
 async def one_vector(found: Access, spans: Any) -> list[Any]:
     """Return the bytes of one file's ranges, and the exceptions that they met; see `one_range`."""
+    own = [] if found.origin.slices else [i for i, span in enumerate(spans) if is_its_own(found, *span)]
+    asked = [(0, 0) if i in own else span for i, span in enumerate(spans)] if own else spans
     try:
-        return list(await found.read(spans, vector=True))
+        out: list[Any] = list(await found.read(asked, vector=True))
     except Exception as error:  # noqa: BLE001 - the result of this file's ranges; the others have theirs
-        return [failed(error)] * len(spans)
+        out = [failed(error)] * len(spans)
+    for i in own:
+        out[i] = await one_range(found, spans[i])
+    return out
 
 
 async def cat_past(
@@ -427,7 +458,10 @@ def read_here(found: dict[str, Access], asked: Ranges) -> list[bytes] | None:
     """Return ranges of one file on the caller's thread; None where the origin is needed."""
     if len(found) != 1:
         return None
-    rows = found[asked[0][0]].read_here(Vector(asked[1], asked[2]), vector=True)
+    one = found[asked[0][0]]
+    if not one.origin.slices and any(map(functools.partial(is_its_own, one), asked[1], asked[2])):
+        return None
+    rows = one.read_here(Vector(asked[1], asked[2]), vector=True)
     return rows if rows is not None and all(rows) else None
 
 

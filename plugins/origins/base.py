@@ -18,6 +18,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from fsspec.spec import AbstractFileSystem
+
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.naming import Identity
@@ -34,6 +36,12 @@ CONCURRENT = frozenset({
     "fsspec.implementations.github.GithubFileSystem",
     "fsspec.implementations.smb.SMBFileSystem",
     "webdav4.fsspec.WebdavFileSystem",
+})  # fmt: skip
+# Those whose file objects are none of fsspec's, and tell no size.
+UNSIZED = frozenset({
+    "fsspec.implementations.arrow.ArrowFSWrapper",
+    "fsspec.implementations.sftp.SFTPFileSystem",
+    "fsspec.implementations.smb.SMBFileSystem",
 })  # fmt: skip
 # File systems that send requests again by themselves.
 RETRYING = frozenset({"adlfs", "gcsfs", "s3fs"})
@@ -94,6 +102,8 @@ class FileSystemOrigin:
 
     Attributes:
         lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
+        slices: Whether bounds from the end, and those with no byte between them, mean what they mean to Python's
+            slices; else `meant` tells.
         exists_by_reading: Whether `exists` of the file system asks for the whole file.
         one_at_a_time: Whether the file system may not stand two calls at once: they take turns, and are made only while
             the application waits for one. What is read ahead comes with what is asked for.
@@ -116,6 +126,7 @@ class FileSystemOrigin:
         self.path = path
         self._identity = identity
         # A synchronous one may have a single connection, and promises nothing.
+        self.slices = bool(fs.async_impl)
         self.one_at_a_time = not fs.async_impl and CONCURRENT.isdisjoint(map(_name, type(fs).__mro__))
 
     @classmethod
@@ -139,6 +150,16 @@ class FileSystemOrigin:
     def without_bytes(self, start: int | None, stop: int | None, size: int) -> Span | Exception | None:  # noqa: ARG002 - for subclasses
         """Return what a range means in which a file has no byte: another range, an error, or None for no bytes."""
         return None
+
+    def meant(self, start: int | None, stop: int | None, size: int) -> tuple[int, int] | None:
+        """Return what bounds mean that count from the end, or have no byte between them, in a file of that size.
+
+        Returns:
+            None where only the file system itself can tell.
+        """
+        cls = self.fs.__class__
+        is_composed = inspect.unwrap(cls.cat_file) is AbstractFileSystem.cat_file
+        return as_read(start, stop, size) if is_composed and UNSIZED.isdisjoint(map(_name, cls.__mro__)) else None
 
     def replaced(self, version: Version) -> Exception | None:  # noqa: ARG002 - for subclasses
         """Return what the file system's file objects raise where the file is no longer of a version, if they do."""
@@ -255,6 +276,14 @@ class FileSystemOrigin:
                 return call()
 
         return await in_thread(task)
+
+
+def as_read(start: int | None, stop: int | None, size: int) -> tuple[int, int]:
+    """Return what bounds mean to fsspec's own `cat_file`, which opens the file: one that goes back reads it all."""
+    first = start or 0
+    first = first if first >= 0 else max(0, size + first)
+    last = size if stop is None else size + stop if stop < 0 else stop
+    return first, size if last < first else min(last, size)
 
 
 class Turns:

@@ -9,7 +9,7 @@ from jcache.journal import Version
 from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside, nanoseconds_of, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, as_read, beside, nanoseconds_of, reaching
 
 __all__ = ["FTPOrigin"]
 
@@ -55,6 +55,10 @@ class FTPOrigin(FileSystemOrigin):
     def without_bytes(self, start: int | None, stop: int | None, size: int) -> Span | None:
         """Return a range that begins behind the end, and has none: the server is sent its beginning, and refuses it."""
         return (start, stop) if stop is None and (start or 0) > size else None
+
+    def meant(self, start: int | None, stop: int | None, size: int) -> tuple[int, int] | None:
+        """Return what fsspec's own way makes of bounds, which is taken where there is an end."""
+        return None if stop is None else as_read(start, stop, size)
 
     async def _read(self, ranges: Sequence[OriginRange]) -> list[bytes | Exception]:
         data: list[bytes | Exception] = await self._in_turn(functools.partial(self._transfer, list(ranges)))
