@@ -78,7 +78,7 @@ class XRootDOrigin(FileSystemOrigin):
             files = beside(self.fs, OpenFiles)
             file = await files.take(self.fs, self.path)
             try:
-                version = await self._state(file.handle, force=True)
+                version = await self._state(file, force=True)
             finally:
                 files.give_back(file)
             self._opens_another = not agrees(info.version, version)
@@ -99,8 +99,8 @@ class XRootDOrigin(FileSystemOrigin):
                 before = None if known is None else known.version
                 started_s = time.time()
                 try:
-                    before = before or await self._state(file.handle, force=False)
-                    data, after = await self._read_open(file.handle, clamped(ranges, before.size_bytes), arrived)
+                    before = before or await self._state(file, force=False)
+                    data, after = await self._read_open(file, clamped(ranges, before.size_bytes), arrived)
                 except (OSError, ValueError) as error:
                     if lost(error):
                         file.is_stale = True  # whoever asks again opens the file anew
@@ -108,7 +108,7 @@ class XRootDOrigin(FileSystemOrigin):
                     if before is None:
                         raise
                     # A file that was cut short in place cannot be read where it is known to have bytes.
-                    self._check(file, known, before, await self._state(file.handle, force=True))
+                    self._check(file, known, before, await self._state(file, force=True))
                     raise
                 self._check(file, known, before, after)
             finally:
@@ -141,17 +141,18 @@ class XRootDOrigin(FileSystemOrigin):
         details = {"name": self.path, "size": version.size_bytes, "type": "file", "mtime": seconds}
         return Info(version, details)
 
-    async def _state(self, handle: Any, *, force: bool) -> Version:
+    async def _state(self, file: "OpenFile", *, force: bool) -> Version:
         """Return the open file's version: as told when it was opened, or (force) as the server has it now."""
-        answers = Answers(handle)
+        answers = Answers(file.handle, file)
         answers.ask("stat", force, self.fs.timeout)
         return as_version(*await answers.all())
 
     async def _read_open(
-        self, handle: Any, ranges: Vector, arrived: Callable[[], None] | None
+        self, file: "OpenFile", ranges: Vector, arrived: Callable[[], None] | None
     ) -> tuple[list[bytes | Exception], Version]:
         """Return the ranges' bytes, and the version that the open file still had behind them."""
         wanted = ranges if all(map(lt, ranges.starts, ranges.stops)) else Vector.of(r for r in ranges if r[0] < r[1])
+        handle = file.handle
         server = Server.of(handle)
         max_chunks, max_chunk_bytes = await server.limits(self.fs, handle)
         bodies: list[Any] = []
@@ -163,13 +164,15 @@ class XRootDOrigin(FileSystemOrigin):
         elif wanted:
             chunks, counts = cut(wanted, max_chunk_bytes)
             vectors, in_order = requests_of(chunks, max_chunks), server.answers_in_order()
-            answers = Answers(handle)
+            answers = Answers(handle, file)
             for vector in vectors:
                 answers.ask("vector_read", vector, self.fs.timeout)
             if in_order:
                 # Awaited together, unless somebody is to know when the bytes are here.
-                proof = answers if arrived is None else Answers(handle)
+                proof = answers if arrived is None else Answers(handle, file)
                 proof.ask("stat", True, self.fs.timeout)
+                if proof is not answers:
+                    file.leave(proof)  # where the bytes are refused nobody waits for it
             contents = await answers.all()
             contents, proofs = contents[: len(vectors)], contents[len(vectors) :]
             # The client answers in the order in which it was asked.
@@ -177,7 +180,7 @@ class XRootDOrigin(FileSystemOrigin):
         if arrived is not None:
             arrived()
         if proof is None:
-            after = await self._state(handle, force=True)
+            after = await self._state(file, force=True)
         else:
             after = as_version(*(proofs or await proof.all()))
         if wanted is ranges and list(map(len, bodies)) == ranges.lengths():
@@ -247,9 +250,10 @@ class OpenFile:
         opening: Opens it; None for a file that was open already.
         is_new: Whether it was opened for the read that has it now.
         is_stale: Whether it is to be closed behind its last reader, and opened anew by the next.
+        left: What was asked of it, and may be under way when nobody waits for it any more.
     """
 
-    __slots__ = ("accessed", "connection", "handle", "is_new", "is_stale", "opening", "readers", "url")
+    __slots__ = ("accessed", "connection", "handle", "is_new", "is_stale", "left", "opening", "readers", "url")
 
     def __init__(self, url: str, handle: Any) -> None:
         self.url = url
@@ -259,6 +263,7 @@ class OpenFile:
         self.opening: asyncio.Task[None] | None = None
         self.is_new = handle is None
         self.is_stale = False
+        self.left: list[Answers] = []
         self.readers = 0
 
     async def open(self, fs: Any) -> None:
@@ -276,6 +281,10 @@ class OpenFile:
             msg = f"Failed to open file: {status.message}"
             raise OSError(msg)
         self.handle = handle
+
+    def leave(self, answers: "Answers") -> None:
+        """Take note of requests that may be under way when the file is needed no more."""
+        self.left = [*(one for one in self.left if one.is_under_way), answers]
 
 
 class OpenFiles:
@@ -336,6 +345,12 @@ class OpenFiles:
             if opening.cancelled() or opening.exception() is not None:
                 return
             file.opening = None
+        for answers in file.left:
+            if answers.is_under_way:
+                # The client closes no file of which something is under way: it is never fsspec-xrootd's to close.
+                file.is_stale = True
+                answers.afterwards(lambda: self._keep(file))
+                return
         if file.is_stale or file.url in kept or file.url in self._files:
             close(file.handle)
             return
@@ -499,9 +514,9 @@ class Answers:
     client and the server together.
     """
 
-    __slots__ = ("_asked", "_count", "_done", "_file", "_got", "_is_below")
+    __slots__ = ("_afterwards", "_asked", "_count", "_done", "_file", "_got", "_is_below", "_open")
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, file: OpenFile | None = None) -> None:
         below = getattr(handle, "_File__file", None)
         self._is_below = below is not None
         self._file = below if self._is_below else handle
@@ -509,6 +524,8 @@ class Answers:
         self._asked: list[str] = []
         self._got: dict[int, tuple[Any, Any]] = {}
         self._count = -1
+        self._open = file
+        self._afterwards: Callable[[], None] | None = None
 
     def ask(self, what: str, *args: Any) -> None:
         """Send a request: a method of the client's file, and what it takes."""
@@ -534,6 +551,19 @@ class Answers:
     def _end(self) -> None:
         if not self._done.done():
             self._done.set_result(None)
+        if self._afterwards is not None and not self.is_under_way:
+            call, self._afterwards = self._afterwards, None
+            call()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an answer has not come yet."""
+        return len(self._got) < len(self._asked)
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """Have something called on this event loop once all answers have come."""
+        self._afterwards, self._count = call, len(self._asked)
+        self._done.get_loop().call_soon(self._end)
 
     async def all(self) -> list[Any]:
         """Return all answers, in the order of the requests, as the client has them below its layer of objects.
@@ -542,8 +572,12 @@ class Answers:
             OSError: One was refused: as plain fsspec-xrootd says it.
         """
         self._count = len(self._asked)
-        if len(self._got) < self._count:
-            await self._done
+        try:
+            if len(self._got) < self._count:
+                await self._done
+        finally:
+            if self._open is not None and len(self._got) < self._count:
+                self._open.leave(self)
         got = sorted(self._got.copy().items())  # in one step: where one was refused, others may still come
         for number, (status, _) in got:
             if not self._is_ok(status):

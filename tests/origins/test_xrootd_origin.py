@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import random
@@ -99,9 +98,7 @@ class Client:
         return self.run(self.remote(origin.path[1:]).read(origin, list(spans), vector=True))
 
     def close_files(self) -> None:
-        # A file of which a request was refused, with another on its way, the client may not close any more.
-        with contextlib.suppress(OSError):
-            self.fs._readonly_filehandle_cache.close_all()
+        self.fs._readonly_filehandle_cache.close_all()
 
     def close(self) -> None:
         assert self.host.recorder.flush(PATIENCE_S)
@@ -234,6 +231,44 @@ def test_a_request_that_is_refused_waits_for_no_other() -> None:
 
     with pytest.raises(OSError, match="vector_read properly: refused"):
         asyncio.run(ask())
+
+
+@pytest.mark.parametrize("end", ["refused", "cancelled"])
+def test_a_file_of_which_something_is_under_way_is_nobody_elses_to_close(end: str) -> None:
+    """The client refuses to close it, and the file system would raise that where the application has it closed."""
+    held, closed = [], []
+
+    def hold(*args: Any) -> Any:
+        held.append(args[-1])
+        return SimpleNamespace(ok=True)
+
+    handle = SimpleNamespace(vector_read=hold, stat=hold, close=lambda callback: closed.append(bool(callback)))
+    keeping = SimpleNamespace(_cache={"/f": SimpleNamespace(handle=handle)}, _max_items=8)
+    fs = SimpleNamespace(_readonly_filehandle_cache=keeping, unstrip_protocol=str)
+
+    async def read() -> None:
+        files = OpenFiles(fs)
+        file = await files.take(fs, "/f")
+        answers = Answers(handle, file)
+        answers.ask("vector_read", [(0, 1)], 0)
+        answers.ask("stat", True, 0)
+        reading = asyncio.ensure_future(answers.all())
+        await asyncio.sleep(0)
+        if end == "refused":
+            held.pop(0)(SimpleNamespace(ok=False, message="refused "), None, None)
+        else:
+            reading.cancel()
+        with pytest.raises((OSError, asyncio.CancelledError)):
+            await asyncio.wait_for(reading, PATIENCE_S)
+        files.give_back(file)
+        assert (keeping._cache, closed) == ({}, [])
+        while held:
+            assert not closed
+            held.pop()(SimpleNamespace(ok=True), None, None)
+            await asyncio.sleep(0.01)
+        assert (keeping._cache, len(closed)) == ({}, 1)
+
+    asyncio.run(read())
 
 
 def test_an_empty_file(client, export_dir: Path) -> None:
