@@ -59,8 +59,9 @@ RUN = """
     print(sorted(found.items()))
 """
 
+# One worker: coffea is imported anew in each of the two pools that are made; two at once are in the next.
 FUTURES = f"""
-    executor = processor.FuturesExecutor(workers=2, status=False)
+    executor = processor.FuturesExecutor(workers=1, status=False)
     {RUN.strip()}
 """
 

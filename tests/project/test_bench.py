@@ -17,7 +17,7 @@ XROOTD = (
     "seed-lan",
     "peers",
     "agc-ranges",
-    "agc-rntuple",
+    "agc",
     "tiny",
     "stream-8k-xrootd",
     "attach",
