@@ -98,7 +98,13 @@ class Fetching:
                 seconds=time.monotonic() - started_s,
             )
             # Where nothing came there is nothing to prove.
-            record = errors < len(fetched.data) and await self._prove(snapshot, fetched)
+            try:
+                record = errors < len(fetched.data) and await self._prove(snapshot, fetched)
+            except OriginChangedError:
+                if known is not None or snapshot.info is None:
+                    raise
+                # Another flight has named a version meanwhile; the origin finds out whether that name is worth it.
+                return await self.fly(snapshot, origin, flight, arrived=arrived)
             if not record and nbytes > ahead and self._store.is_used:
                 counters.uncached(self._why_not(snapshot, fetched), nbytes - ahead)
             return snapshot.land(flight, fetched, record=record)

@@ -155,7 +155,9 @@ class Validation:
         """Find out which version a snapshot is of that nothing is known of yet."""
         if self._host.offline:
             raise OfflineMissError(offline_message(self._url))
-        await self.pin(snapshot, await stat(self._host, origin))
+        info = await stat(self._host, origin)
+        if snapshot.info is None:  # else somebody's bytes have said it meanwhile, which goes before
+            await self.pin(snapshot, info)
 
     async def pin(self, snapshot: Snapshot, info: Info) -> Info:
         """Hold what the origin has said against a snapshot's version; return it as it is recorded.

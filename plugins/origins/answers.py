@@ -15,6 +15,7 @@ __all__ = [
     "content_range",
     "cut",
     "details_of",
+    "is_short",
     "length_of",
     "size_beyond",
     "took_long",
@@ -34,6 +35,13 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | N
     if match is None or match[1] is None:
         return None
     return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
+
+
+def is_short(part: tuple[int, int | None], found: tuple[int, int, int | None] | None) -> bool:
+    """Whether what was found, as `content_range` returns it, begins with what was asked for and ends before it does."""
+    if found is None or found[2] is None:
+        return False
+    return found[0] <= part[0] < found[1] < (found[2] if part[1] is None else min(part[1], found[2]))
 
 
 def size_beyond(headers: Mapping[str, str]) -> int | None:
@@ -84,7 +92,12 @@ class Validators:
     @property
     def all(self) -> bool:
         """Whether none was dropped."""
-        return self.tags and self.times
+        return self.used == (True, True)
+
+    @property
+    def used(self) -> tuple[bool, bool]:
+        """Whether entity tags and times are used."""
+        return self.tags, self.times
 
     def version(self, headers: Mapping[str, str], size: int) -> Version:
         """Return the version that an answer names."""

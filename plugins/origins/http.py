@@ -19,6 +19,7 @@ from jcache_plugins.origins.answers import (
     cut,
     details_of,
     is_plain,
+    is_short,
     length_of,
     size_beyond,
     took_long,
@@ -80,6 +81,7 @@ class HttpOrigin(HttpQuestions):
                 answers = await self._get_all(session, ranges, known)
             good = [answer for answer in answers if isinstance(answer, Answer)]
             while True:
+                used = self._validators.used
                 try:
                     for answer in answers:
                         if isinstance(answer, OriginChangedError):
@@ -87,8 +89,10 @@ class HttpOrigin(HttpQuestions):
                     info = await self._prove(session, good, known, arrived)
                     break
                 except OriginChangedError:
-                    if self._doubt(known) or not await self._is_restless(session, good):
+                    if self._doubt(known):
                         raise
+                    if not await self._is_restless(session, good) and used == self._validators.used:
+                        raise  # nor has a fetch beside this one found it out
                     arrived = None
                     self._witnesses = Witnesses()  # the others told by what is dropped now
         if info is None and known is not None and known.version.is_provable and not self._validators.all:
@@ -252,6 +256,9 @@ class HttpOrigin(HttpQuestions):
             response = await self._request(session, WHOLE, etag)
             try:
                 self._raise_for_status(response)
+                if response.status == PARTIAL:
+                    msg = f"{self.path}: asked for the file, got {response.headers.get('Content-Range')}"
+                    raise ShortReadError(msg)
             except BaseException:
                 response.close()
                 raise
@@ -299,6 +306,11 @@ class HttpOrigin(HttpQuestions):
         """Read the body: the range, or the file, of which the range is cut out."""
         found, size = content_range(response.headers), length_of(response.headers)
         if response.status == PARTIAL or (found is not None and found[0] == part[0]):
+            if is_short(part, found):
+                # It bounds what it sends at once. In one body the range is of one version.
+                self._ranged = False
+                response.close()
+                return await self._get_on(session, part, None)
             return cut(self.path, part, await response.read(), response.headers)
         start, stop = part
         if part != WHOLE:

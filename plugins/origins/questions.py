@@ -49,7 +49,7 @@ class HttpQuestions(FileSystemOrigin):
         # Whether `HEAD` is asked, and which versions it has named.
         self._heads: bool = True
         self._by_head: frozenset[Version] = frozenset()
-        self._is_misled = False
+        self._is_misled = self._raises = False
         self._unsized_until_s = 0.0
         # How long the file is by what a GET says.
         self._sizes: frozenset[int] = frozenset()
@@ -184,10 +184,12 @@ class HttpQuestions(FileSystemOrigin):
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         if etag is not None:
             headers["If-Match"] = etag
-        return session.get(self.fs.encode_url(self.path), headers=headers, **options)
+        # The status says what is to be done, also where the client would raise for it.
+        self._raises = bool(options.pop("raise_for_status", getattr(session, "raise_for_status", False)))
+        return session.get(self.fs.encode_url(self.path), headers=headers, raise_for_status=False, **options)
 
     def _raise_for_status(self, response: Any) -> None:
-        if response.status == NOT_FOUND:
+        if response.status == NOT_FOUND and not self._raises:
             raise FileNotFoundError(self.path)
         response.raise_for_status()
         if not OK <= response.status < 300 or response.status == NO_CONTENT:
