@@ -37,11 +37,10 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | N
     return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
 
 
-def is_short(part: tuple[int, int | None], found: tuple[int, int, int | None] | None) -> bool:
+def is_short(part: tuple[int, int | None], found: tuple[int, int, int | None]) -> bool:
     """Whether what was found, as `content_range` returns it, begins with what was asked for and ends before it does."""
-    if found is None or found[2] is None:
-        return False
-    return found[0] <= part[0] < found[1] < (found[2] if part[1] is None else min(part[1], found[2]))
+    first, last, size = found
+    return size is not None and first <= part[0] < last < (size if part[1] is None else min(part[1], size))
 
 
 def size_beyond(headers: Mapping[str, str]) -> int | None:
@@ -92,12 +91,7 @@ class Validators:
     @property
     def all(self) -> bool:
         """Whether none was dropped."""
-        return self.used == (True, True)
-
-    @property
-    def used(self) -> tuple[bool, bool]:
-        """Whether entity tags and times are used."""
-        return self.tags, self.times
+        return self.tags and self.times
 
     def version(self, headers: Mapping[str, str], size: int) -> Version:
         """Return the version that an answer names."""

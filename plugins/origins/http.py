@@ -81,7 +81,7 @@ class HttpOrigin(HttpQuestions):
                 answers = await self._get_all(session, ranges, known)
             good = [answer for answer in answers if isinstance(answer, Answer)]
             while True:
-                used = self._validators.used
+                used = self._validators.tags, self._validators.times
                 try:
                     for answer in answers:
                         if isinstance(answer, OriginChangedError):
@@ -91,7 +91,10 @@ class HttpOrigin(HttpQuestions):
                 except OriginChangedError:
                     if self._doubt(known):
                         raise
-                    if not await self._is_restless(session, good) and used == self._validators.used:
+                    if not await self._is_restless(session, good) and used == (
+                        self._validators.tags,
+                        self._validators.times,
+                    ):
                         raise  # nor has a fetch beside this one found it out
                     arrived = None
                     self._witnesses = Witnesses()  # the others told by what is dropped now
@@ -306,7 +309,7 @@ class HttpOrigin(HttpQuestions):
         """Read the body: the range, or the file, of which the range is cut out."""
         found, size = content_range(response.headers), length_of(response.headers)
         if response.status == PARTIAL or (found is not None and found[0] == part[0]):
-            if is_short(part, found):
+            if found is not None and found[1] != part[1] and is_short(part, found):
                 # It bounds what it sends at once. In one body the range is of one version.
                 self._ranged = False
                 response.close()
