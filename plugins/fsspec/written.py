@@ -45,6 +45,8 @@ def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
     Where the garbage collector finds it in a cycle, no reference is left when its finalizer closes it, and nothing is
     known of what its thread is at, and which locks that holds: then what is read next invalidates first.
     """
+    if current() is None:
+        return file  # a class that `jcache::` wrote to stays hooked
     invalidate(fs, path, below=False)
     for key in [key for key, known in list(open_files.items()) if known.file() is None]:
         open_files.pop(key, None)
