@@ -516,7 +516,7 @@ class Answers:
 
     __slots__ = ("_afterwards", "_asked", "_count", "_done", "_file", "_got", "_is_below", "_open")
 
-    def __init__(self, handle: Any, file: OpenFile | None = None) -> None:
+    def __init__(self, handle: Any, file: OpenFile) -> None:
         below = getattr(handle, "_File__file", None)
         self._is_below = below is not None
         self._file = below if self._is_below else handle
@@ -576,7 +576,7 @@ class Answers:
             if len(self._got) < self._count:
                 await self._done
         finally:
-            if self._open is not None and len(self._got) < self._count:
+            if len(self._got) < self._count:
                 self._open.leave(self)
         got = sorted(self._got.copy().items())  # in one step: where one was refused, others may still come
         for number, (status, _) in got:

@@ -35,7 +35,7 @@ from fsspec_xrootd import XRootDFileSystem
 
 from jcache_plugins.origins import base
 from jcache_plugins.origins.base import beside
-from jcache_plugins.origins.xrootd import Answers, OpenFiles, Server, XRootDOrigin, requests_of
+from jcache_plugins.origins.xrootd import Answers, OpenFile, OpenFiles, Server, XRootDOrigin, requests_of
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
 LONG_AGO = 1_600_000_000
@@ -195,7 +195,7 @@ def test_the_clients_own_vector_read_says_the_same(client, path: Path) -> None:
         file = await beside(each.fs, OpenFiles).take(each.fs, "/f")
         try:
             layer = SimpleNamespace(vector_read=file.handle.vector_read, stat=file.handle.stat)
-            answers = Answers(file.handle if below else layer)
+            answers = Answers(file.handle if below else layer, file)
             answers.ask("vector_read", chunks, each.fs.timeout)
             answers.ask("stat", True, each.fs.timeout)
             vector, state = await answers.all()
@@ -224,7 +224,7 @@ def test_a_request_that_is_refused_waits_for_no_other() -> None:
     handle = SimpleNamespace(vector_read=refuse, stat=lambda *_: SimpleNamespace(ok=True))
 
     async def ask() -> None:
-        answers = Answers(handle)
+        answers = Answers(handle, OpenFile("/f", handle))
         answers.ask("vector_read", [(0, 1)], 0)
         answers.ask("stat", True, 0)
         await asyncio.wait_for(answers.all(), PATIENCE_S)
