@@ -68,6 +68,7 @@ class HttpOrigin(HttpQuestions):
         self._conditional = True
         self._sends_alone: bool | None = None
         self._stream: Stream | None = None
+        self._probing = asyncio.Lock()
 
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
@@ -91,11 +92,10 @@ class HttpOrigin(HttpQuestions):
                 except OriginChangedError:
                     if self._doubt(known):
                         raise
-                    if not await self._is_restless(session, good) and used == (
-                        self._validators.tags,
-                        self._validators.times,
-                    ):
-                        raise  # nor has a fetch beside this one found it out
+                    async with self._probing:  # of two who ask by turns each may be named one and the same tag
+                        is_known = used != (self._validators.tags, self._validators.times)
+                        if not is_known and not await self._is_restless(session, good):
+                            raise
                     arrived = None
                     self._witnesses = Witnesses()  # the others told by what is dropped now
         if info is None and known is not None and known.version.is_provable and not self._validators.all:
@@ -145,6 +145,8 @@ class HttpOrigin(HttpQuestions):
                 told = info.version.tells_from(seen.version)
                 if told:
                     raise OriginChangedError(REPLACED)
+                if told is False:
+                    self._by_get = info.version
                 proved = proved and told is False
                 if info is known and info.sharing != seen.sharing:
                     info = replace(info, sharing=seen.sharing)

@@ -49,6 +49,8 @@ class HttpQuestions(FileSystemOrigin):
         # Whether `HEAD` is asked, and which versions it has named.
         self._heads: bool = True
         self._by_head: frozenset[Version] = frozenset()
+        # The one that a GET named as well, last.
+        self._by_get: Version | None = None
         self._is_misled = self._raises = False
         self._unsized_until_s = 0.0
         # How long the file is by what a GET says.
@@ -169,7 +171,7 @@ class HttpQuestions(FileSystemOrigin):
 
     def _doubt(self, known: Info | None) -> bool:
         """Whether what the file turned out not to be is what `HEAD` said, which is not asked any more then."""
-        if self._is_misled or known is None or known.version not in self._by_head:
+        if self._is_misled or known is None or known.version not in self._by_head or known.version == self._by_get:
             return False
         self._heads, self._doubted, self._is_misled = False, known.version, True
         return True
