@@ -40,13 +40,13 @@ imported_s = time.perf_counter()
 running = session.start(Config(dir=sys.argv[1], size=int(sys.argv[2]) or None, validate="never"))
 asyncio.run(size_job.read_file(7, 1_000_000, 10_000))
 first_s = time.perf_counter()
-remote = running.acquire(size_job.identity_of(7))
+remote = running.files.acquire(size_job.identity_of(7))
 spans, times = [(5000, 15000)], []
 for _ in range(2000):
     t = time.perf_counter()
     assert remote.try_read(spans, vector=False)
     times.append(time.perf_counter() - t)
-running.release(remote)
+remote.release()
 read_s = time.perf_counter()
 session.stop()
 print(json.dumps({"open and read": first_s - imported_s, "one warm read": sorted(times)[len(times) // 2],

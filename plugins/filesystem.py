@@ -136,7 +136,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
         """Have the cache directory made and checked, so that what is written is dropped from it."""
         session = current()
         if session is not None:
-            session.cache(self.cache_dir)
+            session.caches.get(self.cache_dir)
 
     async def _ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call the file system behind by a synchronous name, without blocking the event loop."""

@@ -118,7 +118,7 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
             activate.deactivate()
             times = os.times()
             self._times = (times.user, times.system)
-            activate.activate(config).cache()  # so that what is wrong with it is said now
+            activate.activate(config).caches.get()  # so that what is wrong with it is said now
         self._give(given)
         print(_state())  # noqa: T201 - the cell's output
 

@@ -45,10 +45,6 @@ class Host(Protocol):
     recorder: Recorder
     workers: Workers
 
-    def answers_home(self, directory: Identity) -> Home | None:
-        """Return the journal of a directory's answers; it may touch the cache directory."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -156,9 +152,15 @@ def joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
 class Answers:
     """All that this process knows of names at origins, by directory. Any thread may use it."""
 
-    def __init__(self, host: Host) -> None:
-        """Begin with nothing."""
+    def __init__(self, host: Host, home: Callable[[Identity], Home | None]) -> None:
+        """Begin with nothing.
+
+        Args:
+            host: The session.
+            home: Returns the journal of a directory's answers; it may touch the cache directory.
+        """
         self._host = host
+        self._home = home
         self._lock = threading.Lock()
         self._books: OrderedDict[tuple[str, str], Book] = OrderedDict()
         self._due: dict[int, Book] = {}
@@ -193,7 +195,7 @@ class Answers:
         book = self._book(directory)
         if not book.loaded:
             with contextlib.suppress(CacheHungError):
-                await self._host.workers.run(lambda: book.load(self._host.answers_home))
+                await self._host.workers.run(lambda: book.load(self._home))
         return self._last(book, question)
 
     def _last(self, book: Book, question: str) -> Answer | None:
@@ -241,7 +243,7 @@ class Answers:
         with self._lock:
             waiting, book.waiting = book.waiting, {}
         if waiting:
-            book.load(self._host.answers_home)
+            book.load(self._home)
             book.write(waiting, renew=renew)
 
     def _finish(self, book: Book) -> None:

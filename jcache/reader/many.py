@@ -41,14 +41,9 @@ MOST_REQUESTS = 100
 LOOK_S, LOOK_BYTES = 1.0, 16 << 20
 
 
-class ManyHost(Protocol):
-    """What reading many files needs of a session."""
+class Files(Protocol):
+    """What is known of small files in a process."""
 
-    counters: Counters
-    recorder: Recorder
-    workers: Workers
-    retries: Retries
-    validate: str | float
     small: SmallFiles
 
     def begin_small(
@@ -61,8 +56,19 @@ class ManyHost(Protocol):
         """Return the one instance for a remote file; it takes over what was begun to be read of it."""
         ...
 
-    def release(self, remote: RemoteFile) -> None:
-        """Allow a file that was acquired to be closed."""
+
+class ManyHost(Protocol):
+    """What reading many files needs of a session."""
+
+    counters: Counters
+    recorder: Recorder
+    workers: Workers
+    retries: Retries
+    validate: str | float
+
+    @property
+    def files(self) -> Files:
+        """What is known of small files."""
         ...
 
     def trouble(self, what: str) -> None:
@@ -139,7 +145,7 @@ class _Reading:
                 if task is not None:
                     task.cancel()
             for file in self._begun.values():
-                self._host.small.abandon(file)
+                self._host.files.small.abandon(file)
 
     def _advance(self) -> None:
         """Have under way what should be: the next look, and as many readers as there may be."""
@@ -178,7 +184,7 @@ class _Reading:
 
     async def _look_for_some(self) -> None:
         first = self._next
-        begun = self._host.begin_small(self._shelf, self._identities[first : first + self._step], self._loop)
+        begun = self._host.files.begin_small(self._shelf, self._identities[first : first + self._step], self._loop)
         self._next = first + len(begun)
         self._step = min(2 * self._step, MOST_FILES)
         files = {first + i: file for i, file in enumerate(begun) if file is not None}
@@ -219,7 +225,7 @@ class _Reading:
                 self._advance()
 
     async def _read(self, i: int, file: SmallFile, found: Found) -> bytes | Exception:
-        if found == "unclear" or not self._host.small.start(file):
+        if found == "unclear" or not self._host.files.small.start(file):
             self._abandon(i)
             return await self._otherwise(i)
         if isinstance(found, Whole):
@@ -234,14 +240,14 @@ class _Reading:
         return await self._fetch(i, file)
 
     def _abandon(self, i: int) -> None:
-        self._host.small.abandon(self._begun.pop(i))
+        self._host.files.small.abandon(self._begun.pop(i))
 
     def _hit(self, i: int, file: SmallFile, found: Whole, seconds: float) -> bytes:
         """Take what the journal has, which is of the version that the origin has now, as far as that is asked."""
         size = len(found.data)
         file.hits, file.hit_bytes = 1, size
         del self._begun[i]
-        self._host.small.landed(file, Info(found.version, found.info), None)
+        self._host.files.small.landed(file, Info(found.version, found.info), None)
         self._host.counters.file_read(file.identity.url, size, size, seconds, fetched=False)
         return found.data
 
@@ -276,18 +282,18 @@ class _Reading:
     async def _settle(self, i: int, file: SmallFile, info: Info, data: bytes, *, record: bool, room_s: float) -> None:
         """Have recorded what was fetched, and tell who waits for it."""
         host, is_ordinary = self._host, len(data) > WHOLE_BYTES or info.sharing != "all"
-        remote = host.acquire(file.identity, directory=self._shelf.directory) if is_ordinary else None
-        try:
+        with (
+            host.files.acquire(file.identity, directory=self._shelf.directory)
+            if is_ordinary
+            else contextlib.nullcontext()
+        ):
             del self._begun[i]
-            validation, opening = host.small.landed(file, info, data if record and not is_ordinary else None)
+            validation, opening = host.files.small.landed(file, info, data if record and not is_ordinary else None)
             if validation is not None:
                 if opening is not None:
                     await validation.adopt(opening, info, data, record=record)
             elif record and not host.recorder.submit(file, timeout_s=0):
                 await self._wait_for_room(file, room_s)
-        finally:
-            if remote is not None:
-                host.release(remote)
 
     async def _wait_for_room(self, file: SmallFile, room_s: float) -> None:
         taken = False
@@ -297,6 +303,6 @@ class _Reading:
             taken = False  # no thread to wait in: the interpreter is about to end
         finally:
             if not taken:
-                self._host.small.recorded([file])
+                self._host.files.small.recorded([file])
         if not taken:
             self._host.trouble("the cache directory is slower than the origin: some bytes were not recorded")

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from jcache.errors import OriginChangedError
 from jcache.journal import Journal, JournalError, Lease, LostSegment, Version, View
@@ -38,11 +40,11 @@ class RemoteFile:
 
     Attributes:
         url: The file's address for messages and reports, without secrets.
-        active: The session's: how many read just now.
-        used_s: The session's: when the last one did.
+        active: How many read just now.
+        used_s: When the last one did.
         hits: Reads that the journal served entirely, since the session last noted them. Threads may lose some.
         hit_bytes: Bytes that it served, likewise.
-        noted_s: The session's: when it last noted the use of this file.
+        noted_s: The registry's: when it last noted the use of this file.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class RemoteFile:
         own: Own | None = None,
         shared: bool = False,
         why_not: str = "",
+        validate: str | float | None = None,
+        lock: "threading.Lock | None" = None,
     ) -> None:
         """Make the file known; nothing is read yet.
 
@@ -68,20 +72,39 @@ class RemoteFile:
             own: Gives the journal that is the asker's own; None where there cannot be one.
             shared: Whether the journal is for all who ask, whatever the origin says.
             why_not: Why there is no journal, where there is none.
+            validate: When the origin is asked whether it has changed; as the settings say by default.
+            lock: Over how many read it; one of its own by default.
         """
         self._host = host
         home = Home(journal) if isinstance(journal, Journal) else journal
         self._store = Store(
             host, home, url=url, writable=writable, local=local, own=own, shared=shared, why_not=why_not
         )
-        self._validation = Validation(host, self._store, url=url)
+        self._validation = Validation(
+            host, self._store, url=url, validate=host.validate if validate is None else validate
+        )
         self._fetching = Fetching(host, self._store, self._validation, url=url)
         self._opened = False
         self.url = url
+        self._lock = threading.Lock() if lock is None else lock
         self.active = 0
         self.used_s = time.monotonic()
         self.hits = self.hit_bytes = 0
         self.noted_s = -1.0
+
+    def __enter__(self) -> Self:
+        """Read, having acquired it."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Release it."""
+        self.release()
+
+    def release(self) -> None:
+        """Allow it, once acquired, to be closed when it is the one not used for longest."""
+        with self._lock:
+            self.active -= 1
+            self.used_s = time.monotonic()
 
     @property
     def place(self) -> str | None:

@@ -41,20 +41,23 @@ class Validation:
 
     Attributes:
         snapshot: The version in use; None before the first validation and after it was given up.
+        validate: When the origin is asked whether the file has changed.
         open_s: What attaching and validating took so far, in seconds.
         cleared: Done once what is recorded is removed, where nothing of that may be read.
     """
 
-    def __init__(self, host: Host, store: Store, *, url: str) -> None:
+    def __init__(self, host: Host, store: Store, *, url: str, validate: str | float) -> None:
         """Prepare the validation of a file.
 
         Args:
             host: The process's settings.
             store: The file's journal.
             url: The file's address for messages, without secrets.
+            validate: When the origin is asked whether the file has changed.
         """
         self._host = host
         self._store = store
+        self.validate = validate
         self._url = url
         self.snapshot: Snapshot | None = None
         self.open_s = 0.0
@@ -80,7 +83,7 @@ class Validation:
 
     def fresh(self) -> Snapshot | None:
         """Return the snapshot in use, unless it must be validated first."""
-        validate = self._host.validate
+        validate = self.validate
         if isinstance(validate, float) and time.monotonic() - self._validated_s >= validate:
             return None
         return self.snapshot
@@ -140,7 +143,7 @@ class Validation:
         Raises:
             OfflineMissError: There are none, and the origin must not be asked.
         """
-        if not self._host.offline and self._host.validate == "open":
+        if not self._host.offline and self.validate == "open":
             return None
         info = self.known()
         if info is None and (self._host.offline or not self._must_stat):
@@ -167,7 +170,7 @@ class Validation:
         """
         if info is snapshot.info:
             return info
-        info = vouched(info, self._host.validate)
+        info = vouched(info, self.validate)
         if await self._store.suit(info.sharing):
             snapshot.view = None
         snapshot.pin(info, await self._store.view(info.version) if snapshot.info is None else None)
@@ -197,7 +200,7 @@ class Validation:
 
     def doubt(self) -> None:
         """Ask the origin at the next read whether it still has the version, unless the settings want none asked."""
-        if self._host.offline or self._host.validate == "never":
+        if self._host.offline or self.validate == "never":
             return
         with self._lock:
             self._doubted, self.snapshot = self.snapshot or self._doubted, None
@@ -219,10 +222,10 @@ class Validation:
         if info is None and before is not None and before.info is None:
             return before  # nothing was ever proved: nothing to hold against the origin
         if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
-            info = vouched(await stat(self._host, origin), self._host.validate)
+            info = vouched(await stat(self._host, origin), self.validate)
             if await self._store.suit(info.sharing) and before is not None:
                 before.view = None
-            keep_time = isinstance(self._host.validate, float)
+            keep_time = isinstance(self.validate, float)
             if keep_time or (versions and not versions[0].version.same_as(info.version)):
                 await self._store.touch(info.version, keep_time=keep_time)
         if before is not None and before.info is not None and info is not None:
@@ -253,7 +256,7 @@ class Validation:
         """Return the recorded version that may be used without asking the origin, if there is one."""
         if not versions or (self._must_stat and not self._host.offline):
             return None
-        validate, newest = self._host.validate, versions[0]
+        validate, newest = self.validate, versions[0]
         if self._host.offline or validate == "never" or immutable:
             return Info(newest.version, newest.info)
         age_s = newest.age_s  # None of what another machine noted: nobody knows how long ago that was

@@ -60,7 +60,7 @@ class Access:
             self._is_fresh = True
 
     def _refresh(self) -> None:
-        require().refresh(self.identity, directory=self.directory, terms=self.terms)
+        require().files.refresh(self.identity, directory=self.directory, terms=self.terms)
 
     def begin(self) -> None:
         """Take note that the file is opened: where it is to be fetched anew, it is so once more."""
@@ -69,14 +69,13 @@ class Access:
         elif self._is_fresh:
             self._is_fresh = False
 
+    def _file(self) -> RemoteFile:
+        return require().files.acquire(self.identity, directory=self.directory, terms=self.terms)
+
     def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
         """Read from the journal on the caller's thread; None where the origin is needed."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return self._served(remote.try_read(spans, vector=vector, version=version))
-        finally:
-            session.release(remote)
 
     def _served(self, rows: list[bytes] | None) -> list[bytes] | None:
         """Return rows, None where `read` is needed to tell what a range without bytes means."""
@@ -88,52 +87,34 @@ class Access:
         The first read of a file in a process then crosses to the event loop for that alone, and not from there to a
         worker thread for bytes that this thread can read.
         """
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             rows = remote.try_read(spans, vector=vector)
             if rows is None and not remote.is_ready:
                 run(self.origin.fs, remote.make_ready(self.origin))
                 rows = remote.try_read(spans, vector=vector)
             return self._served(rows)
-        finally:
-            session.release(remote)
 
     async def read(
         self, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0, version: Version | None = None
     ) -> list[bytes | Exception]:
         """Read from journal and origin; each range's bytes or the exception that it met."""
         session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
         epoch = session.answers.epoch
         try:
-            if session.validate != "open" or session.offline or self.terms is not None:
-                await self._look_whether_absent(remote)
-            rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
-            kinds = set(map(type, rows))
-            if kinds != {bytes}:
-                for row in rows:
-                    if isinstance(row, Exception):
-                        self._note_absent(row, epoch)
-                        break
-            if UnsizedError in kinds or (version is None and remote.is_end_unproved(spans)):
-                raise UnsizedError(self.identity.url)
-            if self.origin.lenient or all(rows):
+            with self._file() as remote:
+                if session.validate != "open" or session.offline or self.terms is not None:
+                    await self._look_whether_absent(remote)
+                rows = await remote.read(self.origin, spans, vector=vector, ahead_bytes=ahead_bytes, version=version)
+                kinds = set(map(type, rows))
+                if kinds != {bytes}:
+                    error = next((row for row in rows if isinstance(row, Exception)), None)
+                    if error is not None:
+                        self._note_absent(error, epoch)
+                if UnsizedError in kinds or (version is None and remote.is_end_unproved(spans)):
+                    raise UnsizedError(self.identity.url)
+                if not self.origin.lenient and not all(rows):
+                    await self._ask_of_empty(remote, rows, spans, vector=vector, version=version)
                 return rows
-            size = (await remote.stat(self.origin)).version.size_bytes
-            for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
-                meant = None if row else self.origin.without_bytes(*span, size)
-                if isinstance(meant, Exception):
-                    rows[i] = meant
-                elif meant is not None and (session.offline or (session.validate == "never" and meant != span)):
-                    rows[i] = (await remote.read(self.origin, [meant], vector=vector, version=version))[0]
-                elif meant is not None:
-                    rows[i] = answer = await self.origin.ask(*span)
-                    if isinstance(answer, bytes):
-                        session.counters.read(len(answer), 0, 0, len(answer), url=self.identity.url)
-        except FileNotFoundError as error:
-            self._note_absent(error, epoch)
-            raise
         except OriginChangedError as error:
             told = None if version is None else self.origin.replaced(version)
             if told is None:
@@ -147,21 +128,38 @@ class Access:
             total = sum(len(row) for row in rows if isinstance(row, bytes))
             session.counters.read(total, 0, 0, total, url=self.identity.url)
             session.counters.origin(requests=len(rows), nbytes=total)
+            return rows
         except Exception as error:
             self._note_absent(error, epoch)
             raise
-        finally:
-            session.release(remote)
-        return rows
+
+    async def _ask_of_empty(
+        self,
+        remote: RemoteFile,
+        rows: list[bytes | Exception],
+        spans: Sequence[Span],
+        *,
+        vector: bool,
+        version: Version | None,
+    ) -> None:
+        """Put in place of no bytes what the file system makes of a range in which the file has none."""
+        session = require()
+        size = (await remote.stat(self.origin)).version.size_bytes
+        for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
+            meant = None if row else self.origin.without_bytes(*span, size)
+            if isinstance(meant, Exception):
+                rows[i] = meant
+            elif meant is not None and (session.offline or (remote.validation.validate == "never" and meant != span)):
+                rows[i] = (await remote.read(self.origin, [meant], vector=vector, version=version))[0]
+            elif meant is not None:
+                rows[i] = answer = await self.origin.ask(*span)
+                if isinstance(answer, bytes):
+                    session.counters.read(len(answer), 0, 0, len(answer), url=self.identity.url)
 
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
         """Return what the journal has from `start` on, uncounted."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return remote.peek(start, stop, version=version)
-        finally:
-            session.release(remote)
 
     def count_read(self, nbytes: int) -> None:
         """Count a read that was served from what `peek` returned."""
@@ -169,25 +167,18 @@ class Access:
 
     def lend(self, start: int, last: Lent | None, *, version: Version | None = None) -> Lent | None:
         """Return what was read ahead from `start` on, to be taken in small steps, having handed back the last piece."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             if last is not None and last.is_ours:
                 remote.hand_back(last)
             return remote.lend(start, version=version)
-        finally:
-            session.release(remote)
 
     def hand_back(self, lent: Lent) -> None:
         """Have recorded what was taken of a piece that was lent."""
         session = current()
         if session is None or not lent.is_ours:
             return  # went with its session
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             remote.hand_back(lent)
-        finally:
-            session.release(remote)
 
     def count_ahead(self, nbytes: int) -> None:
         """Count a read that was served from what was read ahead."""
@@ -195,55 +186,37 @@ class Access:
 
     async def prefetch(self, start: int, stop: int, *, arrived: Callable[[], None] | None = None) -> None:
         """Read [start, stop) ahead of the application; `arrived` is called once its bytes are here, proved or not."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             await remote.prefetch(self.origin, start, stop, arrived=arrived)
-        finally:
-            session.release(remote)
 
     def is_alone(self) -> bool:
         """Whether nobody in this process reads the file just now."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return remote.active == 1
-        finally:
-            session.release(remote)
 
     def gaps(self, least_bytes: int) -> list[tuple[int, int]]:
         """Return what neither journal nor memory has of the file, but for what is shorter than this."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return remote.gaps(least_bytes)
-        finally:
-            session.release(remote)
 
     def drop_ahead(self, start: int, stop: int) -> int:
         """Forget what was read ahead in [start, stop) and not asked for; return how many bytes that were."""
         session = current()
         if session is None:
             return 0  # went with its session
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return remote.drop_ahead(start, stop)
-        finally:
-            session.release(remote)
 
     async def stat(self) -> Info:
         """Return the file's version and info as this process holds them."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        epoch = session.answers.epoch
+        epoch = require().answers.epoch
         try:
-            await self._look_whether_absent(remote)
-            return await remote.stat(self.origin)
+            with self._file() as remote:
+                await self._look_whether_absent(remote)
+                return await remote.stat(self.origin)
         except Exception as error:
             self._note_absent(error, epoch)
             raise
-        finally:
-            session.release(remote)
 
     def _absence(self) -> Question | None:
         is_elsewhere = self.directory is not None
@@ -270,44 +243,28 @@ class Access:
 
     async def stored(self) -> Info | None:
         """Return the file's version and info where they may be had without asking the origin, else None."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return await remote.stored(self.origin)
-        finally:
-            session.release(remote)
 
     async def is_known(self) -> bool:
         """Whether anything of the file is recorded, or was validated in this process."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             return await remote.is_known()
-        finally:
-            session.release(remote)
 
     def open_here(self) -> Info | None:
         """Do as `open` does, where the version was validated before; None else."""
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             info = remote.known()
             if info is not None:
                 remote.opened(0.0)
             return info
-        finally:
-            session.release(remote)
 
     async def open(self) -> Info:
         """Return the file's version and info, and count an open of it by the application."""
         started_s = time.perf_counter()
         info = await self.stat()
-        session = require()
-        remote = session.acquire(self.identity, directory=self.directory, terms=self.terms)
-        try:
+        with self._file() as remote:
             remote.opened(time.perf_counter() - started_s)
-        finally:
-            session.release(remote)
         return info
 
     def kept(self, fs: Any, details: Mapping[str, Any]) -> "Access | None":

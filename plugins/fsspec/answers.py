@@ -192,7 +192,7 @@ class Question:
 def is_idle() -> bool:
     """Whether nothing is cached here just now, or what calls is JCache itself."""
     session = current()
-    return session is None or session.bypassed is not None or within_origin() or session.cache() is None
+    return session is None or session.bypassed is not None or within_origin() or session.caches.get() is None
 
 
 def question(

@@ -46,7 +46,7 @@ def telling(original: Callable[..., Any]) -> Callable[..., Any]:
                 return await original(self, operation_name, api_params)
             session = current()
             if session is not None:
-                await session.prepare(None)
+                await session.caches.prepare(None)
             with changing(self, api_params):
                 return await original(self, operation_name, api_params)
 
@@ -89,14 +89,14 @@ def drop(client: Any, params: Mapping[str, Any]) -> None:
         names += named(params)
     if session is None or not names:
         return
-    session.cache()
+    session.caches.get()
     for options in places(client):
         identifier = Identifier("s3", options, basepath=session.config.basepath, flat=session.config.flat)
         for name in names:
             with contextlib.suppress(Unidentifiable):
                 identity = identifier.identify(name)
-                for directory in session.directories():
-                    session.invalidate(identity, directory=directory)
+                for directory in session.caches.in_use():
+                    session.files.invalidate(identity, directory=directory)
 
 
 def named(params: Mapping[str, Any]) -> Iterator[str]:

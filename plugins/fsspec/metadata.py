@@ -369,7 +369,7 @@ def connect(original: Method) -> Method:
 
     def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:
         session = current()
-        if session is None or not session.offline or session.bypassed is not None or session.cache() is None:
+        if session is None or not session.offline or session.bypassed is not None or session.caches.get() is None:
             return original(self, *args, **kwargs)
         self.ftp = self.client = Unconnected()
         return None

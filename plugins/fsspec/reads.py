@@ -67,7 +67,7 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
     found = access(fs, path, options, session=session)
     if found is None or found.excluded or (open_files and is_being_written(found.identity.address)):
         return None
-    return None if session.cache(found.directory) is None else found
+    return None if session.caches.get(found.directory) is None else found
 
 
 async def find_soon(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access | None:
@@ -115,7 +115,7 @@ def why_not(fs: Any, path: Any, options: Mapping[str, Any] | None, *, is_known: 
         return f"{', '.join(sorted(options.keys() - {'mode'}))} may decide which bytes are meant"
     if on_loop_of(fs):
         return "the call was made on the event loop that would have to do the work"
-    if session is None or session.cache(behind(fs)[1]) is None:
+    if session is None or session.caches.get(behind(fs)[1]) is None:
         return "the cache directory cannot be used"
     return "it is a stream, or nothing tells its version, or only the file system itself could answer"
 

@@ -60,7 +60,7 @@ async def prepared(fs: Any) -> None:
     if session is not None and not within_origin():
         if session.late:
             session.catch_up()
-        await session.prepare(behind(fs)[1])
+        await session.caches.prepare(behind(fs)[1])
 
 
 def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
@@ -68,13 +68,13 @@ def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
     session = current()
     if session is None or is_idle():
         return
-    session.cache()
+    session.caches.get()
     names = list(named(paths))
     # A directory may be named with a slash behind it.
     names += [name.rstrip("/") for name in names if name.endswith("/")]
     for identity in filter(None, identities(fs, names, written=True)):
-        for directory in session.directories():
-            session.invalidate(identity, directory=directory, below=below)
+        for directory in session.caches.in_use():
+            session.files.invalidate(identity, directory=directory, below=below)
 
 
 def doubt(original: Method) -> Method:
@@ -99,9 +99,9 @@ def doubt_path(fs: Any, path: Any) -> None:
     if session is None or is_idle():
         return
     for identity in filter(None, identities(fs, [path], written=True)) if path else ():
-        session.doubt(identity.address)
+        session.files.doubt(identity.address)
     if not path:
-        session.doubt("")
+        session.files.doubt("")
 
 
 def named(paths: Any) -> Iterator[str]:

@@ -31,7 +31,7 @@ def sample(fs):
         "fds": process.num_fds(),
         "threads": threading.active_count(),
         "rss": process.memory_info().rss,
-        "files": len(session._files),
+        "files": len(session.files._files),
     })
 
 def done(fs):

@@ -379,8 +379,8 @@ def test_jumps_leave_nothing_behind_in_memory(active: Callable[..., Session], fo
                 assert file.read(8192) == long[at : at + 8192]
     settle()
     found = access(fs, path)
-    remote = session.acquire(found.identity)
-    session.release(remote)
+    remote = session.files.acquire(found.identity)
+    remote.release()
     snapshot = remote._validation.snapshot
     assert snapshot is not None
     # What was on its way when the file was closed is dropped by the loop, in its own time.
@@ -405,14 +405,14 @@ def test_a_file_is_collected_where_its_thread_holds_any_lock(
             assert held_up[0].read(8000) == data[start : start + 8000]
         held_up.append(held_up)
         del held_up
-        remote = session.acquire(access(fs, path).identity)
-        session.release(remote)
+        remote = session.files.acquire(access(fs, path).identity)
+        remote.release()
         snapshot = remote._validation.snapshot
         assert snapshot is not None
         collected = threading.Event()
 
         def collect() -> None:
-            with session._lock, session.counters._lock, snapshot.lock, session.recorder._changed:
+            with session.files._lock, session.counters._lock, snapshot.lock, session.recorder._changed:
                 gc.collect()
                 collected.set()
 
@@ -442,8 +442,8 @@ def test_an_asynchronous_file_that_is_never_closed_keeps_nothing_in_memory(
         gc.collect()
         await asyncio.sleep(0)
         settle()
-        remote = session.acquire(access(fs, path).identity)
-        session.release(remote)
+        remote = session.files.acquire(access(fs, path).identity)
+        remote.release()
         snapshot = remote._validation.snapshot
         assert snapshot is not None
         assert not list(snapshot._held)

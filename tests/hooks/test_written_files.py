@@ -233,8 +233,8 @@ read()
 done = threading.Event()
 def collect():
     session = current()
-    files = list(session._files.values())
-    with session._lock:
+    files = list(session.files._files.values())
+    with session.files._lock:
         for file in files:
             file._validation._lock.acquire()
         try:
@@ -261,31 +261,32 @@ def test_a_collector_that_closes_a_file_waits_for_no_event_loop_that_waits_for_i
     """It comes while JCache holds a lock in this thread, for which a task waits on the loop that is to upload."""
     job = """
 import asyncio, threading
-from jcache.session import Session, current
+from jcache.registry import Registry
+from jcache.session import current
 from jcache_plugins.fsspec.access import identities
 gc.disable()
 with fs.open(path, "wb") as file:
     file.write(b"old")
 read()
-session, new_file, looked, done = current(), Session._new_file, threading.Event(), threading.Event()
+session, new_file, looked, done = current(), Registry._new, threading.Event(), threading.Event()
 (other,) = identities(fs, [path + "/other"])
-def collecting(self, *args):  # where `acquire` holds the session's lock
+def collecting(self, *args):  # where `acquire` holds the registry's lock
     asyncio.run_coroutine_threadsafe(wants_the_lock(), fs.loop)
     looked.wait(20)
     gc.collect()
     return new_file(self, *args)
 async def wants_the_lock():
     looked.set()
-    with session._lock:
+    with session.files._lock:
         pass
 def within():
-    session.acquire(other)
+    session.files.acquire(other)
     done.set()
 file = fs.open(path, "wb")
 file.write(b"new")
 file.cycle = file
 del file
-Session._new_file = collecting
+Registry._new = collecting
 threading.Thread(target=within, daemon=True).start()
 print(done.wait(20), flush=True)
 if not done.is_set():

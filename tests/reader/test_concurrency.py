@@ -17,7 +17,7 @@ from aiohttp import ClientError
 from filesystems import AsyncSlowFileSystem, SlowFileSystem, seen, settle
 from fsspec.implementations.http import HTTPFileSystem
 
-from jcache import session as sessions
+from jcache import registry
 from jcache.cache import directory as directories
 from jcache.planning.flight import Flight, FlightAbortedError
 from jcache.planning.waiting import landed
@@ -343,7 +343,7 @@ def test_more_files_than_stay_open_are_fetched_once(
 ) -> None:
     monkeypatch.setattr(directories, "Storage", SlowWrites)
     (tmp_path / "many").mkdir()
-    paths = [tmp_path / "many" / str(i) for i in range(sessions.IDLE_FILES + 100)]
+    paths = [tmp_path / "many" / str(i) for i in range(registry.IDLE_FILES + 100)]
     for i, path in enumerate(paths):
         path.write_bytes(bytes([i % 256]) * 1000)
         os.utime(path, ns=(0, 1_700_000_000_123_456_789))
@@ -362,7 +362,7 @@ def test_more_files_than_stay_open_are_fetched_once(
     (tmp_path / "many" / "one more").write_bytes(b"x")
     fs.cat_file(str(tmp_path / "many" / "one more"))
     settle()
-    assert len(session._files) <= sessions.IDLE_FILES
+    assert len(session.files._files) <= registry.IDLE_FILES
 
 
 async def longest_pause(until: threading.Event) -> float:

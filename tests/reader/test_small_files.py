@@ -125,7 +125,7 @@ def test_what_waits_to_be_recorded_is_found_in_memory(active: Callable[..., Sess
     assert recorder._waiting_bytes == 0
     assert fs.cat_file(paths(folder)[7]) == body(7)
     assert not seen.calls
-    assert not next(iter(current()._files.values())).validation.snapshot._held, "held by the journal only"
+    assert not next(iter(current().files._files.values())).validation.snapshot._held, "held by the journal only"
 
 
 def test_what_was_replaced_is_read_new(active: Callable[..., Session], folder: Path) -> None:
@@ -153,7 +153,7 @@ def test_what_is_missing_is_told_as_without_a_cache(active: Callable[..., Sessio
         assert isinstance(found.pop(str(folder / "missing")), FileNotFoundError)
         assert isinstance(found.pop(str(folder / "refused")), PermissionError)
         assert found == right(folder, 20)
-        assert not [file for file in current().small._files.values() if file.active]
+        assert not [file for file in current().files.small._files.values() if file.active]
 
 
 def test_files_of_all_sizes(active: Callable[..., Session], folder: Path) -> None:
@@ -238,7 +238,7 @@ def test_who_comes_while_a_file_is_fetched_waits_for_it(active: Callable[..., Se
         assert AsyncSlowFileSystem.arrived.acquire(timeout=PATIENCE_S)
     for thread in threads[1:]:
         thread.start()
-    while len(current()._files) < 2:
+    while len(current().files._files) < 2:
         pass
     AsyncSlowFileSystem.gate.set()
     for thread in threads:
@@ -268,7 +268,7 @@ def test_a_cat_that_is_cancelled_leaves_nothing_behind(active: Callable[..., Ses
             await reading
         AsyncSlowFileSystem.gate.set()
         assert await other == body(0)
-        assert not [file for file in current().small._files.values() if file.active]
+        assert not [file for file in current().files.small._files.values() if file.active]
         assert await fs._cat(paths(folder)) == right(folder)
 
     asyncio.run(main())
@@ -302,8 +302,8 @@ def test_only_some_are_remembered(
         fs = begin(active)
         fs.cat(paths(folder))
         settle()
-        assert len(current().small._files) == 20
-        assert not [file for file in current().small._files.values() if file.data is not None]
+        assert len(current().files.small._files) == 20
+        assert not [file for file in current().files.small._files.values() if file.data is not None]
 
 
 def test_a_directory_that_cannot_be_written_is_said_once(
@@ -320,7 +320,7 @@ def test_a_directory_that_cannot_be_written_is_said_once(
     settle()
     assert capsys.readouterr().err.count("jcache:") == 1
     assert current().counters.snapshot().failures >= 1
-    assert not [file for file in current().small._files.values() if file.data is not None]
+    assert not [file for file in current().files.small._files.values() if file.data is not None]
 
 
 def test_limits_of_what_waits(active: Callable[..., Session], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

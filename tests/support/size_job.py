@@ -63,14 +63,14 @@ async def read_file(number: int, size: int, step: int) -> int:
     running = session.current()
     assert running is not None
     origin = Numbers(number, size)
-    remote = running.acquire(origin.identity)
+    remote = running.files.acquire(origin.identity)
     try:
         for start in range(0, size, step):
             stop = min(start + step, size)
             (row,) = await remote.read(origin, [(start, stop)], vector=True)  # type: ignore[arg-type]
             assert row == data_of(number, start, stop), f"wrong bytes in {number} at {start}"
     finally:
-        running.release(remote)
+        remote.release()
     return origin.sent
 
 
