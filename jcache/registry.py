@@ -5,12 +5,11 @@ import functools
 import itertools
 import threading
 import time
-from asyncio import AbstractEventLoop
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache import Cache
 from jcache.cache.books import Use
@@ -27,6 +26,9 @@ from jcache.reader.remote import RemoteFile
 from jcache.reader.store import Home
 from jcache.recording.small import Shelf, SmallFile, SmallFiles
 from jcache.settings.policy import Terms
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["IDLE_FILES", "Registry"]
 
@@ -156,7 +158,7 @@ class Registry:
         return remote
 
     def begin_small(
-        self, shelf: Shelf, identities: Sequence[Identity | None], loop: AbstractEventLoop
+        self, shelf: Shelf, identities: Sequence[Identity | None], loop: "AbstractEventLoop"
     ) -> list[SmallFile | None]:
         """Begin to read small files on an event loop; None for those that are open already, or being read."""
         owned = {one.owner: one for one in identities if one is not None}
