@@ -255,6 +255,7 @@ class Session:
             _kept.append((self, files))
             return False
         self.caches.close()
+        self.workers.close()
         return True
 
     def forget(self) -> None:

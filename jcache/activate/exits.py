@@ -105,6 +105,9 @@ class Ending:
         self._unwatch_sigterm()
         while self._restore:
             self._restore.pop()()
+        if self._helper is not None:
+            self._helper.end()
+            self._helper = None
 
     def at_exit(self) -> None:
         """End this process's part at its normal end."""

@@ -26,7 +26,7 @@ class Helper:
         self._done = _thread.allocate_lock()
         self._done.acquire()
         self._task: Callable[[], object] | None = None
-        self._runs = False
+        self._runs = self._has_ended = False
         self.hangs = False
 
     def start(self) -> None:
@@ -59,8 +59,14 @@ class Helper:
         self.hangs = not acquire(self._done, limit_s)
         return not self.hangs
 
+    def end(self) -> None:
+        """Have the thread end: nothing more is run."""
+        if self._runs and not self.hangs:
+            self._runs, self._has_ended = False, True
+            self._go.release()
+
     def _run(self) -> None:
-        while self._go.acquire():
+        while self._go.acquire() and not self._has_ended:
             if self._task is not None:
                 _do(self._task)
             self._task = None

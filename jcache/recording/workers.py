@@ -52,7 +52,9 @@ class Workers:
         self._threads = threads
         self._limit_s = limit_s
         self._on_hung = on_hung
-        self._tasks: SimpleQueue[_Task] = SimpleQueue()
+        # None for each thread that is to end.
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._has_ended = False
         self._lock = threading.Lock()
         self._started = 0
         # Threads that wait for a task less the tasks that wait for a thread.
@@ -104,6 +106,16 @@ class Workers:
         """Whether a task that is not done had its time: its own, or where none was free for it that of those before."""
         return watch.lap(self._began_s if task.began_s is None else task.began_s) >= limit_s or self.hung
 
+    def close(self) -> None:
+        """Have the threads end behind what waits for them; what is asked for later gets a thread of its own."""
+        with self._lock:
+            if self.hung or self._has_ended:
+                return
+            self._has_ended = True
+            started = self._started
+        for _ in range(started):
+            self._tasks.put(None)
+
     def give_up(self, limit_s: float) -> None:
         """Wait for no task any more: something that was not done by these threads has exceeded that limit."""
         with self._lock:
@@ -120,6 +132,9 @@ class Workers:
             msg = "the cache directory does not answer"
             raise CacheHungError(msg)
         submitted = _Task(task)
+        if self._has_ended:
+            threading.Thread(target=submitted.carry_out, name="jcache-read", daemon=True).start()
+            return submitted
         with self._lock:
             start = self._spare <= 0 and self._started < self._threads
             self._spare -= 1
@@ -141,19 +156,10 @@ class Workers:
 
     def _run(self) -> None:
         self._is_free()
-        while True:
-            task = self._tasks.get()
-            task.began_s = self._began_s = time.monotonic()
-            try:
-                result = task.task()
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-                # Free before that is known: who has waited for the result may have the next task at once.
-                self._is_free()
-                task.done.set_exception(error)
-            else:
-                self._is_free()
-                task.done.set_result(result)
-                del result
+        while (task := self._tasks.get()) is not None:
+            self._began_s = time.monotonic()
+            # Free before the result is known: who has waited for it may have the next task at once.
+            task.carry_out(before_known=self._is_free)
             # Not kept until the next task comes: what was read may be large.
             del task
 
@@ -173,3 +179,14 @@ class _Task:
         self.done: Future[Any] = Future()
         # A running future cannot be cancelled: the task goes on, whoever stopped waiting for it.
         self.done.set_running_or_notify_cancel()
+
+    def carry_out(self, before_known: Callable[[], None] = lambda: None) -> None:
+        self.began_s = time.monotonic()
+        try:
+            result = self.task()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            before_known()
+            self.done.set_exception(error)
+        else:
+            before_known()
+            self.done.set_result(result)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("distributed", reason="dask's distributed is not installed")
 
+import dask
 import dask_job
 from distributed import Client, LocalCluster
 
@@ -43,6 +44,17 @@ from jcache_plugins.dask import JCachePlugin, jcache_report
 
 LIMIT_S = 30.0
 OFTEN_S = 0.2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unprofiled() -> Iterator[None]:
+    """No worker looks at the stacks of this process's threads.
+
+    Before Python 3.13, `sys._current_frames` may collect garbage with the interpreter's list of threads locked; where a
+    callback of the collector is written in Python, as hypothesis's is, who begins a thread then waits for ever.
+    """
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,27 @@ done(fs)
 )
 
 
+SESSIONS = """
+import gc, json, sys
+import fsspec, psutil
+from jcache import activate
+from jcache.settings.config import Config
+from os import environ
+
+config = Config.from_environ(environ)
+activate.deactivate()
+process, samples = psutil.Process(), []
+for i in range(31):
+    activate.activate(config)
+    assert len(fsspec.filesystem("http", skip_instance_cache=True).cat_file(sys.argv[1])) == 10_000
+    activate.deactivate()
+    if i % 10 == 0:
+        gc.collect()
+        samples.append((process.num_threads(), process.num_fds()))
+print(json.dumps(samples))
+"""
+
+
 def check(samples: list[dict[str, int]], *, growth_bytes: int) -> None:
     first, *_, last = samples
     assert last["fds"] <= first["fds"] + 4, samples
@@ -91,6 +112,14 @@ def test_cycles_of_open_read_close_over_xrootd(run_python: RunPython, xrootd_ser
     (xrootd_server.directory / "f").write_bytes(bytes(10_000))
     ran = run_python(CYCLES, xrootd_server.url("f"))
     check(json.loads(ran.stdout), growth_bytes=2 << 20)
+
+
+def test_sessions_that_begin_and_end(run_python: RunPython, nginx_server: Nginx) -> None:
+    pytest.importorskip("psutil")
+    (nginx_server.directory / "f").write_bytes(bytes(10_000))
+    _, first, *_, last = json.loads(run_python(SESSIONS, nginx_server.url("f")).stdout)
+    assert last[0] <= first[0] + 1, "threads"
+    assert last[1] <= first[1] + 4, "descriptors"
 
 
 @pytest.mark.slow
