@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 pytest.importorskip("numpy", reason="numpy, whose ctypes is used, is not installed")
 
-# Two vectors of fifteen ranges of 500 kB (more than imports leave free), twenty times; prints the last ten's page faults.
+# Two vectors of fifteen ranges of 500 kB (more than imports leave free), twenty times; prints the page faults of ten.
 READ = """
 import resource, sys
 import numpy
