@@ -214,7 +214,8 @@ class Session:
         self.trouble(f"the cache directory did not answer within {limit_s:.3g} s; {what}", silent=False)
 
     def _failed(self, error: JournalError) -> None:
-        self.trouble(f"{error}; reads go on without recording")
+        # Also at the end, when most is recorded: it is why something is missing.
+        self.trouble(f"{error}; reads go on without recording", silent=False)
 
     # -- life -----------------------------------------------------------------------------------------------
 

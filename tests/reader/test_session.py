@@ -1,5 +1,11 @@
 """What a whole process does by itself with the journals that it used."""
 
+import threading
+
+import fsspec
+
+from jcache.journal import Journal, JournalError
+
 CODE = """
 import sys, fsspec
 fs, path = fsspec.url_to_fs(sys.argv[1])
@@ -21,3 +27,20 @@ def test_a_journal_of_many_segments_is_compacted_by_who_closes_it(run_python, ht
     assert bytes.fromhex(ran.stdout) == b"".join(data[i * 1000 : i * 1000 + 500] for i in range(8))
     assert http_origin.body_bytes == before
     assert ran.report["read"]["hit_bytes"] == 8 * 500
+
+
+def test_what_cannot_be_recorded_at_the_end_is_told_too(active, http_origin, monkeypatch, capsys) -> None:
+    session = active()
+    ends = threading.Event()
+
+    def append(*_: object) -> int:
+        ends.wait(20)
+        msg = "the disk is full"
+        raise JournalError(msg)
+
+    monkeypatch.setattr(Journal, "append", append)
+    http_origin.put("a", bytes(1_000_000))
+    assert fsspec.filesystem("http").cat_file(http_origin.url("a"), 0, 500_000) == bytes(500_000)
+    threading.Timer(0.2, ends.set).start()
+    session.close()
+    assert capsys.readouterr().err.startswith("jcache: the disk is full; ")
