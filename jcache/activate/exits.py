@@ -107,7 +107,6 @@ class Ending:
             self._restore.pop()()
         if self._helper is not None:
             self._helper.end()
-            self._helper = None
 
     def at_exit(self) -> None:
         """End this process's part at its normal end."""

@@ -34,7 +34,7 @@ class Helper:
         if not self._runs:
             try:
                 _thread.start_new_thread(self._run, ())
-                self._runs = True
+                self._runs, self._has_ended = True, False
             except RuntimeError:
                 pass
 
