@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +26,7 @@ BUSY_SPANS = 256
 """Spans of origin traffic that are remembered, to count no second twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileCount:
+class FileCount(NamedTuple):
     """What one URL was asked for, and how long that took. `size_bytes` is `None` where the origin did not say."""
 
     url: str
@@ -40,8 +38,7 @@ class FileCount:
     read_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All counts at one moment. Sizes are in bytes; `hit`, `miss` and `bypass` add up to what was asked."""
 
     start_time: float

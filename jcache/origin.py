@@ -6,7 +6,7 @@ proved (a conditional request, a stat behind the bytes) is the origin's own busi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
@@ -38,8 +38,7 @@ class Info:
     also: Version | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """The answer to one vectored request.
 
     Attributes:

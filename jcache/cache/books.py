@@ -19,7 +19,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jcache.journal.liveness import may_live
 from jcache.naming.layout import is_journal
@@ -57,8 +57,7 @@ _MAGIC = b"jcache-use"
 _FORMAT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """That a journal was used, as a line of a book has it."""
 
     path: str

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jcache.cache import usage
 from jcache.cache.books import count
@@ -36,8 +35,7 @@ _LATEST_S = 1e11  # no calendar goes much further
 _Stamp = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What the cache holds of one state of a remote file."""
 
     size_bytes: int
@@ -50,8 +48,7 @@ class Stored:
     """What the origin named it by, as JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One journal."""
 
     name: str
@@ -70,6 +67,10 @@ class Entry:
     hit_bytes: int
     kind: Literal["file", "listing"] = "file"
     """A listing is what the origin said of the names in a directory. It is all there, and as large as it is."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        return self._asdict() | {"versions": [stored._asdict() for stored in self.versions]}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -145,8 +146,7 @@ def entry_of(storage: Storage, root: str, path: str) -> Entry | None:
     return _entry(root, Found(path, files), fact, list(files), _uses(storage, root).get(path))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
+class _Fact(NamedTuple):
     name: str
     versions: tuple[Stored, ...]
 
@@ -154,7 +154,7 @@ class _Fact:
 def _entry(root: str, found: Found, fact: _Fact, segments: list[str], use: usage.Entry | None) -> Entry:
     is_listing, versions = is_answers(fact.name), fact.versions
     if is_listing:  # its journal's size and version are ours, not the origin's
-        versions = tuple(replace(stored, size_bytes=stored.cached_bytes, version={}) for stored in versions)
+        versions = tuple(stored._replace(size_bytes=stored.cached_bytes, version={}) for stored in versions)
     return Entry(
         name=fact.name,
         kind="listing" if is_listing else "file",

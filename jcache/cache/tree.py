@@ -12,8 +12,7 @@ import enum
 import os
 import stat
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jcache.journal.compaction import LOCK_FILE
 from jcache.journal.leases import LEASE_FILE
@@ -39,8 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Part", "State", "look_into", "prune", "remove_directory", "remove_parts", "useless", "walk"]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A directory in which a walk found segments, or what compactions left."""
 
     path: str
@@ -71,8 +69,7 @@ class State(enum.Enum):
     FOREIGN = "not a segment"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One file of a journal."""
 
     path: str

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,7 +70,7 @@ def info(url: str, directory: Path | None, *, as_json: bool) -> None:
 
 
 def _document(entry: Entry, root: str, storage: Storage) -> dict[str, Any]:
-    document = asdict(entry)
+    document = entry.to_json()
     journal = Journal(storage, entry.directory, entry.name)
     journal.attach()
     try:

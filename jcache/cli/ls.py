@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,7 @@ def ls(pattern: str | None, sort: str | None, directory: Path | None, *, long: b
     for entry in chosen:
         number, disk_bytes = number + 1, disk_bytes + entry.disk_bytes
         if as_json:
-            sys.stdout.write(json.dumps(asdict(entry)) + "\n")
+            sys.stdout.write(json.dumps(entry.to_json()) + "\n")
             continue
         cached_bytes += entry.cached_bytes
         listings += entry.kind == "listing"

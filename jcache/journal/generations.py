@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jcache.segment.directory import create_file
@@ -77,7 +76,7 @@ def write_note(storage: Storage, directory: str, metadata: Metadata, *, file_mod
     fd = create_file(storage, f"{directory}/{name}", file_mode)
     try:
         proved = None if metadata.proved is None else noted(storage, fd, metadata.proved)
-        packed = replace(metadata, proved=proved).pack()
+        packed = metadata._replace(proved=proved).pack()
         header = pack_header(salt, packed)
         note = header + pack_seal(salt, len(header), nothing, packed)
         if storage.pwritev(fd, [note], 0) != len(note):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jcache.segment.format import host_label, parse_segment_name
 from jcache.system import locks
@@ -21,8 +20,7 @@ _DEAD_S = 60.0  # and so long the dead
 _YOUNG_S, _SETTLING_S = 60.0, 0.5  # between creating a segment and locking it, its writer seems dead
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     live: bool
     exists: bool | None
     until_s: float

@@ -13,8 +13,7 @@ import os
 import stat
 import time
 from array import array
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jcache.segment.directory import Directory, create_file
 from jcache.segment.errors import JournalError
@@ -53,8 +52,7 @@ _LARGEST_SEGMENT = WHOLE_BYTES + 2 * MAX_METADATA_BYTES + 1024
 _NEAR_NS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """A file that was recorded whole: verified bytes, and the version that they are of."""
 
     version: Version
@@ -106,7 +104,7 @@ def write_whole(
         fd = place.made_for(lambda: create_file(storage, path, file_mode), expect=False)
         try:
             if proved is not None:
-                metadata = replace(metadata, proved=noted(storage, fd, proved))
+                metadata = metadata._replace(proved=noted(storage, fd, proved))
             segment = _pack(metadata, data, salt)
             if storage.pwritev(fd, [segment], 0) != len(segment):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "LOWER", "Address", "Request", "Rule", "Unidentifiable", "endpoint", "host_port", "split_scheme", "split_url",
@@ -14,8 +14,7 @@ class Unidentifiable(Exception):  # noqa: N818 (a verdict that leads to a bypass
     """It cannot be told safely which remote object is meant, so it must not be cached; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a program gave to name an object."""
 
     scheme: str
@@ -51,8 +50,7 @@ class Request:
         return next((self.environ[name] for name in names if self.environ.get(name)), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where an object is, free of credentials."""
 
     scheme: str

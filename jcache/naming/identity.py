@@ -8,6 +8,7 @@ only: validation belongs to it, and where the origin gives each another file, so
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from jcache.naming import credentials, layout
 from jcache.naming.address import split_scheme
@@ -134,7 +135,7 @@ def identify(
         address = locate(names, path, options, environ, ignore=ignore)
     if same is not None and (url := same(_names(address))):
         there = locate((split_scheme(url)[0],), url, {}, {})
-        address = replace(address, scheme=there.scheme, authority=there.authority, path=there.path, owning=())
+        address = address._replace(scheme=there.scheme, authority=there.authority, path=there.path, owning=())
     variant = _variant(address, options)
     if basepath and (rest := _below(basepath, address.path)) is not None:
         directories, name, mark = rest[:-1], rest[-1], "base"
@@ -234,8 +235,7 @@ class Identifier:
         return siblings
 
 
-@dataclass(frozen=True, slots=True)
-class _Siblings:
+class _Siblings(NamedTuple):
     """What the identities of a directory's objects begin with, and how long a name may be for that to hold."""
 
     key: str

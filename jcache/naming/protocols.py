@@ -7,7 +7,6 @@ which bytes are meant, and enters the identity as well (see `identity.py`).
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from jcache.naming import credentials, signatures
@@ -234,7 +233,7 @@ def _webdav(request: Request) -> Address:
     # Servers commonly give each user a root of their own.
     auth = request.options.get("auth")
     user = (str(auth[0]),) if isinstance(auth, (tuple, list)) and auth else ()
-    return replace(address, owning=user)
+    return address._replace(owning=user)
 
 
 def _refuse(why: str) -> Rule:

@@ -7,14 +7,13 @@ a signed URL is none of them: a version, a part number, response headers that ar
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from jcache.naming.credentials import names
 
 
-@dataclass(frozen=True, slots=True)
-class _Scheme:
+class _Scheme(NamedTuple):
     """Names of query parameters, as the scheme spells them."""
 
     required: frozenset[str]

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jcache.journal import JournalError, Version
 from jcache.naming import Identity
@@ -46,8 +46,7 @@ class Host(Protocol):
     workers: Workers
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What was said once: encoded, and when, for the order of answers by the clock of who wrote it."""
 
     value: Any

@@ -5,7 +5,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -110,8 +110,7 @@ def _merged(whole: Fetched, places: Sequence[int], got: Fetched) -> Fetched:
         data, info, recordable = list(whole.data), got.info and whole.info, whole.recordable and got.recordable
         for i, piece in zip(places, got.data, strict=True):
             data[i] = piece
-    return replace(
-        got,
+    return got._replace(
         data=data,
         info=info,
         recordable=recordable,

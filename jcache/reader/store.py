@@ -5,7 +5,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.origin import Info, Sharing
@@ -33,8 +33,7 @@ def anything(*_: object, **__: object) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(NamedTuple):
     """Where a remote file's bytes are kept: for all who ask, or for one of them.
 
     Attributes:

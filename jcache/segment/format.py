@@ -13,7 +13,7 @@ import sys
 from array import array
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -94,8 +94,7 @@ Column = Any
 """A sequence of unsigned integers that `bisect` can search: `array` or `memoryview`, in the machine's byte order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(NamedTuple):
     """A table of extents by column, one row per extent."""
 
     starts: Column
@@ -104,8 +103,7 @@ class Columns:
     positions: Column
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What a segment says of itself.
 
     Attributes:

@@ -9,8 +9,7 @@ says nothing: the origin is asked.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jcache.system.processes import boot_id
 
@@ -22,8 +21,7 @@ __all__ = ["Moment", "latest"]
 _MOST_S = 1e10
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A time on one machine, until it is started again."""
 
     boot: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +13,7 @@ __all__ = ["StoredVersion", "Version"]
 _MOST = 1 << 63  # beyond that no file system has sizes, and no calendar nanoseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """One state of a remote file, as far as its origin tells states apart.
 
     Attributes:

@@ -8,7 +8,6 @@ import itertools
 import os
 import time
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jcache.segment.directory import create_file
@@ -118,7 +117,7 @@ class SegmentWriter:
         """Say what is to come. Nothing is written before the first frame, and until then it may be said anew."""
         assert self.is_blank
         if metadata.proved is not None:
-            metadata = replace(metadata, proved=noted(self._storage, self.segment.source.fd, metadata.proved))
+            metadata = metadata._replace(proved=noted(self._storage, self.segment.source.fd, metadata.proved))
             self.segment.inode = metadata.proved.inode if metadata.proved is not None else 0
         self.segment.metadata = metadata
         self._header = pack_header(self.segment.source.salt, metadata.pack())
@@ -250,7 +249,7 @@ def describe(
 def noted(storage: Storage, fd: int, moment: Moment) -> Moment | None:
     """Return a moment as it is noted in an open file, None where that cannot be told from its copies."""
     try:
-        return replace(moment, inode=storage.fstat(fd).st_ino)
+        return moment._replace(inode=storage.fstat(fd).st_ino)
     except OSError:
         return None
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from jcache.settings.rules import Rule, parse_rule
 from jcache.settings.values import basepath as _basepath
@@ -175,8 +175,7 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
     return {**{field: (value, path) for field, value in stored.items()}, **found}
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting, as the documentation has it and as it is read."""
 
     variable: str
@@ -223,8 +222,7 @@ class Setting:
         return _path(read, base) if self.is_path else read
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file of settings as it was read."""
 
     content: bytes | OSError

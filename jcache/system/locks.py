@@ -24,8 +24,7 @@ import os
 import struct
 import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jcache.system.storage import Storage
 
@@ -75,8 +74,7 @@ class Holder(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What became of an attempt; true where the lock was taken."""
 
     outcome: Outcome
@@ -87,8 +85,7 @@ class Attempt:
         return self.outcome is Outcome.TAKEN
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What became of an attempt to lock ranges; true where there is nothing left to wait for."""
 
     taken: tuple[Range, ...]

@@ -79,7 +79,7 @@ class HttpQuestions(FileSystemOrigin):
         if info is None:
             info = await super().stat()
             if not is_past(info.version.mtime_ns, time.time()):
-                info = replace(info, version=replace(info.version, mtime_ns=None))
+                info = replace(info, version=info.version._replace(mtime_ns=None))
             # As HEAD says, which may be 0 of a file that is made when it is asked for.
             self._by_head |= {info.version}
             if self._is_misled or not info.version.size_bytes:
@@ -87,7 +87,7 @@ class HttpQuestions(FileSystemOrigin):
                 msg = f"{self.path}: the origin gives no size"
                 raise UnsizedError(msg)
         # With a range, Content-MD5 is that of the range.
-        return replace(info, version=replace(info.version, checksum=None)) if info.version.checksum else info
+        return replace(info, version=info.version._replace(checksum=None)) if info.version.checksum else info
 
     async def checksum(self) -> str | None:
         """Ask for the digest that storage systems of physics give with `Want-Digest` (RFC 3230)."""
@@ -119,7 +119,7 @@ class HttpQuestions(FileSystemOrigin):
                     return None
                 info = self._info(response, size)
                 if not is_settled_now(response.headers):
-                    info = replace(info, version=replace(info.version, mtime_ns=None))
+                    info = replace(info, version=info.version._replace(mtime_ns=None))
         except Exception:  # noqa: BLE001 - there is a better way to ask
             return None
         if not info.version.is_provable:

@@ -119,7 +119,7 @@ class Replicas:
                 raise OtherBytesError(f"{place.url} has other bytes by now") from error
             if fetched.info is None:
                 return fetched
-            return replace(fetched, info=known or self._named(await place.take(fetched.info)))
+            return fetched._replace(info=known or self._named(await place.take(fetched.info)))
 
         return await self._ask(fetch)
 
@@ -192,4 +192,4 @@ class Replicas:
 
 def as_everywhere(version: Version, checksum: str | None) -> Version:
     """Return a version with the checksum of the bytes, if there is one, and else as it is."""
-    return version if checksum is None or version.checksum is not None else replace(version, checksum=checksum)
+    return version if checksum is None or version.checksum is not None else version._replace(checksum=checksum)

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -163,8 +162,8 @@ def test_segments_without_generations_are_read() -> None:
     assert about is not None
     assert (about.generation, about.proved) == (0, None)
     assert about.pack() == old
-    again = parse_metadata(replace(about, generation=3, proved=Moment("b", 1.5, 7)).pack())
-    assert again == replace(about, generation=3, proved=Moment("b", 1.5, 7))
+    again = parse_metadata(about._replace(generation=3, proved=Moment("b", 1.5, 7)).pack())
+    assert again == about._replace(generation=3, proved=Moment("b", 1.5, 7))
 
 
 # -- as users see it ------------------------------------------------------------------------------------------------
