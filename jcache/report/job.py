@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from jcache.report.places import create_inside, make_inside, read_file, storage_of
 from jcache.report.schema import ReportError, build
@@ -17,7 +17,8 @@ JOBS = ".jobs"
 """Below a directory of reports: one small file for each job that `jcache run` ran."""
 
 
-class JobTitle(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JobTitle:
     """The heading of a job's merged report; `run` is the one in the reports of its processes."""
 
     run: str
@@ -43,7 +44,7 @@ class JobTitle(NamedTuple):
         temporary = os.path.join(jobs, f".{self.run}.{os.urandom(4).hex()}.tmp")
         fd = create_inside(storage, temporary, os.O_WRONLY | os.O_EXCL)
         try:
-            storage.pwritev(fd, [json.dumps(self._asdict()).encode()], 0)
+            storage.pwritev(fd, [json.dumps(asdict(self)).encode()], 0)
         finally:
             storage.close(fd)
         storage.rename(temporary, os.path.join(jobs, f"{self.run}.json"))
