@@ -4,7 +4,8 @@
 #   make test    all checks: lint, types, tests; the same as in CI
 #   make lint    only ruff and mypy
 #   make bench   the benchmarks
-#   make test-cephfs    what two clients of a real CephFS make of one cache; needs root and Debian's packages of Ceph
+#   make test-cephfs    what two clients of a real CephFS make of one cache, and S3 by Ceph's gateway; needs root and
+#                       Debian's packages of Ceph
 #   make conformance    the test suites of other projects, without JCache and with it, cold and warm; takes long
 #   make man     write the manual pages anew, from what the commands say of themselves
 #   make clean   remove what was built, the environment too
@@ -40,7 +41,7 @@ test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
-	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py $(PYTEST_ARGS)
+	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py tests/origins/test_s3_origin.py $(PYTEST_ARGS)
 
 conformance: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/python tests/conformance $(SUITES)
