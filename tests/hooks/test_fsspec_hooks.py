@@ -810,3 +810,16 @@ def test_bypass_counts_each_byte_once(active: Callable[..., Session], folder: Pa
     assert (counted.read_ops, counted.read_hit, counted.read_miss, counted.read_bypass) == (2, 0, 0, 130)
     assert (counted.readv_ops, counted.readv_ranges, counted.readv_bypass) == (1, 2, 20)
     assert counted.origin_bytes == seen.data_bytes == 150
+
+
+@pytest.mark.parametrize(
+    "module", ["jcache_plugins.fsspec", "jcache_plugins.fsspec.access", "jcache_plugins.origins.http"]
+)
+def test_hooks_are_in_place_whatever_of_theirs_was_imported_first(
+    run_python: RunPython, http_origin: ScriptedOrigin, module: str
+) -> None:
+    http_origin.put("f", bytes(1000))
+    code = f"import sys, {module}, fsspec; print(len(fsspec.filesystem('http').cat_file(sys.argv[1])))"
+    ran = run_python(code, http_origin.url("f"))
+    assert (ran.stdout, ran.report["read"]["bytes"]) == ("1000\n", 1000), ran.stderr
+    assert "jcache: " not in ran.stderr
