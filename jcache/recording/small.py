@@ -46,7 +46,7 @@ class Shelf:
         Args:
             cache: The directory, prepared.
             directory: Its name, as it was given.
-            key: The session's name for it.
+            key: The process's name for it, see `Caches.key`.
             admit: Tells, given a journal's directory, whether so many bytes may be recorded; see `Recording`.
         """
         self.cache = cache
@@ -84,7 +84,7 @@ class Shelf:
 class SmallFile:
     """One small file: being read, waiting to be recorded, or known.
 
-    Changed under the session's lock.
+    Changed under the registry's lock.
 
     Attributes:
         identity: Which object it is.
@@ -212,7 +212,7 @@ class SmallFiles:
         """Make an empty collection.
 
         Args:
-            lock: The session's, over all that it knows of files.
+            lock: The registry's, over all that it knows of files.
             note: Told, without the lock, of each cache directory's files that were used and are now forgotten.
         """
         self._lock = lock
