@@ -7,6 +7,7 @@ bytes are the original's, whatever it returns or raises.
 import asyncio
 import contextlib
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -149,6 +150,14 @@ def is_its_own(found: Access, start: int | None, stop: int | None) -> bool:
 def is_odd(start: int | None, stop: int | None) -> bool:
     """Whether bounds count from the end, or have no byte between them."""
     return (start or 0) < 0 or (stop is not None and stop <= (start or 0))
+
+
+def any_odd(starts: Any, stops: Any) -> bool:
+    """Whether bounds of any range count from the end, or have no byte between them."""
+    try:
+        return min(starts) < 0 or any(map(operator.le, stops, starts))
+    except TypeError:  # None is among them
+        return any(map(is_odd, starts, stops))
 
 
 def may_ask() -> bool:
@@ -384,7 +393,8 @@ async def cat_many(
 
 async def one_vector(found: Access, spans: Any) -> list[Any]:
     """Return the bytes of one file's ranges, and the exceptions that they met; see `one_range`."""
-    own = [] if found.origin.slices else [i for i, span in enumerate(spans) if is_its_own(found, *span)]
+    odd = spans if not found.origin.slices and any_odd(*zip(*spans, strict=True)) else ()
+    own = [i for i, span in enumerate(odd) if is_its_own(found, *span)]
     asked = [(0, 0) if i in own else span for i, span in enumerate(spans)] if own else spans
     try:
         out: list[Any] = list(await found.read(asked, vector=True))
@@ -459,7 +469,7 @@ def read_here(found: dict[str, Access], asked: Ranges) -> list[bytes] | None:
     if len(found) != 1:
         return None
     one = found[asked[0][0]]
-    if not one.origin.slices and any(map(functools.partial(is_its_own, one), asked[1], asked[2])):
+    if not one.origin.slices and any_odd(asked[1], asked[2]) and may_ask():
         return None
     rows = one.read_here(Vector(asked[1], asked[2]), vector=True)
     return rows if rows is not None and all(rows) else None

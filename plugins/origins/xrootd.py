@@ -57,6 +57,7 @@ class XRootDOrigin(FileSystemOrigin):
         super().__init__(fs, path, identity)
         # Whether the server opens another version than the path names: the replaced one, while somebody has it open, or
         # for a metalink the file that is named in it, while a stat is of the metalink itself.
+        self.slices = False
         self._opens_another = path.endswith(METALINKS)
         session = current()
         if session is not None and session.retries.most:
@@ -114,6 +115,9 @@ class XRootDOrigin(FileSystemOrigin):
             finally:
                 files.give_back(file)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
+
+    def meant(self, start: int | None, stop: int | None, size: int) -> None:  # noqa: ARG002 - as it asks
+        """Leave bounds that are no ranges to the file system: no byte is the rest of the file, but not in vectors."""
 
     async def checksum(self) -> str | None:
         """Ask for the one that the server keeps, or makes."""
