@@ -5,6 +5,7 @@ place of an `info` of its own. Its class then becomes a subclass of its own, of 
 reads through the journal. Where opening would ask the origin for more, the object is made without that method.
 """
 
+import contextlib
 import functools
 import operator
 import sys
@@ -54,6 +55,9 @@ EAGER = {
         ("_dismissed_hosts", "_hosts", "_myFile", "metaOffset", "timeout"),
     )
 }
+
+# The names of what file objects have, by the class of their file system.
+_names_of: dict[type, frozenset[str]] = {}
 
 
 # -- file objects whose reads go through the journal --------------------------------------------------------------
@@ -144,25 +148,49 @@ class UnopenedFile(JournaledFile):
     """A file object that was made without opening the file at the server, which it does once somebody needs that."""
 
     opened: Callable[[], Any]
-    # What is of the file at the server.
-    lazy: tuple[str, ...] = ()
+    # What is of the file at the server; None for whatever file objects of that file system have.
+    lazy: tuple[str, ...] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name not in type(self).lazy:
+        lazy = type(self).lazy
+        if name not in (self._names(name) if lazy is None else lazy):
             msg = f"{type(self).__name__!r} object has no attribute {name!r}"
             raise AttributeError(msg)
-        plain = self.__dict__["opened"]()
+        plain = self._at_the_server()
         # What it has not, it has not without JCache either.
-        self.__dict__.update({own: vars(plain)[own] for own in type(self).lazy if own in vars(plain)}, _plain=plain)
+        self.__dict__.update({own: vars(plain)[own] for own in lazy or () if own in vars(plain)})
         return getattr(plain, name)
+
+    def _names(self, name: str) -> frozenset[str]:
+        """Return the names that file objects of this file system have, if one must be opened to know of this one."""
+        kind = type(vars(self).get("fs"))
+        if kind not in _names_of and not name.startswith("_") and asks_origin():
+            with contextlib.suppress(Exception):  # then it is as if there were none
+                _names_of[kind] = frozenset(dir(self._at_the_server()))
+        return _names_of.get(kind, frozenset())
+
+    def _at_the_server(self) -> Any:
+        """Return the file object that the file system itself makes."""
+        if "_plain" not in vars(self):
+            self._plain = self.__dict__["opened"]()
+        return self._plain
 
     def close(self) -> None:
         """Close the file, at the server too if it was opened there."""
-        if "_plain" in vars(self):
+        plain = vars(self).get("_plain")
+        if plain is not None and type(self).lazy is not None:
             super().close()
         elif not self.closed:
             AbstractBufferedFile.close(self)
             self.journal.close()
+            if plain is not None:
+                plain.close()
+
+    def __del__(self) -> None:
+        """Close a file that was never closed; what the file system itself made ends as it does without JCache."""
+        if type(self).lazy is None:
+            vars(self).pop("_plain", None)
+        super().__del__()
 
 
 class MeasuredFile:
@@ -202,7 +230,7 @@ def open_file(original: Method) -> Method:
         cache = said.get("cache_type"), said.get("cache_options")
         if name not in QUIET or not info.version.size_bytes:
             opened = functools.partial(past_the_cache, original, self, *args, **kwargs)
-            cls, lazy = EAGER.get(name, (None, ()))
+            cls, lazy = EAGER.get(name, (None, None))
             plain = AbstractBufferedFile if cls is None else getattr(sys.modules[original.__module__], cls)
             how: dict[str, Any] = {"block_size": block_size, "cache": cache}
             return open_journaled(self, path, found, info, **how, cls=plain, lazy=lazy, opened=opened)
@@ -303,7 +331,7 @@ def open_journaled(
     block_size: Any = None,
     cache: tuple[Any, Any] = (None, None),
     cls: Any = AbstractBufferedFile,
-    lazy: tuple[str, ...] = (),
+    lazy: tuple[str, ...] | None = None,
     opened: Callable[[], Any] | None = None,
 ) -> Any:
     """Return a file object whose reads go through the journal, made without asking the origin for anything.
@@ -316,7 +344,7 @@ def open_journaled(
         block_size: Kept for callers that look at `blocksize`; it bounds nothing.
         cache: Which cache it would have, by name, and that cache's options.
         cls: Of which class it is to be.
-        lazy: Attributes that are those of what `opened` returns.
+        lazy: Attributes that are those of what `opened` returns; None for all that it has and a file object has not.
         opened: Opens the file at the server.
     """
     file = cls.__new__(cls)

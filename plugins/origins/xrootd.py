@@ -116,7 +116,7 @@ class XRootDOrigin(FileSystemOrigin):
                 files.give_back(file)
         return Fetched(data, known or self._as_info(after), recordable=is_settled(after, started_s), requests=1)
 
-    def meant(self, start: int | None, stop: int | None, size: int) -> None:  # noqa: ARG002 - as it asks
+    def meant(self, start: int | None, stop: int | None, size: int) -> None:
         """Leave bounds that are no ranges to the file system: no byte is the rest of the file, but not in vectors."""
 
     async def checksum(self) -> str | None:

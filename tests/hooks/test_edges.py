@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from servers import Nginx, XrootdServer
 
+    from jcache.session import Session
+
     Place = tuple[Callable[[bool], Any], Callable[[str], str]]
 
 DATA = b"\n".join(random.Random(4).randbytes(9) for _ in range(10)) + b"\n"
@@ -268,3 +270,27 @@ def test_what_is_written_is_what_plain_fsspec_writes(
     assert {way: (got[way], plain[way]) for way in plain if got[way] != plain[way]} == {}
     assert there[0] == there[1]
     assert b"world" in there[0][1]
+
+
+def test_a_file_of_another_kind_has_what_it_has_plain(active: Callable[..., Session], tmp_path: Path) -> None:
+    from generic_servers import Sftp
+
+    lay(tmp_path)
+    with Sftp(tmp_path) as server:
+        how = {"host": "127.0.0.1", "port": server.port, "username": "user", "password": "secret"}
+
+        def seen() -> Any:
+            fs = fsspec.filesystem("sftp", skip_instance_cache=True, **how)
+            with fs.open("/file") as file:
+                head = file.read(3)
+                file.prefetch()
+                ranges = list(file.readv([(0, 3), (20, 5)]))
+                file.seek(3)
+                return head, ranges, file.stat().st_size, file.read(), hasattr(file, "name")
+
+        deactivate()
+        plain = seen()
+        session = active()
+        for _ in ("cold", "warm"):
+            assert seen() == plain
+        assert session.counters.snapshot().read_hit
