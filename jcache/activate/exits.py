@@ -40,6 +40,8 @@ _HUNG_WAIT_S = 0.5  # for the directory of the reports, once that of the cache i
 # What is called when a process forks cannot be taken back, so it is put in place once and asks for whom it works.
 _forks: "list[Ending]" = []
 _forks_hooked = False
+# The signals that a thread had blocked before it began to fork.
+_masks: "dict[int, Any]" = {}
 
 
 class Ending:
@@ -92,7 +94,7 @@ class Ending:
         _forks.append(self)
         if not _forks_hooked:
             _forks_hooked = True
-            os.register_at_fork(after_in_child=_after_in_child)
+            os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after_in_child)
         if sys.version_info >= (3, 12):
             # From 3.12 on no thread can be started in an exit handler: it has to wait there already.
             self._start_worker()
@@ -470,6 +472,28 @@ def _keep_status_of_interrupt() -> None:
         pass
 
 
+def _before() -> None:
+    """Have SIGTERM wait while this thread forks.
+
+    A child that got it before it has started over would tell the watching thread of its parent, which would take it for
+    the parent's own; and the interpreter forgets what came to a child before it is one.
+    """
+    import signal
+
+    if _forks:
+        _masks[_thread.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _after() -> None:
+    import signal
+
+    mask = _masks.pop(_thread.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _after_in_child() -> None:
     for ending in _forks:
         ending.forked()
+    _after()
+    _masks.clear()

@@ -35,7 +35,9 @@ Method = Callable[..., Any]
 # What is read at a time to find the end of a line.
 LINES_BYTES = 64 << 10
 # Options of `open` that say how to read, not what.
-OPEN_OPTIONS = frozenset({"autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs"})
+OPEN_OPTIONS = frozenset({
+    *("autocommit", "block_size", "cache_options", "cache_type", "fill_cache", "size", "kwargs", "tempdir"),
+})  # fmt: skip
 # Methods whose file objects ask the origin for nothing but `info` when they are made.
 HTTP_OPEN = "fsspec.implementations.http.HTTPFileSystem._open"
 QUIET = frozenset({
@@ -189,7 +191,7 @@ class UnopenedFile(JournaledFile):
     def __del__(self) -> None:
         """Close a file that was never closed; what the file system itself made ends as it does without JCache."""
         if type(self).lazy is None:
-            vars(self).pop("_plain", None)
+            self.__dict__.pop("_plain", None)
         super().__del__()
 
 

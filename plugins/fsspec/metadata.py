@@ -41,8 +41,9 @@ async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
 
 
 def told(info: Info, path: Any) -> dict[str, Any]:
-    """Return what `info` says of a file of this version."""
-    return {"name": undirected(path), "type": "file", **info.details, "size": info.version.size_bytes}
+    """Return what `info` says of a file of this version, in the origin's order where it was asked: hashes heed that."""
+    details = info.details if "name" in info.details else {"name": undirected(path), "type": "file", **info.details}
+    return {**details, "type": details.get("type", "file"), "size": info.version.size_bytes}
 
 
 # What `info` says of one path of one file system to whoever is called with that.

@@ -191,6 +191,29 @@ else:
     assert "2 processes" in run.err
 
 
+def test_a_child_that_is_ended_as_soon_as_it_is_forked_ends_alone(site: Site) -> None:
+    program = site.script("""
+import multiprocessing, os, signal, time
+forked = []
+os.register_at_fork(after_in_child=lambda: forked and os.kill(os.getpid(), signal.SIGTERM))
+import faraway
+faraway.read(5)
+for number in range(100):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    if number % 2:
+        forked.append(number)
+    child.start()
+    child.terminate()
+    forked.clear()
+    child.join()
+    assert child.exitcode == -signal.SIGTERM
+assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+faraway.read(7)
+""")
+    run = site.run(program)
+    assert (run.code, read_bytes(run), run.panels) == (0, [12], 1), run.err
+
+
 def test_a_forked_child_that_reads_nothing_leaves_nothing(site: Site) -> None:
     program = site.script("import os, faraway\nfaraway.read(5)\nif os.fork() == 0:\n    pass\nelse:\n    os.wait()\n")
     run = site.run(program)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import os
+import pickle
 import random
 import re
 from typing import TYPE_CHECKING, Any
@@ -294,3 +295,28 @@ def test_a_file_of_another_kind_has_what_it_has_plain(active: Callable[..., Sess
         for _ in ("cold", "warm"):
             assert seen() == plain
         assert session.counters.snapshot().read_hit
+
+
+@pytest.mark.parametrize("place", [slow, http, s3, ftp, xrootd], ids=lambda place: place.__name__)
+def test_a_file_object_is_carried_to_another_process_and_read_there_through_the_cache(
+    place: Any, active: Callable[..., Session], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    directory = tmp_path / "served"
+    directory.mkdir()
+    lay(directory)
+    with contextlib.ExitStack() as stack:
+        make, path = place(request, directory, stack)
+
+        def seen(*, on: bool) -> Any:
+            with make(on).open(path("file")) as file:
+                file.seek(5)
+                with pickle.loads(pickle.dumps(file)) as again:
+                    return again.tell(), again.read(), again == file, hash(again) == hash(file), again.blocksize
+
+        deactivate()
+        plain = seen(on=False)
+        session = active()
+        for hit in (0, SIZE - 5):
+            assert seen(on=True) == plain
+            assert session.counters.snapshot().read_hit >= hit
+        assert not session.counters.snapshot().read_bypass

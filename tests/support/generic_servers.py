@@ -83,7 +83,8 @@ class Sftp(Server):
         asyncssh = pytest.importorskip("asyncssh", reason="asyncssh is not installed")
         logging.getLogger("asyncssh").setLevel(logging.ERROR)
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
         class Door(asyncssh.SSHServer):  # type: ignore[misc,name-defined]  # it may be missing
             def begin_auth(self, username: str) -> bool:
@@ -107,8 +108,18 @@ class Sftp(Server):
         self._server = asyncio.run_coroutine_threadsafe(start(), self._loop).result(30)
 
     def __exit__(self, *exc_info: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        """Close the port, the connections, and what serves them."""
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class WebDav(Server):
