@@ -40,6 +40,8 @@ class Request:
     range: str
     if_match: str
     status: int
+    # The access key by which it was signed.
+    key: str
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{'?' if self.query else ''}{self.query}"
@@ -157,6 +159,7 @@ def noting(app: Callable[..., Iterable[bytes]], log: Path) -> Callable[..., Iter
                 environ.get("HTTP_RANGE", ""),
                 environ.get("HTTP_IF_MATCH", ""),
                 int(status.split(maxsplit=1)[0]),
+                environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0],
             )
             out.write(json.dumps({name: getattr(told, name) for name in Request.__slots__}) + "\n")
             return start_response(status, *args)
