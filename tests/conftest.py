@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import hypothesis
 import pytest
 from proxy import CountingProxy
 from servers import Nginx, ScriptedOrigin, XrootdServer, XrootdUnavailableError, find_nginx
@@ -32,6 +33,11 @@ sys.path[:] = [path for path in sys.path if path != os.path.dirname(sys.executab
 # A shell that starts this in the background has it ignore interrupts, and so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes is the machine's affair; the same ones each time, unless there is time for more.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=not os.environ.get("JCACHE_TEST_LONG"))
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_finish() -> None:
