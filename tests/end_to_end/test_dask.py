@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from analysis import COLUMNS, MORE_COLUMNS, disk_bytes, write
 from places import ROOT
-from servers import Nginx, find_nginx, free_port
+from ports import free_port
+from servers import Nginx, find_nginx
 
 import jcache.session
 from jcache.report.faces.display import ShownReport

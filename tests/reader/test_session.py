@@ -43,4 +43,5 @@ def test_what_cannot_be_recorded_at_the_end_is_told_too(active, http_origin, mon
     assert fsspec.filesystem("http").cat_file(http_origin.url("a"), 0, 500_000) == bytes(500_000)
     threading.Timer(0.2, ends.set).start()
     session.close()
-    assert capsys.readouterr().err.startswith("jcache: the disk is full; ")
+    told = capsys.readouterr().err
+    assert told.startswith("jcache: the disk is full; "), (told, session.counters.snapshot(), http_origin.requests)

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from servers import free_port
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 from typing import Self
 
+from ports import free_port
+
 from jcache.demo.xrootd_server import (
     XrootdUnavailableError,
     _unprivileged_account,
     find_xrootd,
-    free_port,
     stat_problem,
 )
 

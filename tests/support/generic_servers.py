@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytest
 from cephfs import wait_for
-from servers import free_port
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cephfs import CLUSTER, Cluster, wait_for
-from servers import free_port
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -18,7 +18,10 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError, find_xrootd, free_port
+from ports import free_port
+
+from jcache.demo import xrootd_server
+from jcache.demo.xrootd_server import XrootdUnavailableError, find_xrootd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +53,13 @@ http {{
 
 def find_nginx() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+class XrootdServer(xrootd_server.XrootdServer):
+    """A running XRootD server, on a port of this process's."""
+
+    def __init__(self, directory: Path, *, port: int | None = None, **how: Any) -> None:
+        super().__init__(directory, port=free_port() if port is None else port, **how)
 
 
 @dataclass(frozen=True, slots=True)
