@@ -82,9 +82,15 @@ def _refusal(kind: str, args: list[Any], filename: Any, url: str) -> Exception:
 
 
 class Question:
-    """One question to one file system about one name, under the settings of one session."""
+    """One question to one file system about one name, under the settings of one session.
 
-    __slots__ = ("_directory", "_identity", "_key", "_lists", "_session", "_validate", "epoch", "url")
+    Attributes:
+        is_doubtful: Whether the file system may answer out of what it keeps, which is out of date.
+        epoch: Before which changes it was put.
+        url: The name's.
+    """
+
+    __slots__ = ("_directory", "_identity", "_key", "_lists", "_session", "_validate", "epoch", "is_doubtful", "url")
 
     def __init__(self, session: Session, identity: Identity, terms: Terms | None, kind: str, key: str) -> None:
         """Ask.
@@ -105,6 +111,7 @@ class Question:
         is_kept = directory is not None and not directory.asker.startswith("?")
         self._directory = directory if is_kept and (terms is None or (terms.record and not terms.why_not)) else None
         self._key = digest(key, WHOLE_DIGITS)
+        self.is_doubtful = False
         self.epoch = session.answers.epoch
         self.url = identity.url
 
@@ -176,7 +183,7 @@ class Question:
 
     def note(self, value: Any) -> None:
         """Have an answer recorded that the origin gave just now."""
-        if self._directory is None or self._session.offline or current() is not self._session:
+        if self._directory is None or self._session.offline or self.is_doubtful or current() is not self._session:
             return
         renew = isinstance(self._validate, float)
         told = value.encoded() if isinstance(value, Absent) else value

@@ -11,6 +11,7 @@ from jcache.errors import OfflineMissError
 from jcache.origin import Info
 from jcache.reader.retrying import Tries
 from jcache.session import current
+from jcache_plugins.fsspec import listing
 from jcache_plugins.fsspec.access import Access, named, on_loop_of, require, run
 from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, question
 from jcache_plugins.fsspec.calls import Parameters
@@ -172,10 +173,13 @@ def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) ->
     said = parameters.said(args, kwargs)
     if said is None:
         return None, False
+    listing.note(fs)
     path = said.pop(parameters.first, None)
     anew = any({name: said.pop(name) for name in _ANEW & said.keys()}.values())
     known = named(fs, path) if isinstance(path, str) and not is_idle() else None
     found = question(kind, path, said, known)
+    if found is not None:
+        found.is_doubtful = listing.is_doubtful(fs, path)
     session = current()
     is_let_through = is_idle() or (known is not None and is_past(known[1]))
     if found is None and session is not None and session.offline and not is_let_through:

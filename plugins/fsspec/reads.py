@@ -34,7 +34,7 @@ from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.directives import directives_of, undirected
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.fsspec.written import is_being_written, open_files
-from jcache_plugins.origins.base import in_thread, reaching, within_origin
+from jcache_plugins.origins.base import UnsizedError, in_thread, reaching, within_origin
 
 __all__ = ["ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "measured"]
 
@@ -181,6 +181,8 @@ def learn(fs: Any, result: Any, told: Any, start: Any, stop: Any) -> None:
 def failed(error: Exception) -> Exception | None:
     """Return what a read that failed gives; None where the file system is to be asked what it makes of it."""
     session = current()
+    if isinstance(error, FileNotFoundError) and isinstance(error, UnsizedError):
+        error = FileNotFoundError(*error.args)  # of a directory; the application knows the first one only
     is_known = isinstance(error, FileNotFoundError | OfflineMissError | OriginChangedError)
     return error if is_known or session is None or session.offline else None
 

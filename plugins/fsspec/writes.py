@@ -17,6 +17,7 @@ from fsspec.core import has_magic
 from fsspec.spec import AbstractFileSystem
 
 from jcache.session import current
+from jcache_plugins.fsspec import listing
 from jcache_plugins.fsspec.access import behind, identities
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.origins.base import within_origin
@@ -72,6 +73,7 @@ def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
     names = list(named(paths))
     # A directory may be named with a slash behind it.
     names += [name.rstrip("/") for name in names if name.endswith("/")]
+    listing.doubt(fs, names)
     for identity in filter(None, identities(fs, names, written=True)):
         for directory in session.caches.in_use():
             session.files.invalidate(identity, directory=directory, below=below)

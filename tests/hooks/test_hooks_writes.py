@@ -139,3 +139,42 @@ def test_which_arguments_are_changed() -> None:
     assert found == [["file_paths"], ["old", "new"], ["rpath"], ["path"], ["name"], ["rpath"]]
     assert not writes.verbs_of("_rm_from_cache")
     assert not writes.verbs_of("ls")
+
+
+# An instance for each set of options, and each of them keeps what it has listed.
+TWO = """
+import sys, fsspec
+endpoint, b, later = sys.argv[1], sys.argv[2], sys.argv[-1] == "later"
+first, second = (fsspec.filesystem("s3", endpoint_url=endpoint, default_block_size=n) for n in (1 << 20, 2 << 20))
+def ask(fs, what, *args, **options):
+    try: return getattr(fs, what)(*args, **options)
+    except FileNotFoundError: return None
+def told(fs):
+    found = [ask(fs, "ls", b, detail=False), ask(fs, "ls", f"{b}/d", detail=False), ask(fs, "find", b)]
+    return found + [ask(fs, "exists", f"{b}/d/{n}") for n in ("a", "new")] + [ask(fs, "isdir", f"{b}/e")]
+if not later:
+    for n in ("top", "d/a", "d/b"):
+        ask(second, "pipe", f"{b}/{n}", b"old")
+    told(first)
+    ask(second, "pipe", f"{b}/d/new", b"new")
+    ask(second, "pipe", f"{b}/e/x", b"new")
+    ask(second, "rm", f"{b}/d/a")
+    print(told(first))
+else:
+    print(told(first), told(second))
+"""
+
+
+def test_what_one_instance_keeps_is_not_recorded_after_another_has_written(
+    s3_endpoint: str, run_python: RunPython
+) -> None:
+    bucket = uuid.uuid4().hex
+    fsspec.filesystem("s3", endpoint_url=s3_endpoint, key="key", secret="secret").mkdir(bucket)
+    out = {}
+    for mode, cache in (("plain", {"cache": None}), ("never", {})):
+        env = {**KEYS, "JCACHE_VALIDATE": "never"}
+        jobs = [run_python(TWO, s3_endpoint, f"{bucket}/{mode}", when, env=env, **cache) for when in ("now", "later")]
+        out[mode] = [job.stdout.replace(f"{bucket}/{mode}", bucket) for job in jobs]
+    assert out["never"] == out["plain"]
+    assert f"{bucket}/d/new" in out["never"][1]
+    assert f"{bucket}/d/a" not in out["never"][1]
