@@ -64,13 +64,16 @@ def test_keys_of_s3_that_expire_are_asked_for_again(run_python: RunPython, tmp_p
 
         plain = run_python(READ, server.url, *paths, cache=None, env=env).stdout
         assert plain
+        last = 0
         for run in ("plain", "cold", "warm"):
             if run != "plain":
                 assert run_python(READ, server.url, *paths, env=env).stdout == plain
             keys = [int(request.key.removeprefix("key")) for request in server.requests()]
             assert len(keys) >= len(NAMES)
-            assert keys == sorted(keys), f"{run}: keys that another request had before"
+            assert min(keys) > last, f"{run}: keys of another process"
+            # Those that go out at the same time have the same one, or each its own.
             assert len(set(keys)) > len(NAMES) / 2, run
+            last = max(keys)
 
 
 async def with_token(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
