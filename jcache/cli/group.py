@@ -10,6 +10,7 @@ from jcache.cli.errors import CommandError, WrongInputError
 # Name: where the command is, and its line in `jcache --help`, which must not cost the import of all of them.
 COMMANDS = {
     "run": ("jcache.cli.run:run", "Run a command with the cache switched on."),
+    "serve": ("jcache_plugins.gateway.command:serve", "Serve remote files over HTTP, from the cache."),
     "report": ("jcache.cli.report:report", "Print what a run's I/O was, from its JSON reports."),
     "top": ("jcache.cli.top:top", "Show the jobs that use a cache just now."),
     "ls": ("jcache.cli.ls:ls", "List the remote files that the cache holds bytes of."),

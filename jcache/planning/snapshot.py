@@ -169,10 +169,10 @@ class Snapshot:
             self._flights.add(start, stop, (flight, 0))
         return flight
 
-    def gaps(self, least_bytes: int) -> list[Range]:
-        """Return what neither journal nor memory has, but for what is shorter than this."""
+    def gaps(self, least_bytes: int, start: int = 0, stop: int = END) -> list[Range]:
+        """Return what neither journal nor memory has of [start, stop), but for what is shorter than this."""
         with self.lock:
-            parts = [] if self.info is None else self._find(0, self.info.version.size_bytes)
+            parts = [] if self.info is None else self._find(start, min(stop, self.info.version.size_bytes))
         return [(start, stop) for start, stop, there, *_ in parts if there is None and stop - start >= least_bytes]
 
     def _find(self, start: int, stop: int) -> list[tuple[int, int, Run | Held | None, int, int]]:

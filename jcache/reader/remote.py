@@ -307,10 +307,10 @@ class RemoteFile:
             except Exception:  # noqa: BLE001 - nobody has asked for these bytes yet; who does will meet the error
                 return
 
-    def gaps(self, least_bytes: int) -> list[Range]:
-        """Return what neither journal nor memory has of the file, but for what is shorter than this."""
+    def gaps(self, least_bytes: int, start: int = 0, stop: int = END) -> list[Range]:
+        """Return what neither journal nor memory has of [start, stop), but for what is shorter than this."""
         snapshot = self._validation.snapshot
-        return [] if snapshot is None or self._host.offline else snapshot.gaps(least_bytes)
+        return [] if snapshot is None or self._host.offline else snapshot.gaps(least_bytes, start, stop)
 
     def drop_ahead(self, start: int = 0, stop: int = END) -> int:
         """Forget what was read ahead in [start, stop) and not asked for; return how many bytes that were."""

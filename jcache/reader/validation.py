@@ -76,6 +76,11 @@ class Validation:
         self._doubted: Snapshot | None = None
         self._lock = threading.Lock()
 
+    @property
+    def age_s(self) -> float | None:
+        """How long ago the version was the origin's, as far as this process knows; None where it has none."""
+        return None if self.snapshot is None else time.monotonic() - self._validated_s
+
     def known(self) -> Info | None:
         """Return the version as this process holds it, if it is validated and need not be asked for again."""
         snapshot = self.fresh()

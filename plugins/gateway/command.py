@@ -1,0 +1,143 @@
+"""`jcache serve`: remote files over HTTP, through the journals of a cache."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from jcache.cli.errors import CommandError, WrongInputError
+from jcache.cli.options import directory_option, paths
+from jcache.settings.config import Config, ConfigError
+
+__all__ = ["serve"]
+
+# How long an answer of an origin is trusted where the settings say `open`: a gateway outlives the jobs of its clients.
+TRUST_S = 10
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+@click.command("serve")
+@directory_option
+@click.option("--origin", metavar="URL", help="Mount this origin: /path is the file of that name below it.")
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="PATTERN",
+    help="Forward to these origins: a host, *.host, host:port, https://host/path*, an address, a network. Repeatable.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Listen there.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free.")
+@click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
+@click.option("--token-file", type=_FILE, shell_complete=paths("file"), help="Serve who sends a token of this file.")
+@click.option("--cert", type=_FILE, shell_complete=paths("file"), help="Encrypt, with this certificate (PEM).")
+@click.option("--key", type=_FILE, shell_complete=paths("file"), help="Its key, where it is in another file.")
+@click.option("--client-ca", type=_FILE, shell_complete=paths("file"), help="Serve who has a certificate of these.")
+@click.option("--access-log", metavar="FILE", shell_complete=paths("file"), help="Log requests there; - for stdout.")
+@click.option("--connections", default=4096, show_default=True, type=click.IntRange(1), help="So many at once.")
+@click.option(
+    "--origin-requests", default=64, show_default=True, type=click.IntRange(1), help="So many to one origin at once."
+)
+@click.option(
+    "--drain",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long requests may take yet after SIGTERM.",
+)
+def serve(
+    *,
+    directory: Path | None,
+    origin: str | None,
+    allow: tuple[str, ...],
+    host: str,
+    port: int,
+    validate: str | None,
+    token_file: str | None,
+    cert: str | None,
+    key: str | None,
+    client_ca: str | None,
+    access_log: str | None,
+    connections: int,
+    origin_requests: int,
+    drain: float,
+) -> None:
+    """Serve remote files over HTTP, from the cache where it has them.
+
+    With --origin, GET /path is a file of that origin. With --allow, GET /https://host/path is a file of another, and
+    http_proxy may name the gateway; private addresses have to be named as they are, and so has what an origin redirects
+    to. Nothing is allowed by default.
+
+    It ends with SIGTERM or Ctrl-C, and prints the report of what it read.
+
+    \b
+    Examples:
+      jcache serve --dir /shared/jcache --origin root://eos.example.org//store
+      jcache serve --allow '*.example.org' --port 3128
+      curl http://localhost:8080/data/file.root -o file.root
+
+    \b
+    Exit codes:
+      0  it was told to end, and has ended
+      1  it cannot listen there
+      2  an option or a setting is wrong
+    """
+    if origin is None and not allow:
+        raise WrongInputError("nothing is served: give --origin URL, --allow PATTERN, or both")
+    if (key is not None or client_ca is not None) and cert is None:
+        raise WrongInputError("--key and --client-ca are of use with --cert only")
+    config = settings(directory, validate)
+    import asyncio
+
+    from jcache.activate import activate
+    from jcache_plugins.gateway.allowed import PatternError
+    from jcache_plugins.gateway.door import tls
+    from jcache_plugins.gateway.places import OriginError
+    from jcache_plugins.gateway.server import Options
+    from jcache_plugins.gateway.serving import Listening, serve
+
+    try:
+        encryption = None if cert is None else tls(cert, key, client_ca)
+    except OSError as error:
+        raise WrongInputError(f"--cert, --key, --client-ca: {error}") from None
+    options = Options(
+        origin=origin, allow=allow, requests=origin_requests, token_file=token_file, access_log=access_log
+    )
+    listening = Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
+    session = activate(config)
+
+    def started(address: str) -> None:
+        print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
+
+    try:
+        asyncio.run(serve(session, options, listening, started=started))
+    except (PatternError, OriginError) as error:
+        raise WrongInputError(str(error)) from None
+    except ValueError as error:
+        raise WrongInputError(f"--token-file: {error}") from None
+    except OSError as error:
+        raise CommandError(f"{host}:{port}: {error.strerror or error}") from None
+
+
+def settings(directory: Path | None, validate: str | None) -> Config:
+    """Return the settings, which are the environment's from now on: what reads them later reads the same.
+
+    Raises:
+        WrongInputError: One of them is wrong, or there is no cache directory.
+    """
+    given = {"JCACHE_DIR": None if directory is None else str(directory), "JCACHE_VALIDATE": validate}
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+    os.environ.setdefault("JCACHE_APPNAME", "jcache-serve")
+    if not os.environ.get("JCACHE_DIR"):
+        raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+    os.environ["JCACHE_DIR"] = os.path.abspath(os.path.expanduser(os.environ["JCACHE_DIR"]))
+    try:
+        config = Config.from_environ(os.environ)
+        if config.validate == "open":
+            os.environ["JCACHE_VALIDATE"] = str(TRUST_S)
+            config = Config.from_environ(os.environ)
+    except ConfigError as error:
+        raise WrongInputError(str(error)) from None
+    return config

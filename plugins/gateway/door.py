@@ -1,0 +1,86 @@
+"""Who may: tokens of bearers, TLS, certificates of clients."""
+
+import base64
+import binascii
+import hmac
+import os
+import ssl
+import time
+
+__all__ = ["Tokens", "tls"]
+
+# How long it may take until a token that was taken out of the file is refused.
+LOOK_S = 1.0
+
+
+class Tokens:
+    """The tokens in a file, one a line, read again when it has changed; lines that begin with # are none.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It has no token.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._looked_s = 0.0
+        self._stamp: tuple[int, int, int] | None = None
+        self._tokens: tuple[bytes, ...] = ()
+        self._read()
+        if not self._tokens:
+            msg = f"{path} has no token in it"
+            raise ValueError(msg)
+
+    def admit(self, said: str | None) -> bool:
+        """Whether an `Authorization` field holds one of them: as a bearer's, or as a password."""
+        if time.monotonic() - self._looked_s >= LOOK_S:
+            try:
+                self._read()
+            except OSError:
+                self._tokens = ()  # who takes the file away lets nobody in
+        scheme, _, rest = (said or "").strip().partition(" ")
+        rest = rest.strip()
+        if scheme.lower() == "basic":
+            try:
+                rest = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")[2]
+            except (binascii.Error, UnicodeDecodeError):
+                return False
+        elif scheme.lower() != "bearer":
+            return False
+        given = rest.encode("utf-8", "surrogateescape")
+        # All of them, so that the time says nothing of which.
+        return sum([hmac.compare_digest(given, token) for token in self._tokens]) > 0
+
+    def _read(self) -> None:
+        self._looked_s = time.monotonic()
+        found = os.stat(self._path)
+        stamp = found.st_mtime_ns, found.st_size, found.st_ino
+        if stamp != self._stamp:
+            with open(self._path, "rb") as file:
+                lines = [line.strip() for line in file.read().splitlines()]
+            self._tokens = tuple(line for line in lines if line and not line.startswith(b"#"))
+            self._stamp = stamp
+
+
+def tls(cert: str, key: str | None, client_ca: str | None) -> ssl.SSLContext:
+    """Return how connections are encrypted.
+
+    Args:
+        cert: A file with the certificate, and those that lead from it to its authority.
+        key: A file with its key; None where that is in the same file.
+        client_ca: A file with the authorities of which clients must have a certificate; None where they need none.
+
+    Raises:
+        OSError: A file cannot be read, or does not hold what it should.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(cert, key)
+    if client_ca is not None:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,134 @@
+"""One request and its answer: what was sent of it, and how it is broken off where that goes wrong."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from aiohttp import web
+
+from jcache.session import Session
+from jcache_plugins.gateway.conditions import Fields
+
+__all__ = ["BrokenOffError", "Exchange"]
+
+# How long a client may take for one piece until it is taken to be gone.
+STALL_S = 120.0
+
+
+class BrokenOffError(asyncio.CancelledError):
+    """The connection was broken off in mid-body: what the client has must not look as if it were all.
+
+    Cancelled is what aiohttp takes it for, which then leaves the connection alone.
+    """
+
+
+class Exchange:
+    """One request and what becomes of it.
+
+    Attributes:
+        request: The request.
+        fields: Its header fields.
+        session: Whose journals are read.
+        status: Of the answer; 0 before there is one.
+        sent_bytes: How much of its body was handed to the connection.
+        hit_bytes: How much of it was cached as it began.
+        is_begun: Whether its header was sent.
+        trouble: What broke it off, if anything of the origin's did.
+    """
+
+    def __init__(self, request: web.BaseRequest, session: Session, *, via: str) -> None:
+        """Answer nothing yet."""
+        self.request = request
+        self.fields = Fields(request.headers)
+        self.session = session
+        self.status = self.sent_bytes = self.hit_bytes = 0
+        self.is_begun = False
+        self.trouble: Exception | None = None
+        self.began_s = time.monotonic()
+        self._via = via
+
+    def headers(self) -> dict[str, str]:
+        """Return the header fields of all answers."""
+        return {"Server": "JCache", "Via": self._via, "X-Content-Type-Options": "nosniff"}
+
+    def plain(self, status: int, headers: dict[str, str], text: str = "") -> web.Response:
+        """Return an answer without a file's bytes."""
+        self.status = status
+        if not text:
+            return web.Response(status=status, headers=headers)
+        self.sent_bytes = 0 if self.request.method == "HEAD" else len(text.encode())
+        kind = headers.pop("Content-Type", "text/plain")
+        return web.Response(status=status, headers=headers, text=text, content_type=kind, charset="utf-8")
+
+    async def send(
+        self, status: int, headers: dict[str, str], length: int | None, body: AsyncGenerator[bytes, None]
+    ) -> web.StreamResponse:
+        """Send an answer with a body.
+
+        Args:
+            status: Of the answer.
+            headers: Its own.
+            length: How long the body is, in bytes; None where that is not known.
+            body: Its pieces.
+
+        Returns:
+            What is sent, or was.
+
+        Raises:
+            BrokenOffError: The body could not be read to its end; the connection is broken.
+            Exception: Its first piece could not be read; nothing was sent.
+        """
+        try:
+            first = await anext(body, b"")
+            if self.request.method == "HEAD":
+                return self.plain(status, headers if length is None else headers | {"Content-Length": str(length)})
+            if len(first) == length or (length is None and not first):
+                self.status, self.sent_bytes = status, len(first)
+                return web.Response(status=status, headers=headers, body=first)
+            return await self._stream(status, headers, length, first, body)
+        finally:
+            await body.aclose()
+
+    async def _stream(
+        self,
+        status: int,
+        headers: dict[str, str],
+        length: int | None,
+        first: bytes,
+        body: AsyncGenerator[bytes, None],
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = length
+        self.status, self.is_begun = status, True
+        await response.prepare(self.request)
+        try:
+            await self._write(response, first)
+            async for piece in body:
+                await self._write(response, piece)
+        except ConnectionError:
+            if self._is_open():  # the origin's, not the client's
+                self._break_off()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must not take what it has for all
+            self.trouble = error
+            raise self._break_off() from None
+        if length is not None and self.sent_bytes != length:
+            raise self._break_off()
+        await response.write_eof()
+        return response
+
+    async def _write(self, response: web.StreamResponse, piece: bytes) -> None:
+        async with asyncio.timeout(STALL_S):
+            await response.write(piece)
+        self.sent_bytes += len(piece)
+
+    def _is_open(self) -> bool:
+        transport: Any = self.request.transport
+        return transport is not None and not transport.is_closing()
+
+    def _break_off(self) -> BrokenOffError:
+        transport: Any = self.request.transport
+        if transport is not None:
+            transport.abort()
+        return BrokenOffError()

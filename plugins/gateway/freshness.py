@@ -1,0 +1,75 @@
+"""Which version of a file a request is answered with, and whether its origin was asked for that."""
+
+import time
+from dataclasses import dataclass
+
+from jcache.errors import OfflineMissError
+from jcache.origin import Info
+from jcache.session import Session
+from jcache_plugins.fsspec.access import Access
+from jcache_plugins.gateway.bodies import NotCachedError, held
+from jcache_plugins.gateway.conditions import CacheControl
+from jcache_plugins.gateway.places import Place
+
+__all__ = ["Settled", "settle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The version that a request is answered with.
+
+    Attributes:
+        info: The version.
+        forwarded: Why the origin was asked (RFC 9211, 2.2): `uri-miss`, `stale` or `request`; empty where it was not.
+        age_s: How long ago it was known to be the origin's.
+        left_s: How long it is trusted yet; None where that has no end.
+    """
+
+    info: Info
+    forwarded: str
+    age_s: float
+    left_s: float | None
+
+
+async def settle(session: Session, place: Place, found: Access, asked: CacheControl) -> Settled:
+    """Find out the version of a file, as fresh as the settings and the client want it.
+
+    Raises:
+        NotCachedError: The client wants the origin not to be asked, and it would have to be.
+        Exception: Whatever the origin raises.
+    """
+    started_s = time.monotonic()
+    forwarded = ""
+    with held(session, found) as remote:
+        validation = remote.validation
+        age_s, known = validation.age_s, remote.known()
+        if known is not None and asked.is_too_old(age_s):
+            if asked.only_if_cached:
+                raise NotCachedError
+            remote.doubt()
+            known, forwarded = remote.known(), "request"
+        if known is None and asked.only_if_cached:
+            if age_s is not None or session.validate == "open":
+                raise NotCachedError
+            try:
+                known = await found.stored()
+            except OfflineMissError:
+                raise NotCachedError from None
+            if known is None or asked.is_too_old(validation.age_s):
+                raise NotCachedError
+        if known is None:
+            was_known = await found.is_known()
+            async with place.limit:
+                info = await found.open()
+            age_s = validation.age_s or 0.0
+            trusts = was_known and (session.validate == "never" or session.offline)
+            if trusts or time.monotonic() - age_s < started_s:
+                forwarded = ""  # another process of this machine has asked
+                if asked.is_too_old(age_s) and not trusts:
+                    return await settle(session, place, found, asked)
+            else:
+                forwarded = forwarded or ("stale" if was_known else "uri-miss")
+        else:
+            info = found.open_here() or known
+        left_s = session.validate - (validation.age_s or 0.0) if isinstance(session.validate, float) else None
+    return Settled(info, forwarded, age_s or 0.0, left_s)

@@ -1,0 +1,128 @@
+"""Where files are: the file system of an origin, and how the paths of requests become its paths."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fsspec.core import split_protocol, url_to_fs
+from fsspec.implementations.http import HTTPFileSystem
+from fsspec.registry import get_filesystem_class
+
+from jcache.session import current
+from jcache_plugins.fsspec.access import Access
+from jcache_plugins.fsspec.hooks import is_remote
+from jcache_plugins.gateway.allowed import Allowed, guarded_session
+from jcache_plugins.gateway.targets import BadTargetError, Forwarded, Mounted
+from jcache_plugins.origins.base import in_thread
+
+__all__ = ["OriginError", "Place"]
+
+HTTP = ("http", "https")
+
+
+class OriginError(ValueError):
+    """An origin cannot be served; the message says why."""
+
+
+class Place:
+    """One origin, or all that are forwarded to.
+
+    Attributes:
+        fs: Its file system, on the event loop that made it.
+        limit: How many requests may be made of it at once.
+        is_mounted: Whether it is one origin, whose paths are those of requests.
+    """
+
+    def __init__(self, fs: Any, base: str, *, requests: int, allowed: Allowed | None = None, via: str = "") -> None:
+        self.fs = fs
+        self._base = base
+        self.is_mounted = bool(base)
+        self.limit = asyncio.Semaphore(requests)
+        self.is_http = isinstance(fs, HTTPFileSystem)
+        if allowed is not None:
+            # Where fsspec would put one that goes anywhere. Not by an option: they tell files apart.
+            fs._session = guarded_session(allowed, limit=requests, headers={"Via": via})  # noqa: SLF001
+
+    @classmethod
+    def mount(cls, origin: str, *, requests: int, patterns: tuple[str, ...], via: str) -> "Place":
+        """Return the place that an origin's URL names, which is no more asked than where it is.
+
+        Raises:
+            OriginError: There is no such file system here, or none that is cached.
+        """
+        protocol = split_protocol(origin)[0]
+        try:
+            known = get_filesystem_class(protocol)
+        except (ValueError, ImportError) as error:
+            raise OriginError(f"{protocol}:// is read by no file system here: {error}") from None
+        if not is_remote(known):
+            raise OriginError("the origin has to be remote, such as root://host//store or https://host/path")
+        options: dict[str, Any] = {"asynchronous": True} if known.async_impl else {}
+        if protocol in HTTP:
+            try:
+                allowed = Allowed(patterns, origin=origin)
+            except BadTargetError as error:
+                raise OriginError(str(error)) from None
+            fs = HTTPFileSystem(**options, skip_instance_cache=True)
+            return cls(fs, origin.rstrip("/"), requests=requests, allowed=allowed, via=via)
+        fs, base = url_to_fs(origin, **options)
+        return cls(fs, base.rstrip("/"), requests=requests)
+
+    @classmethod
+    def forward(cls, allowed: Allowed, *, requests: int, via: str) -> "Place":
+        """Return the place of all URLs of HTTP that are allowed."""
+        fs = HTTPFileSystem(asynchronous=True, skip_instance_cache=True)
+        return cls(fs, "", requests=requests, allowed=allowed, via=via)
+
+    def path(self, target: Mounted | Forwarded) -> str:
+        """Return the path of a target, as the file system takes it.
+
+        Raises:
+            BadTargetError: There can be none of that name.
+        """
+        if isinstance(target, Forwarded):
+            return target.url
+        if self.is_http:
+            return f"{self._base}/{target.quoted}{target.query}"
+        if target.query or any("?" in name or "#" in name for name in target.names):
+            raise BadTargetError("this origin has no queries, and none of its names has ? or # in it")
+        return "/".join((self._base, *target.names))
+
+    async def entries(self, target: Mounted) -> list[Mapping[str, Any]]:
+        """Return what a directory lists, as the file system says it; asked under the limit.
+
+        Raises:
+            Exception: Whatever the file system raises.
+        """
+        path = self.path(target)
+        async with self.limit:
+            if self.fs.async_impl:
+                found = await self.fs._ls(path, detail=True)  # noqa: SLF001 - fsspec's asynchronous interface
+            else:
+                found = await in_thread(lambda: self.fs.ls(path, detail=True))
+        return list(found)
+
+    async def is_directory(self, target: Mounted) -> bool:
+        """Whether the file system says that a path is a directory; what fails says no."""
+        path = self.path(target)
+        async with self.limit:
+            try:
+                if self.fs.async_impl:
+                    return bool(await self.fs._isdir(path))  # noqa: SLF001 - as above
+                return bool(await in_thread(lambda: self.fs.isdir(path)))
+            except Exception:  # noqa: BLE001 - then the error of reading it says more
+                return False
+
+    async def close(self) -> None:
+        """Close what was opened to reach it."""
+        session = getattr(self.fs, "_session", None)
+        if self.is_http and session is not None:
+            await session.close()
+
+
+def is_recording(found: Access) -> bool:
+    """Whether what is fetched of a file now is recorded, as far as the settings and rules go."""
+    session, terms = current(), found.terms
+    cache = None if session is None else session.cache(found.directory)
+    lets = terms is None or (terms.record and not terms.why_not and not terms.exclude)
+    return lets and cache is not None and cache.writable

@@ -1,0 +1,206 @@
+"""The gateway: which requests it answers, and with what."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from jcache.session import Session
+from jcache_plugins.gateway.allowed import Allowed
+from jcache_plugins.gateway.answers import answer_file
+from jcache_plugins.gateway.door import Tokens
+from jcache_plugins.gateway.exchange import Exchange
+from jcache_plugins.gateway.failures import failure_of
+from jcache_plugins.gateway.listing import listed, wants_json
+from jcache_plugins.gateway.log import AccessLog
+from jcache_plugins.gateway.metrics import Metrics
+from jcache_plugins.gateway.places import Place
+from jcache_plugins.gateway.targets import BadTargetError, Forwarded, Mounted, Target, parse
+
+__all__ = ["Gateway", "Options"]
+
+METHODS = "GET, HEAD"
+# Methods that there are, but not here (RFC 9110, 9; RFC 5789); others are not known.
+OTHERS = frozenset({"CONNECT", "DELETE", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+HEALTH, METRICS = Mounted(("healthz",)), Mounted(("metrics",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a gateway serves, to whom, and how much at once.
+
+    Attributes:
+        origin: The URL of the origin that is mounted; None where none is.
+        allow: Patterns of what is forwarded to, and redirected to; see `Allowed`.
+        requests: How many requests may be made of one origin at once.
+        token_file: A file with the tokens of those who may; None where all may.
+        access_log: Where requests are logged; None for nowhere.
+    """
+
+    origin: str | None = None
+    allow: tuple[str, ...] = ()
+    requests: int = 64
+    token_file: str | None = None
+    access_log: str | None = None
+
+
+class Gateway:
+    """Answers requests, on the event loop that made it.
+
+    Attributes:
+        metrics: What it has done.
+    """
+
+    def __init__(self, session: Session, options: Options) -> None:
+        """Ask no origin yet.
+
+        Raises:
+            OriginError: The origin cannot be served.
+            PatternError: A pattern is none.
+            OSError: A file cannot be read or opened.
+            ValueError: A file has not what it should.
+        """
+        self._session = session
+        # By this a request is known that has come round to where it began.
+        self._name = f"jcache-{secrets.token_hex(4)}"
+        self._via = f"1.1 {self._name}"
+        self.metrics = Metrics()
+        self._allowed = Allowed(options.allow)
+        self._tokens = None if options.token_file is None else Tokens(options.token_file)
+        self._log = None if options.access_log is None else AccessLog(options.access_log)
+        self._own: set[str] = set()
+        self._mount = self._forward = None
+        if options.origin is not None:
+            how: dict[str, Any] = {"requests": options.requests, "via": self._via}
+            self._mount = Place.mount(options.origin, patterns=options.allow, **how)
+        if not self._allowed.is_nothing:
+            self._forward = Place.forward(self._allowed, requests=options.requests, via=self._via)
+
+    def is_at(self, host: str, port: int) -> None:
+        """Take note of an address that clients may name in full: it is the gateway's own, not one to forward to."""
+        self._own.add(f"{host.lower()}:{port}")
+
+    async def close(self) -> None:
+        """Close connections to origins, and the log."""
+        for place in (self._mount, self._forward):
+            if place is not None:
+                await place.close()
+        if self._log is not None:
+            self._log.close()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request."""
+        exchange = Exchange(request, self._session, via=self._via)
+        self.metrics.under_way += 1
+        response: web.StreamResponse
+        try:
+            response = await self._answer(exchange)
+        except ConnectionError:
+            if exchange.is_begun:
+                raise  # the client is gone
+            response = exchange.plain(502, exchange.headers(), "Bad Gateway\n")
+        except Exception as error:  # noqa: BLE001 - the client gets a status for whatever it is
+            response = self._failed(exchange, error)
+        finally:
+            self.metrics.under_way -= 1
+            self._ended(exchange)
+        return response
+
+    def _failed(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
+        status, text = failure_of(error)
+        headers = exchange.headers()
+        if status == 504:
+            headers["Cache-Status"] = "JCache; fwd=miss"
+        if isinstance(error, BadTargetError):
+            response = exchange.plain(status, headers, f"{text}\n")
+            response.force_close()
+            return response
+        return exchange.plain(status, headers, f"{text}\n")
+
+    def _ended(self, exchange: Exchange) -> None:
+        request, status = exchange.request, exchange.status or 499
+        seconds = time.monotonic() - exchange.began_s
+        self.metrics.ended(request.method, status, exchange.sent_bytes, exchange.hit_bytes, seconds)
+        if exchange.trouble is not None:
+            self.metrics.broken += 1
+            self._session.trouble(f"an answer was broken off: {type(exchange.trouble).__name__}")
+        if self._log is not None:
+            line = f"{request.method} {{}} HTTP/{request.version.major}.{request.version.minor}"
+            peer = request.remote or "-"
+            self._log.note(peer, line, request.raw_path, status=status, nbytes=exchange.sent_bytes)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        if request.method not in {"GET", "HEAD"}:
+            return self._not_a_method(exchange)
+        target = self._target(request.raw_path)
+        if target == HEALTH:
+            return exchange.plain(200, exchange.headers() | {"Cache-Control": "no-store"}, "ok\n")
+        if self._tokens is not None and (refusal := self._refusal(exchange, self._tokens)) is not None:
+            return refusal
+        if target == METRICS:
+            text = self.metrics.text(self._session, lost=0 if self._log is None else self._log.lost)
+            kind = {"Content-Type": "text/plain", "Cache-Control": "no-store"}
+            return exchange.plain(200, exchange.headers() | kind, text)
+        if self._name in (exchange.fields.get("Via") or ""):
+            return exchange.plain(508, exchange.headers(), "the request has come round to where it began\n")
+        if self._session.late:
+            self._session.catch_up()
+        await self._session.prepare()
+        if isinstance(target, Forwarded):
+            self._allowed.check(target)
+            assert self._forward is not None, "something is allowed"
+            return await self._file(exchange, self._forward, target)
+        if self._mount is None:
+            raise FileNotFoundError
+        if target.is_directory:
+            return await self._directory(exchange, self._mount, target)
+        try:
+            return await self._file(exchange, self._mount, target)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            told = isinstance(error, IsADirectoryError)
+            if exchange.is_begun or not (told or (not self._mount.is_http and await self._mount.is_directory(target))):
+                raise
+            # Relative: a path that begins with two slashes would be another host's.
+            where = f"./{target.quoted.rpartition('/')[2]}/"
+            return exchange.plain(301, exchange.headers() | {"Location": where}, "it is a directory\n")
+
+    def _target(self, raw: str) -> Target:
+        """Return what a request asks for; a URL of the gateway's own is a path of it (RFC 9112, 3.2.2)."""
+        target = parse(raw)
+        if isinstance(target, Forwarded) and not raw.startswith("/") and f"{target.host}:{target.port}" in self._own:
+            return parse(target.path + target.query)
+        return target
+
+    async def _file(self, exchange: Exchange, place: Place, target: Target) -> web.StreamResponse:
+        response: web.StreamResponse = await answer_file(exchange, place, place.path(target))
+        return response
+
+    async def _directory(self, exchange: Exchange, place: Place, target: Mounted) -> web.StreamResponse:
+        found = await place.entries(target)
+        base = place.path(target).strip("/")
+        if len(found) == 1 and str(found[0].get("name", "")).strip("/") == base and found[0].get("type") != "directory":
+            raise NotADirectoryError
+        as_json = wants_json(exchange.fields.get("Accept") or "")
+        path = "/" + "/".join(target.names)
+        kind, text = listed(path, found, as_json=as_json, urls=place.is_http)
+        headers = exchange.headers() | {"Content-Type": kind, "Vary": "Accept", "Cache-Control": "no-cache"}
+        if kind == "text/html":
+            headers["Content-Security-Policy"] = "default-src 'none'"
+        return exchange.plain(200, headers, text)
+
+    def _refusal(self, exchange: Exchange, tokens: Tokens) -> web.Response | None:
+        """Return the answer to who has no token; None for who has one."""
+        if any(tokens.admit(exchange.fields.get(name)) for name in ("Authorization", "Proxy-Authorization")):
+            return None
+        is_proxied = not exchange.request.raw_path.startswith("/")
+        status, name = (407, "Proxy-Authenticate") if is_proxied else (401, "WWW-Authenticate")
+        return exchange.plain(status, exchange.headers() | {name: 'Bearer realm="jcache"'}, "a token is needed\n")
+
+    def _not_a_method(self, exchange: Exchange) -> web.Response:
+        status = 405 if exchange.request.method in OTHERS else 501
+        response = exchange.plain(status, exchange.headers() | {"Allow": METHODS}, f"only {METHODS}\n")
+        response.force_close()  # a body may follow, or another protocol
+        return response
