@@ -109,7 +109,8 @@ async def _serve(gateway: Gateway, listening: Listening, started: Callable[[str]
         return made
 
     ends: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
         loop.add_signal_handler(number, ends.put_nowait, number)
     listener = await loop.create_server(
         connected, listening.host, listening.port, ssl=listening.tls, backlog=BACKLOG, reuse_address=True
@@ -132,8 +133,9 @@ async def _serve(gateway: Gateway, listening: Listening, started: Callable[[str]
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)  # which has the report written, if one comes now
 
 
 def most_connections(wanted: int) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import random
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from click.testing import CliRunner
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from jcache.cli import main
 from jcache.journal import Version
 from jcache_plugins.gateway import byteranges, conditions
 from jcache_plugins.gateway.allowed import Allowed, PatternError, RefusedError, is_public
@@ -21,7 +21,12 @@ from jcache_plugins.gateway.conditions import CacheControl, Fields, entity_tag
 from jcache_plugins.gateway.door import Tokens
 from jcache_plugins.gateway.listing import listed, wants_json
 from jcache_plugins.gateway.log import shown
+from jcache_plugins.gateway.places import OriginError, Place
 from jcache_plugins.gateway.targets import BadTargetError, Forwarded, Mounted, forwarded, parse
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
 
 TAG = '"abc"'
 
@@ -155,6 +160,36 @@ def test_what_is_no_pattern_is_said(pattern: str) -> None:
         Allowed([pattern])
 
 
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("/data", "has to be remote"),
+        ("memory://x", "has to be remote"),
+        ("nowhere://x", "read by no file system"),
+        ("http://u:p@h/", "without a user"),
+        ("http://h/a/../b", "leads elsewhere"),
+    ],
+)
+def test_what_cannot_be_mounted_is_said(origin: str, said: str) -> None:
+    with pytest.raises(OriginError, match=said):
+        Place.mount(origin, requests=1, patterns=(), via="")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "nothing is served"),
+        (["--allow", "h", "--key", __file__], "with --cert only"),
+        (["--allow", "h"], "there is no cache directory"),
+    ],
+)
+def test_options_that_go_together(args: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JCACHE_DIR", raising=False)
+    monkeypatch.setenv("JCACHE_APPNAME", "x")
+    result = CliRunner().invoke(main, ["serve", *args])
+    assert (result.exit_code, said in result.output) == (2, True)
+
+
 SIZE = 100
 RANGES: list[tuple[str | None, Any]] = [
     (None, None),
@@ -194,6 +229,7 @@ def test_ranges_mean_what_rfc_9110_says(said: str | None, meant: Any) -> None:
         assert byteranges.parse(said, SIZE) == meant
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=6), st.integers(1, 400), st.randoms())
 def test_a_body_in_pieces_is_the_body(ranges: list[tuple[int, int]], room: int, rng: random.Random) -> None:
     data = bytes(i % 251 for i in range(600))
