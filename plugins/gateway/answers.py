@@ -8,10 +8,11 @@ from typing import Any
 
 from jcache.errors import OriginChangedError
 from jcache.journal import Version
+from jcache.ranges import Range
 from jcache_plugins.fsspec.access import Access, access
 from jcache_plugins.fsspec.directives import MARK
 from jcache_plugins.gateway import byteranges, conditions
-from jcache_plugins.gateway.bodies import Body, NotCachedError
+from jcache_plugins.gateway.bodies import FIRST_BYTES, Body, NotCachedError
 from jcache_plugins.gateway.byteranges import Part, Unsatisfiable
 from jcache_plugins.gateway.conditions import CacheControl
 from jcache_plugins.gateway.exchange import Exchange
@@ -25,6 +26,7 @@ __all__ = ["answer_file"]
 
 # So often a file that is replaced before the client has a byte of it is begun anew.
 RESTARTS = 4
+CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range")
 _MIMETYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
 
 
@@ -40,22 +42,32 @@ async def answer_file(exchange: Exchange, place: Place, path: str) -> Any:
     if asked.no_store:
         path += f"{MARK}bypass"
     found = access(place.fs, path, session=exchange.session)
-    if found is None:
+    if found is None or (place.is_unproved(path) and not asked.only_if_cached):
         return await pass_on(exchange, place, path)
+    begin = begin_of(exchange)
     for _ in range(RESTARTS):
         try:
-            settled = await settle(exchange.session, place, found, asked)
+            settled = await settle(exchange.session, place, found, asked, begin)
             if not settled.info.version.is_provable:
                 raise UnsizedError(path)
             return await answer_version(exchange, place, found, settled, asked)
         except UnsizedError:
             if asked.only_if_cached:
                 raise NotCachedError from None
+            place.note_unproved(path)
             return await pass_on(exchange, place, path)
         except OSError as error:
             if not is_replaced(error):
                 raise
     raise OriginChangedError
+
+
+def begin_of(exchange: Exchange) -> Range | None:
+    """Return with which bytes an answer begins whose status hangs on nothing but the file."""
+    said = exchange.fields.get
+    if exchange.request.method != "GET" or any(said(name) is not None for name in CONDITIONS):
+        return None
+    return byteranges.begin(said("Range"), FIRST_BYTES)
 
 
 def is_replaced(error: BaseException) -> bool:
@@ -91,7 +103,7 @@ async def answer_version(exchange: Exchange, place: Place, found: Access, settle
         headers["Cache-Status"] = cache_status(settled)
         headers["Content-Length"] = str(size)
         return exchange.plain(200, headers)
-    body = Body(exchange.session, place, found, version, parts, cached=asked.only_if_cached)
+    body = Body(exchange.session, place, found, version, parts, cached=asked.only_if_cached, first=settled.first)
     missing, wanted = body.missing()
     if missing and asked.only_if_cached:
         raise NotCachedError

@@ -77,7 +77,15 @@ class Body:
     """
 
     def __init__(
-        self, session: Session, place: Place, found: Access, version: Version, parts: Sequence[Part], *, cached: bool
+        self,
+        session: Session,
+        place: Place,
+        found: Access,
+        version: Version,
+        parts: Sequence[Part],
+        *,
+        cached: bool,
+        first: bytes = b"",
     ) -> None:
         """Read nothing yet.
 
@@ -88,12 +96,14 @@ class Body:
             version: What all bytes have to be of.
             parts: What is to be read, and what stands before each of it.
             cached: Whether the origin is not to be asked.
+            first: With which bytes it begins, where they are here.
         """
         self._session = session
         self._place = place
         self._found = found
         self._version = version
         self._cached = cached
+        self._first = first
         cache = session.cache(found.directory)
         self._here = cache is not None and cache.is_local
         self.parts = parts
@@ -102,7 +112,8 @@ class Body:
         """Return how many bytes of it would have to be fetched now, and how many it has."""
         with held(self._session, self._found) as remote:
             gaps = [gap for start, stop in spans_of(self.parts) for gap in remote.gaps(1, start, stop)]
-        return sum(stop - start for start, stop in gaps), sum(part.stop - part.start for part in self.parts)
+        wanted = sum(part.stop - part.start for part in self.parts)
+        return sum(stop - start for start, stop in gaps) + len(self._first), wanted
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield it in pieces.
@@ -139,6 +150,9 @@ class Body:
 
     def _read_here(self, piece: Sequence[Part]) -> bytes | None:
         """Return a piece that lies in a journal on this machine, or in memory; None where it does not."""
+        first, self._first = self._first, b""
+        if first and len(piece) == 1 and not piece[0].prefix and len(first) == piece[0].stop - piece[0].start:
+            return first
         if not self._here:
             return None
         spans = spans_of(piece)

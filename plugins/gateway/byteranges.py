@@ -70,6 +70,18 @@ def parse(said: str | None, size_bytes: int) -> list[Range] | None:
     return found
 
 
+def begin(said: str | None, most_bytes: int) -> Range | None:
+    """Return with which bytes an answer begins, as far as a `Range` field says that of a file of any size."""
+    if said is None:
+        return 0, most_bytes
+    match = re.fullmatch(r"(?i:bytes)=([0-9]{1,15})-([0-9]{1,15})?", said.strip())
+    if match is None:
+        return None
+    start = int(match[1])
+    stop = start + most_bytes if match[2] is None else min(int(match[2]) + 1, start + most_bytes)
+    return (start, stop) if start < stop else None
+
+
 def overlap(ranges: Sequence[Range]) -> int:
     """Return how many ranges have a byte in common, at most."""
     edges = sorted([(start, 1) for start, _ in ranges] + [(stop, -1) for _, stop in ranges])

@@ -89,14 +89,12 @@ def serve(
     if (key is not None or client_ca is not None) and cert is None:
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
-    import asyncio
-
     from jcache.activate import activate
+    from jcache_plugins.gateway import serving
     from jcache_plugins.gateway.allowed import PatternError
     from jcache_plugins.gateway.door import tls
     from jcache_plugins.gateway.places import OriginError
     from jcache_plugins.gateway.server import Options
-    from jcache_plugins.gateway.serving import Listening, serve
 
     try:
         encryption = None if cert is None else tls(cert, key, client_ca)
@@ -105,14 +103,14 @@ def serve(
     options = Options(
         origin=origin, allow=allow, requests=origin_requests, token_file=token_file, access_log=access_log
     )
-    listening = Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
+    listening = serving.Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
     session = activate(config)
 
     def started(address: str) -> None:
         print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
 
     try:
-        asyncio.run(serve(session, options, listening, started=started))
+        serving.serve(session, options, listening, started=started)
     except (PatternError, OriginError) as error:
         raise WrongInputError(str(error)) from None
     except ValueError as error:

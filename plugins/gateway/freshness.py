@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jcache.errors import OfflineMissError
 from jcache.origin import Info
+from jcache.ranges import Range
 from jcache.session import Session
 from jcache_plugins.fsspec.access import Access
 from jcache_plugins.gateway.bodies import NotCachedError, held
@@ -23,23 +24,35 @@ class Settled:
         forwarded: Why the origin was asked (RFC 9211, 2.2): `uri-miss`, `stale` or `request`; empty where it was not.
         age_s: How long ago it was known to be the origin's.
         left_s: How long it is trusted yet; None where that has no end.
+        first: The first bytes of the answer, where the version came with them.
     """
 
     info: Info
     forwarded: str
     age_s: float
     left_s: float | None
+    first: bytes = b""
 
 
-async def settle(session: Session, place: Place, found: Access, asked: CacheControl) -> Settled:
+async def settle(
+    session: Session, place: Place, found: Access, asked: CacheControl, begin: Range | None = None
+) -> Settled:
     """Find out the version of a file, as fresh as the settings and the client want it.
+
+    Args:
+        session: Whose journals are read.
+        place: Where the file is.
+        found: The file.
+        asked: How fresh the client wants it.
+        begin: With which bytes the answer will begin, where that is known before the file's size is: of a file of which
+            nothing is known they are asked for, and the origin names the version with them.
 
     Raises:
         NotCachedError: The client wants the origin not to be asked, and it would have to be.
         Exception: Whatever the origin raises.
     """
     started_s = time.monotonic()
-    forwarded = ""
+    forwarded, first = "", b""
     with held(session, found) as remote:
         validation = remote.validation
         age_s, known = validation.age_s, remote.known()
@@ -60,7 +73,12 @@ async def settle(session: Session, place: Place, found: Access, asked: CacheCont
         if known is None:
             was_known = await found.is_known()
             async with place.limit:
+                if begin is not None and not was_known and not session.offline:
+                    first = await begun(found, begin)
+                snapshot = validation.snapshot
                 info = await found.open()
+                if snapshot is None or validation.snapshot is not snapshot:
+                    first = b""  # of another version, perhaps
             age_s = validation.age_s or 0.0
             trusts = was_known and (session.validate == "never" or session.offline)
             if trusts or time.monotonic() - age_s < started_s:
@@ -72,4 +90,13 @@ async def settle(session: Session, place: Place, found: Access, asked: CacheCont
         else:
             info = found.open_here() or known
         left_s = session.validate - (validation.age_s or 0.0) if isinstance(session.validate, float) else None
-    return Settled(info, forwarded, age_s or 0.0, left_s)
+    return Settled(info, forwarded, age_s or 0.0, left_s, first)
+
+
+async def begun(found: Access, begin: Range) -> bytes:
+    """Return the first bytes of an answer; none where that fails, which asking for the version then says better."""
+    try:
+        row = (await found.read([begin], vector=False))[0]
+    except Exception:  # noqa: BLE001 - see above
+        return b""
+    return row if isinstance(row, bytes) else b""

@@ -2,7 +2,7 @@
 
 import bisect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from jcache.session import Session
 
@@ -16,13 +16,14 @@ class Metrics:
 
     Attributes:
         under_way: Requests that are being answered.
-        connections: Connections that are open.
+        connections: Returns how many connections are open.
         refused: Connections that were one too many.
         broken: Answers that were broken off, since the origin's file could not be read to its end.
     """
 
     def __init__(self) -> None:
-        self.under_way = self.connections = self.refused = self.broken = 0
+        self.connections: Callable[[], int] = lambda: 0
+        self.under_way = self.refused = self.broken = 0
         self._requests: Counter[tuple[str, int]] = Counter()
         self._sent = self._hit = 0
         self._seconds = 0.0
@@ -58,7 +59,7 @@ class Metrics:
         tell("gateway_broken_total", "counter", "Answers broken off in mid-body.", {"": self.broken})
         tell("gateway_refused_connections_total", "counter", "Connections beyond the limit.", {"": self.refused})
         tell("gateway_log_lost_total", "counter", "Lines of the access log that were lost.", {"": lost})
-        tell("gateway_connections", "gauge", "Connections that are open.", {"": self.connections})
+        tell("gateway_connections", "gauge", "Connections that are open.", {"": self.connections()})
         tell("gateway_requests", "gauge", "Requests that are being answered.", {"": self.under_way})
         total, buckets = 0, {}
         for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], self._within, strict=True):

@@ -1,6 +1,7 @@
 """Where files are: the file system of an origin, and how the paths of requests become its paths."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from jcache_plugins.origins.base import in_thread
 __all__ = ["OriginError", "Place"]
 
 HTTP = ("http", "https")
+# So long, and of so many files, it is remembered that nothing proves their version.
+UNPROVED_S, UNPROVED = 60.0, 4096
 
 
 class OriginError(ValueError):
@@ -28,20 +31,29 @@ class Place:
     """One origin, or all that are forwarded to.
 
     Attributes:
-        fs: Its file system, on the event loop that made it.
+        fs: Its file system, as a job would make it; it is asked on its own event loop, which is the server's.
         limit: How many requests may be made of it at once.
         is_mounted: Whether it is one origin, whose paths are those of requests.
     """
 
-    def __init__(self, fs: Any, base: str, *, requests: int, allowed: Allowed | None = None, via: str = "") -> None:
+    def __init__(
+        self, fs: Any, base: str, *, is_mounted: bool, requests: int, allowed: Allowed | None = None, via: str = ""
+    ) -> None:
         self.fs = fs
+        self._requests, self._allowed, self._via = requests, allowed, via
         self._base = base
-        self.is_mounted = bool(base)
+        self.is_mounted = is_mounted
+        # Files of which nothing proved the version, and until when they are not asked for one.
+        self._unproved: dict[str, float] = {}
         self.limit = asyncio.Semaphore(requests)
         self.is_http = isinstance(fs, HTTPFileSystem)
-        if allowed is not None:
+
+    def open(self) -> None:
+        """Prepare it to be asked, on its event loop."""
+        if self._allowed is not None:
             # Where fsspec would put one that goes anywhere. Not by an option: they tell files apart.
-            fs._session = guarded_session(allowed, limit=requests, headers={"Via": via})  # noqa: SLF001
+            made = guarded_session(self._allowed, limit=self._requests, headers={"Via": self._via})
+            self.fs._session = made  # noqa: SLF001 - see above
 
     @classmethod
     def mount(cls, origin: str, *, requests: int, patterns: tuple[str, ...], via: str) -> "Place":
@@ -57,22 +69,23 @@ class Place:
             raise OriginError(f"{protocol}:// is read by no file system here: {error}") from None
         if not is_remote(known):
             raise OriginError("the origin has to be remote, such as root://host//store or https://host/path")
-        options: dict[str, Any] = {"asynchronous": True} if known.async_impl else {}
         if protocol in HTTP:
             try:
                 allowed = Allowed(patterns, origin=origin)
             except BadTargetError as error:
                 raise OriginError(str(error)) from None
-            fs = HTTPFileSystem(**options, skip_instance_cache=True)
-            return cls(fs, origin.rstrip("/"), requests=requests, allowed=allowed, via=via)
-        fs, base = url_to_fs(origin, **options)
-        return cls(fs, base.rstrip("/"), requests=requests)
+            if {"?", "#"} & set(origin):
+                raise OriginError("an origin that is mounted has no query")
+            fs = HTTPFileSystem(skip_instance_cache=True)
+            return cls(fs, origin.rstrip("/"), is_mounted=True, requests=requests, allowed=allowed, via=via)
+        fs, base = url_to_fs(origin)
+        return cls(fs, base.rstrip("/"), is_mounted=True, requests=requests)
 
     @classmethod
     def forward(cls, allowed: Allowed, *, requests: int, via: str) -> "Place":
         """Return the place of all URLs of HTTP that are allowed."""
-        fs = HTTPFileSystem(asynchronous=True, skip_instance_cache=True)
-        return cls(fs, "", requests=requests, allowed=allowed, via=via)
+        fs = HTTPFileSystem(skip_instance_cache=True)
+        return cls(fs, "", is_mounted=False, requests=requests, allowed=allowed, via=via)
 
     def path(self, target: Mounted | Forwarded) -> str:
         """Return the path of a target, as the file system takes it.
@@ -87,6 +100,17 @@ class Place:
         if target.query or any("?" in name or "#" in name for name in target.names):
             raise BadTargetError("this origin has no queries, and none of its names has ? or # in it")
         return "/".join((self._base, *target.names))
+
+    def is_unproved(self, path: str) -> bool:
+        """Whether nothing proved the version of a file a while ago."""
+        until_s = self._unproved.get(path)
+        return until_s is not None and time.monotonic() < until_s
+
+    def note_unproved(self, path: str) -> None:
+        """Take note that nothing proves the version of a file."""
+        if len(self._unproved) >= UNPROVED:
+            self._unproved.clear()
+        self._unproved[path] = time.monotonic() + UNPROVED_S
 
     async def entries(self, target: Mounted) -> list[Mapping[str, Any]]:
         """Return what a directory lists, as the file system says it; asked under the limit.

@@ -2,11 +2,13 @@
 
 import secrets
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
+from jcache.activate.notice import say
 from jcache.session import Session
 from jcache_plugins.gateway.allowed import Allowed
 from jcache_plugins.gateway.answers import answer_file
@@ -24,6 +26,8 @@ __all__ = ["Gateway", "Options"]
 METHODS = "GET, HEAD"
 # Methods that there are, but not here (RFC 9110, 9; RFC 5789); others are not known.
 OTHERS = frozenset({"CONNECT", "DELETE", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+# What no origin raises, unless its library has a defect.
+DEFECTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
 HEALTH, METRICS = Mounted(("healthz",)), Mounted(("metrics",))
 
 
@@ -47,7 +51,7 @@ class Options:
 
 
 class Gateway:
-    """Answers requests, on the event loop that made it.
+    """Answers requests, on the event loop of fsspec's file systems.
 
     Attributes:
         metrics: What it has done.
@@ -82,6 +86,12 @@ class Gateway:
         """Take note of an address that clients may name in full: it is the gateway's own, not one to forward to."""
         self._own.add(f"{host.lower()}:{port}")
 
+    def open(self) -> None:
+        """Prepare to ask origins, on the event loop of their file systems."""
+        for place in (self._mount, self._forward):
+            if place is not None:
+                place.open()
+
     async def close(self) -> None:
         """Close connections to origins, and the log."""
         for place in (self._mount, self._forward):
@@ -108,9 +118,18 @@ class Gateway:
             self._ended(exchange)
         return response
 
+    def _tell(self, what: str) -> None:
+        """Say what is worth a line with JCACHE_LOG=info; no address, which may hold a secret."""
+        if self._session.config.log in {"debug", "info"}:
+            say(what)
+
     def _failed(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
         status, text = failure_of(error)
         headers = exchange.headers()
+        if isinstance(error, DEFECTS):
+            status, text = 500, "Internal Server Error"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            say(f"a defect, please report it: {type(error).__name__} at {where.name}, line {where.lineno}")
         if status == 504:
             headers["Cache-Status"] = "JCache; fwd=miss"
         if isinstance(error, BadTargetError):
@@ -125,7 +144,7 @@ class Gateway:
         self.metrics.ended(request.method, status, exchange.sent_bytes, exchange.hit_bytes, seconds)
         if exchange.trouble is not None:
             self.metrics.broken += 1
-            self._session.trouble(f"an answer was broken off: {type(exchange.trouble).__name__}")
+            self._tell(f"an answer was broken off: {type(exchange.trouble).__name__}")
         if self._log is not None:
             line = f"{request.method} {{}} HTTP/{request.version.major}.{request.version.minor}"
             peer = request.remote or "-"
@@ -135,6 +154,8 @@ class Gateway:
         request = exchange.request
         if request.method not in {"GET", "HEAD"}:
             return self._not_a_method(exchange)
+        if request.version >= (1, 1) and len(request.headers.getall("Host", ())) != 1:
+            raise BadTargetError("a request has one Host field")  # RFC 9112, 3.2
         target = self._target(request.raw_path)
         if target == HEALTH:
             return exchange.plain(200, exchange.headers() | {"Cache-Control": "no-store"}, "ok\n")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from fsspec.asyn import get_loop
 
 from jcache.session import Session
 from jcache_plugins.gateway.server import Gateway, Options
@@ -59,10 +60,13 @@ class Full(asyncio.Protocol):
         transport.close()
 
 
-async def serve(
+def serve(
     session: Session, options: Options, listening: Listening, *, started: Callable[[str], None] = lambda _: None
 ) -> None:
     """Serve until SIGTERM or SIGINT comes, then end what is under way; a second signal ends that, too.
+
+    The main thread only waits for signals. The work is done on the event loop of fsspec's file systems, which has a
+    thread of its own.
 
     Args:
         session: Whose journals are read.
@@ -75,14 +79,28 @@ async def serve(
         Exception: See `Gateway`.
     """
     gateway = Gateway(session, options)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ends: asyncio.Queue[int] = asyncio.Queue()
+    work = get_loop()
+
+    async def watched() -> None:
+        for number in before:
+            asyncio.get_running_loop().add_signal_handler(number, work.call_soon_threadsafe, ends.put_nowait, number)
+        serving = asyncio.run_coroutine_threadsafe(_serve(gateway, listening, started, ends), work)
+        await asyncio.wrap_future(serving)
+
     try:
-        await _serve(gateway, listening, started)
+        asyncio.run(watched())
     finally:
-        await gateway.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)  # which has the report written, if one comes now
 
 
-async def _serve(gateway: Gateway, listening: Listening, started: Callable[[str], None]) -> None:
+async def _serve(
+    gateway: Gateway, listening: Listening, started: Callable[[str], None], ends: "asyncio.Queue[int]"
+) -> None:
     loop = asyncio.get_running_loop()
+    gateway.open()
     silent = logging.getLogger("jcache.gateway")
     # What aiohttp says of malformed requests is a traceback for each.
     silent.propagate = False
@@ -99,19 +117,15 @@ async def _serve(gateway: Gateway, listening: Listening, started: Callable[[str]
     )
     most = most_connections(listening.connections)
     metrics = gateway.metrics
+    metrics.connections = lambda: len(server.connections)
 
     def connected() -> asyncio.BaseProtocol:
-        metrics.connections = len(server.connections)
-        if metrics.connections >= most:
+        if metrics.connections() >= most:
             metrics.refused += 1
             return Full()
         made: asyncio.BaseProtocol = server()
         return made
 
-    ends: asyncio.Queue[int] = asyncio.Queue()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        loop.add_signal_handler(number, ends.put_nowait, number)
     listener = await loop.create_server(
         connected, listening.host, listening.port, ssl=listening.tls, backlog=BACKLOG, reuse_address=True
     )
@@ -125,7 +139,8 @@ async def _serve(gateway: Gateway, listening: Listening, started: Callable[[str]
     finally:
         listener.close()
         server.pre_shutdown()
-        draining = asyncio.ensure_future(server.shutdown(listening.drain_s))
+        # To aiohttp no time is for ever.
+        draining = asyncio.ensure_future(server.shutdown(max(listening.drain_s, 0.001)))
         second = asyncio.ensure_future(ends.get())
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -133,9 +148,7 @@ async def _serve(gateway: Gateway, listening: Listening, started: Callable[[str]
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)  # which has the report written, if one comes now
+        await gateway.close()
 
 
 def most_connections(wanted: int) -> int:

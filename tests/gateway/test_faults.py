@@ -1,4 +1,4 @@
-"""What goes wrong around a gateway: origins, clients, its own end, requests that are none, and who must not be asked."""
+"""What goes wrong around a gateway: origins, clients, its end, requests that are none, and who must not be asked."""
 
 from __future__ import annotations
 

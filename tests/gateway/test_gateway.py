@@ -161,6 +161,13 @@ def test_a_message_that_could_be_two_is_refused(gateway: GatewayProcess) -> None
             assert stream.read() == b"", fields
 
 
+def test_a_request_has_one_host(gateway: GatewayProcess) -> None:
+    """RFC 9112, 3.2."""
+    for fields in ("", "Host: a\r\nHost: b\r\n"):
+        assert gateway.send(f"GET /data.root HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode()).status == 400
+    assert gateway.send(b"GET /listed/a%20b.txt HTTP/1.0\r\n\r\n").body == TEXT
+
+
 def test_a_header_that_is_too_large_is_refused(gateway: GatewayProcess) -> None:
     assert gateway.get("/data.root", X_Large="a" * 100_000).status == 400
     assert gateway.get("/" + "a" * 20_000).status == 400
@@ -272,6 +279,18 @@ def test_the_cache_says_what_it_did(served: Served) -> None:
     assert more["Cache-Status"] == "JCache; fwd=partial; stored"
     assert all(0 <= int(answer["Age"] or -1) < 10 for answer in (cold, warm, more))
     assert warm.body == cold.body == DATA[:1000]
+
+
+def test_a_file_of_which_nothing_is_known_is_asked_for_once(served: Served) -> None:
+    """As a client of its own would do it: no question goes before the bytes."""
+    for name, said, sent in (("cold1.bin", {}, 10_000), ("cold2.bin", {"Range": "bytes=5-104"}, 100)):
+        (served.nginx.directory / name).write_bytes(DATA[:10_000])
+        os.utime(served.nginx.directory / name, (WHEN, WHEN))
+        served.nginx.reset()
+        answer = served.gateway.get(f"/{name}", **said)
+        assert len(answer.body) == sent
+        assert answer["Cache-Status"] == "JCache; fwd=uri-miss; stored"
+        assert [(one.method, one.body_bytes) for one in served.nginx.requests()] == [("GET", sent)]
 
 
 def test_no_cache_asks_the_origin_and_fetches_nothing(served: Served) -> None:

@@ -168,6 +168,7 @@ def test_what_is_no_pattern_is_said(pattern: str) -> None:
         ("nowhere://x", "read by no file system"),
         ("http://u:p@h/", "without a user"),
         ("http://h/a/../b", "leads elsewhere"),
+        ("http://h/a?x=1", "no query"),
     ],
 )
 def test_what_cannot_be_mounted_is_said(origin: str, said: str) -> None:
@@ -227,6 +228,19 @@ def test_ranges_mean_what_rfc_9110_says(said: str | None, meant: Any) -> None:
             byteranges.parse(said, SIZE)
     else:
         assert byteranges.parse(said, SIZE) == meant
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 50), st.integers(1, 20))
+def test_what_an_answer_begins_with_is_known_before_its_size(a: int, b: int, size: int, most: int) -> None:
+    for said in (None, f"bytes={a}-{b}", f"bytes={a}-"):
+        begin = byteranges.begin(said, most)
+        try:
+            ranges = byteranges.parse(said, size) or [(0, size)]
+        except Unsatisfiable:
+            continue
+        if begin is not None:
+            start, stop = ranges[0]
+            assert (begin[0], min(begin[1], size)) == (start, min(stop, start + most))
 
 
 @settings(max_examples=50)
