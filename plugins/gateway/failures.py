@@ -1,6 +1,7 @@
 """With which status a request ends that could not be answered (RFC 9110, 15), and what it says of why."""
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -10,10 +11,13 @@ from jcache_plugins.gateway.bodies import NotCachedError
 from jcache_plugins.gateway.byteranges import Unsatisfiable
 from jcache_plugins.gateway.targets import BadTargetError
 
-__all__ = ["failure_of"]
+__all__ = ["failure_of", "status_of"]
 
 # What an origin answers that says as much of the gateway's answer; whatever else it refuses is a bad gateway.
 _TOLD = {401: 403, 403: 403, 404: 404, 410: 404, 408: 504, 429: 503, 503: 503, 504: 504}
+# What an XRootD server says (its protocol's error codes), which fsspec-xrootd has in the text of its errors only.
+_XROOTD = re.compile(r"\[(30\d\d)\]")
+_XROOTD_TOLD = {"3010": 403, "3011": 404, "3016": 404}
 _OURS = (BadTargetError, RefusedError)
 
 
@@ -49,4 +53,5 @@ def status_of(error: Any) -> int:
         return _TOLD.get(status, 502)
     if isinstance(error, asyncio.TimeoutError | TimeoutError):
         return 504
-    return 502
+    code = _XROOTD.search(str(error)) if isinstance(error, OSError) else None
+    return 502 if code is None else _XROOTD_TOLD.get(code[1], 502)

@@ -14,7 +14,7 @@ from jcache_plugins.gateway.allowed import Allowed
 from jcache_plugins.gateway.answers import answer_file
 from jcache_plugins.gateway.door import Tokens
 from jcache_plugins.gateway.exchange import Exchange
-from jcache_plugins.gateway.failures import failure_of
+from jcache_plugins.gateway.failures import failure_of, status_of
 from jcache_plugins.gateway.listing import listed, wants_json
 from jcache_plugins.gateway.log import AccessLog
 from jcache_plugins.gateway.metrics import Metrics
@@ -180,7 +180,9 @@ class Gateway:
             return await self._directory(exchange, self._mount, target)
         try:
             return await self._file(exchange, self._mount, target)
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except Exception as error:
+            if status_of(error) != 404:
+                raise
             told = isinstance(error, IsADirectoryError)
             if exchange.is_begun or not (told or (not self._mount.is_http and await self._mount.is_directory(target))):
                 raise
