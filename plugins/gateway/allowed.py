@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver
 
 from jcache_plugins.gateway.targets import BadTargetError, Forwarded, forwarded
 
-__all__ = ["Allowed", "PatternError", "RefusedError", "guarded_session"]
+__all__ = ["Allowed", "PatternError", "RefusedError", "address_of", "guarded_session"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

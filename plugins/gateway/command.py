@@ -29,6 +29,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Listen there.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="A name that it has for clients. Repeatable.")
 @click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
 @click.option("--token-file", type=_FILE, shell_complete=paths("file"), help="Serve who sends a token of this file.")
 @click.option("--cert", type=_FILE, shell_complete=paths("file"), help="Encrypt, with this certificate (PEM).")
@@ -54,6 +55,7 @@ def serve(
     allow: tuple[str, ...],
     host: str,
     port: int,
+    names: tuple[str, ...],
     validate: str | None,
     token_file: str | None,
     cert: str | None,
@@ -101,7 +103,12 @@ def serve(
     except OSError as error:
         raise WrongInputError(f"--cert, --key, --client-ca: {error}") from None
     options = Options(
-        origin=origin, allow=allow, requests=origin_requests, token_file=token_file, access_log=access_log
+        origin=origin,
+        allow=allow,
+        requests=origin_requests,
+        token_file=token_file,
+        access_log=access_log,
+        names=names,
     )
     listening = serving.Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
     session = activate(config)

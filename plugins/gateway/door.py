@@ -1,13 +1,14 @@
-"""Who may: tokens of bearers, TLS, certificates of clients."""
+"""Who may: tokens of bearers, TLS, certificates of clients, and no page of somebody else's in a browser."""
 
 import base64
 import binascii
 import hmac
+import ipaddress
 import os
 import ssl
 import time
 
-__all__ = ["Tokens", "tls"]
+__all__ = ["Tokens", "is_name_known", "tls"]
 
 # How long it may take until a token that was taken out of the file is refused.
 LOOK_S = 1.0
@@ -63,6 +64,28 @@ class Tokens:
                 lines = [line.strip() for line in file.read().splitlines()]
             self._tokens = tuple(line for line in lines if line and not line.startswith(b"#"))
             self._stamp = stamp
+
+
+def is_name_known(host: str, names: frozenset[str]) -> bool:
+    """Whether a `Host` field names the gateway by one of its names, as an address, or as this machine.
+
+    A page of another name that has its name server say that it is on this machine sends its own: what a browser then
+    reads for it is not for it.
+
+    Args:
+        host: The field.
+        names: Those that the gateway has, in lower case.
+    """
+    name = host.strip().lower()
+    name = name[: name.rfind(":")] if name.rpartition(":")[2].isdecimal() and not name.endswith("]") else name
+    name = name.rstrip(".")
+    if name in names or name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def tls(cert: str, key: str | None, client_ca: str | None) -> ssl.SSLContext:

@@ -1,6 +1,7 @@
 """The gateway: which requests it answers, and with what."""
 
 import secrets
+import socket
 import time
 import traceback
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from aiohttp import web
 
 from jcache.activate.notice import say
 from jcache.session import Session
-from jcache_plugins.gateway.allowed import Allowed
+from jcache_plugins.gateway.allowed import Allowed, address_of
 from jcache_plugins.gateway.answers import answer_file
-from jcache_plugins.gateway.door import Tokens
+from jcache_plugins.gateway.door import Tokens, is_name_known
 from jcache_plugins.gateway.exchange import Exchange
 from jcache_plugins.gateway.failures import failure_of, status_of
 from jcache_plugins.gateway.listing import listed, wants_json
@@ -41,6 +42,8 @@ class Options:
         requests: How many requests may be made of one origin at once.
         token_file: A file with the tokens of those who may; None where all may.
         access_log: Where requests are logged; None for nowhere.
+        names: Names by which clients may know it, besides this machine's own; without any, and without tokens, it is
+            known by these only where it listens on this machine only.
     """
 
     origin: str | None = None
@@ -48,6 +51,7 @@ class Options:
     requests: int = 64
     token_file: str | None = None
     access_log: str | None = None
+    names: tuple[str, ...] = ()
 
 
 class Gateway:
@@ -75,6 +79,8 @@ class Gateway:
         self._tokens = None if options.token_file is None else Tokens(options.token_file)
         self._log = None if options.access_log is None else AccessLog(options.access_log)
         self._own: set[str] = set()
+        self._names = frozenset(name.lower().rstrip(".") for name in (*options.names, socket.gethostname()))
+        self._checks_names = bool(options.names)
         self._mount = self._forward = None
         if options.origin is not None:
             how: dict[str, Any] = {"requests": options.requests, "via": self._via}
@@ -85,6 +91,9 @@ class Gateway:
     def is_at(self, host: str, port: int) -> None:
         """Take note of an address that clients may name in full: it is the gateway's own, not one to forward to."""
         self._own.add(f"{host.lower()}:{port}")
+        address = address_of(host)
+        if address is not None and address.is_loopback and self._tokens is None:
+            self._checks_names = True
 
     def open(self) -> None:
         """Prepare to ask origins, on the event loop of their file systems."""
@@ -156,6 +165,8 @@ class Gateway:
             return self._not_a_method(exchange)
         if request.version >= (1, 1) and len(request.headers.getall("Host", ())) != 1:
             raise BadTargetError("a request has one Host field")  # RFC 9112, 3.2
+        if self._checks_names and not self._is_known(exchange):
+            return exchange.plain(421, exchange.headers(), "this gateway has another name; --name gives it one more\n")
         target = self._target(request.raw_path)
         if target == HEALTH:
             return exchange.plain(200, exchange.headers() | {"Cache-Control": "no-store"}, "ok\n")
@@ -189,6 +200,11 @@ class Gateway:
             # Relative: a path that begins with two slashes would be another host's.
             where = f"./{target.quoted.rpartition('/')[2]}/"
             return exchange.plain(301, exchange.headers() | {"Location": where}, "it is a directory\n")
+
+    def _is_known(self, exchange: Exchange) -> bool:
+        """Whether a request names the gateway by a name of its own, or has it for a proxy."""
+        host = exchange.fields.get("Host")
+        return host is None or not exchange.request.raw_path.startswith("/") or is_name_known(host, self._names)
 
     def _target(self, raw: str) -> Target:
         """Return what a request asks for; a URL of the gateway's own is a path of it (RFC 9112, 3.2.2)."""

@@ -17,8 +17,11 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from gateways import GatewayProcess, reply, request
 from servers import ScriptedOrigin
+
+from jcache.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,10 +116,12 @@ def test_what_a_job_has_read_the_gateway_has_and_the_other_way_round(
     code = "import fsspec, sys; print(len(fsspec.filesystem('http').cat_file(sys.argv[1])))"
     run_python(code, nginx_server.url("a.root"))
     reports = cache_dir.parent / "reports"
-    with GatewayProcess(cache_dir, "--origin", nginx_server.url(), JCACHE_JSON=str(reports)) as gateway:
+    told = {"JCACHE_JSON": str(reports), "JCACHE_STATS": "0.1"}
+    with GatewayProcess(cache_dir, "--origin", nginx_server.url(), **told) as gateway:
         nginx_server.reset()
         assert gateway.get("/a.root").body == gateway.get("/b.root").body == data
         assert nginx_server.body_bytes() == len(data)
+        wait_until(lambda: "jcache-serve" in CliRunner().invoke(main, ["top", "--json", str(reports)]).output)
         assert gateway.stop() == 0
     nginx_server.reset()
     run_python(code, nginx_server.url("b.root"))
@@ -218,6 +223,21 @@ def test_a_client_that_goes_away_stops_its_fetch_and_a_slow_one_holds_nobody_up(
         before = large.gets
         time.sleep(0.3)
     assert large.body_bytes < 2 * LARGE
+
+
+def test_a_client_that_takes_nothing_costs_a_bounded_memory(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
+    psutil = pytest.importorskip("psutil")
+    process = psutil.Process(gateway.process.pid)
+    origin.put("huge.bin", bytes(8 * LARGE), headers={"Cache-Control": "no-store"})
+    gateway.get("/huge.bin", Range="bytes=0-9999999")
+    before = process.memory_info().rss
+    clients = [slow_client(gateway, "/huge.bin")[0] for _ in range(2)]
+    for connection in clients:
+        for _ in range(200):
+            connection.recv(64 << 10)
+        assert process.memory_info().rss - before < 2 * (24 << 20) + (32 << 20)
+    for connection in clients:
+        connection.close()
 
 
 def test_malformed_requests_by_the_hundred(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:

@@ -168,6 +168,13 @@ def test_a_request_has_one_host(gateway: GatewayProcess) -> None:
     assert gateway.send(b"GET /listed/a%20b.txt HTTP/1.0\r\n\r\n").body == TEXT
 
 
+def test_a_page_of_another_name_reads_nothing(gateway: GatewayProcess) -> None:
+    """RFC 9110, 7.4 and 15.5.20: a browser sends the name by which it was led here."""
+    answer = gateway.get("/listed/a%20b.txt", Host="evil.example")
+    assert (answer.status, TEXT in answer.body) == (421, False)
+    assert gateway.get("/listed/a%20b.txt", Host=f"127.0.0.1:{gateway.port}").body == TEXT
+
+
 def test_a_header_that_is_too_large_is_refused(gateway: GatewayProcess) -> None:
     assert gateway.get("/data.root", X_Large="a" * 100_000).status == 400
     assert gateway.get("/" + "a" * 20_000).status == 400
@@ -437,6 +444,30 @@ def test_curl(served: Served, tmp_path: Path) -> None:
     curl("-C", "-", "-o", str(tmp_path / "half"), url)
     assert (tmp_path / "half").read_bytes() == DATA
     assert curl("-x", served.gateway.url, served.nginx.url("listed/a b.txt")) == TEXT
+
+
+def test_wget(served: Served, tmp_path: Path) -> None:
+    if shutil.which("wget") is None:
+        pytest.skip("wget is not installed")
+    (tmp_path / "data.root").write_bytes(DATA[:2_000_000])
+    command = ["wget", "-q", "--no-proxy", "-c", "-O", str(tmp_path / "data.root"), f"{served.gateway.url}/data.root"]
+    subprocess.run(command, check=True, timeout=60)
+    assert (tmp_path / "data.root").read_bytes() == DATA
+
+
+def test_uproots_own_client_asks_for_many_ranges(served: Served) -> None:
+    numpy, uproot = pytest.importorskip("numpy"), pytest.importorskip("uproot")
+    made = served.nginx.directory / "tree.root"
+    with uproot.recreate(made) as file:
+        file["tree"] = {name: numpy.arange(20_000) * i for i, name in enumerate("abcdef")}
+    os.utime(made, (WHEN, WHEN))
+    served.nginx.reset()
+    for _ in range(2):
+        with uproot.open(f"{served.gateway.url}/tree.root:tree", handler=uproot.HTTPSource) as tree:
+            found = tree.arrays(["b", "d", "f"], library="np")
+        assert all((found[name] == numpy.arange(20_000) * i).all() for name, i in (("b", 1), ("d", 3), ("f", 5)))
+    assert served.nginx.body_bytes() <= made.stat().st_size
+    assert "multipart" not in served.gateway.stderr
 
 
 def test_pythons_own_client_by_http_proxy(served: Served) -> None:

@@ -18,7 +18,7 @@ from jcache_plugins.gateway import byteranges, conditions
 from jcache_plugins.gateway.allowed import Allowed, PatternError, RefusedError, is_public
 from jcache_plugins.gateway.byteranges import Cutter, Part, Unsatisfiable
 from jcache_plugins.gateway.conditions import CacheControl, Fields, entity_tag
-from jcache_plugins.gateway.door import Tokens
+from jcache_plugins.gateway.door import Tokens, is_name_known
 from jcache_plugins.gateway.listing import listed, wants_json
 from jcache_plugins.gateway.log import shown
 from jcache_plugins.gateway.places import OriginError, Place
@@ -368,6 +368,25 @@ def test_a_listing_is_a_page_in_which_no_name_is_markup() -> None:
 )
 def test_the_log_keeps_no_secret_and_no_control_character(raw: str, kept: str) -> None:
     assert shown(raw) == kept
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        *[
+            (h, True)
+            for h in ("localhost", "LocalHost:8080", "a.localhost", "127.0.0.1:80", "[::1]:80", "[::1]", "8.8.8.8")
+        ],
+        *[(h, True) for h in ("gate.example", "GATE.example.:8080")],
+        *[
+            (h, False)
+            for h in ("evil.example", "localhost.evil.example", "evil.example:127", "gate.example.evil", "", "x:y")
+        ],
+        *[(h, False) for h in ("127.0.0.1.evil.example", "2130706433", "notlocalhost")],
+    ],
+)
+def test_names_of_the_gateway(host: str, known: bool) -> None:
+    assert is_name_known(host, frozenset({"gate.example"})) is known
 
 
 def test_tokens_are_those_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

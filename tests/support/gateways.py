@@ -103,7 +103,7 @@ class GatewayProcess:
 
 
 def request(target: str, *, method: str = "GET", **headers: str) -> bytes:
-    fields = {"Host": "gateway", "Connection": "close"}
+    fields = {"Host": "localhost", "Connection": "close"}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1")
