@@ -12,9 +12,6 @@ from jcache.settings.config import Config, ConfigError
 
 __all__ = ["serve"]
 
-# How long an answer of an origin is trusted where the settings say `open`: a gateway outlives the jobs of its clients.
-TRUST_S = 10
-
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
@@ -141,7 +138,10 @@ def settings(directory: Path | None, validate: str | None) -> Config:
     try:
         config = Config.from_environ(os.environ)
         if config.validate == "open":
-            os.environ["JCACHE_VALIDATE"] = str(TRUST_S)
+            from jcache_plugins.gateway.freshness import TRUST_S
+
+            # Told to the session, other processes of this machine can do with its answers, and it with theirs.
+            os.environ["JCACHE_VALIDATE"] = f"{TRUST_S:g}"
             config = Config.from_environ(os.environ)
     except ConfigError as error:
         raise WrongInputError(str(error)) from None

@@ -12,7 +12,12 @@ from jcache_plugins.gateway.bodies import NotCachedError, held
 from jcache_plugins.gateway.conditions import CacheControl
 from jcache_plugins.gateway.places import Place
 
-__all__ = ["Settled", "settle"]
+__all__ = ["TRUST_S", "Settled", "settle"]
+
+
+TRUST_S = 10.0
+"""How long an answer of an origin is trusted where the settings, or a rule, say `open`: a gateway outlives its clients'
+jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ async def settle(
     """
     started_s = time.monotonic()
     forwarded, first = "", b""
+    validate = session.validate if found.terms is None or found.terms.validate is None else found.terms.validate
+    trusted_s = TRUST_S if validate == "open" else validate if isinstance(validate, float) else None
     with held(session, found) as remote:
         validation = remote.validation
         age_s, known = validation.age_s, remote.known()
@@ -61,8 +68,13 @@ async def settle(
                 raise NotCachedError
             remote.doubt()
             known, forwarded = remote.known(), "request"
+        elif known is not None and age_s is not None and trusted_s is not None and age_s >= trusted_s:
+            if asked.only_if_cached:
+                raise NotCachedError
+            remote.doubt()  # of a rule that says `open`
+            known, forwarded = remote.known(), "stale"
         if known is None and asked.only_if_cached:
-            if age_s is not None or session.validate == "open":
+            if age_s is not None or validate == "open":
                 raise NotCachedError
             try:
                 known = await found.stored()
@@ -80,7 +92,7 @@ async def settle(
                 if snapshot is None or validation.snapshot is not snapshot:
                     first = b""  # of another version, perhaps
             age_s = validation.age_s or 0.0
-            trusts = was_known and (session.validate == "never" or session.offline)
+            trusts = was_known and (validate == "never" or session.offline)
             if trusts or time.monotonic() - age_s < started_s:
                 forwarded = ""  # another process of this machine has asked
                 if asked.is_too_old(age_s) and not trusts:
@@ -89,7 +101,7 @@ async def settle(
                 forwarded = forwarded or ("stale" if was_known else "uri-miss")
         else:
             info = found.open_here() or known
-        left_s = session.validate - (validation.age_s or 0.0) if isinstance(session.validate, float) else None
+        left_s = None if trusted_s is None else max(trusted_s - (validation.age_s or 0.0), 0.0)
     return Settled(info, forwarded, age_s or 0.0, left_s, first)
 
 

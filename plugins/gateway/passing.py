@@ -43,20 +43,20 @@ async def pass_on(exchange: Exchange, place: Place, path: str) -> Any:
 
 async def streamed(place: Place, path: str) -> AsyncGenerator[bytes, None]:
     """Yield a file of an HTTP server as it comes: in one answer, which is of one version if any is."""
-    async with place.limit:
+    async with place.limit:  # for the question; how long the answer takes is the client's affair
         with reaching():
             session = await place.fs.set_session()
             response = await session.get(place.fs.encode_url(path), raise_for_status=False, **place.fs.kwargs)
-        try:
-            if response.status == 404:
-                raise FileNotFoundError(path)
-            response.raise_for_status()
-            if place.is_mounted and str(response.url) == f"{place.fs.encode_url(path)}/":
-                raise IsADirectoryError(path)
-            while data := await response.content.read(PIECE_BYTES):
-                yield measured(place.fs, path, data)
-        finally:
-            response.close()
+    try:
+        if response.status == 404:
+            raise FileNotFoundError(path)
+        response.raise_for_status()
+        if place.is_mounted and str(response.url) == f"{place.fs.encode_url(path)}/":
+            raise IsADirectoryError(path)
+        while data := await response.content.read(PIECE_BYTES):
+            yield measured(place.fs, path, data)
+    finally:
+        response.close()
 
 
 async def whole(place: Place, path: str) -> bytes:

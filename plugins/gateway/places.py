@@ -40,7 +40,7 @@ class Place:
         self, fs: Any, base: str, *, is_mounted: bool, requests: int, allowed: Allowed | None = None, via: str = ""
     ) -> None:
         self.fs = fs
-        self._requests, self._allowed, self._via = requests, allowed, via
+        self._allowed, self._via = allowed, via
         self._base = base
         self.is_mounted = is_mounted
         # Files of which nothing proved the version, and until when they are not asked for one.
@@ -52,7 +52,7 @@ class Place:
         """Prepare it to be asked, on its event loop."""
         if self._allowed is not None:
             # Where fsspec would put one that goes anywhere. Not by an option: they tell files apart.
-            made = guarded_session(self._allowed, limit=self._requests, headers={"Via": self._via})
+            made = guarded_session(self._allowed, headers={"Via": self._via})
             self.fs._session = made  # noqa: SLF001 - see above
 
     @classmethod
@@ -96,7 +96,8 @@ class Place:
         if isinstance(target, Forwarded):
             return target.url
         if self.is_http:
-            return f"{self._base}/{target.quoted}{target.query}"
+            # As it was spelt: what a plus sign means, say, is that server's affair.
+            return f"{self._base}/{target.raw}{target.query}"
         if target.query or any("?" in name or "#" in name for name in target.names):
             raise BadTargetError("this origin has no queries, and none of its names has ? or # in it")
         return "/".join((self._base, *target.names))

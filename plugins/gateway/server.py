@@ -198,8 +198,7 @@ class Gateway:
             if exchange.is_begun or not (told or (not self._mount.is_http and await self._mount.is_directory(target))):
                 raise
             # Relative: a path that begins with two slashes would be another host's.
-            where = f"./{target.quoted.rpartition('/')[2]}/"
-            return exchange.plain(301, exchange.headers() | {"Location": where}, "it is a directory\n")
+            return exchange.plain(301, exchange.headers() | {"Location": target.below}, "it is a directory\n")
 
     def _is_known(self, exchange: Exchange) -> bool:
         """Whether a request names the gateway by a name of its own, or has it for a proxy."""

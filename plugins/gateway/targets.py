@@ -5,7 +5,7 @@ name, however often it is decoded: what was refused cannot come back as a path.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
 __all__ = ["BadTargetError", "Forwarded", "Mounted", "Target", "mounted", "parse"]
@@ -16,8 +16,6 @@ _URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?]*)(?P<path>[^?]*)(?P
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::(?P<port>[0-9]{1,5}))?")
 _FORWARDED = ("/http://", "/https://")
 _PORTS = {"http": 80, "https": 443}
-# What a name in a URL's path may hold as it is (RFC 3986, 3.3).
-_UNQUOTED = "!$&'()*+,;=:@~-._"
 # Servers differ in how often they decode: a name is looked at as each of so many would see it.
 _DECODINGS = 3
 
@@ -33,10 +31,12 @@ class Mounted:
     Attributes:
         names: The names in the path, decoded, the last one empty where it names a directory.
         query: The query as it was sent, with its question mark; empty where there is none.
+        raw: The path as it was sent, without its first slash.
     """
 
     names: tuple[str, ...]
     query: str = ""
+    raw: str = field(default="", compare=False)
 
     @property
     def is_directory(self) -> bool:
@@ -44,9 +44,9 @@ class Mounted:
         return self.names[-1] == ""
 
     @property
-    def quoted(self) -> str:
-        """The path as a URL has it, without its first slash."""
-        return "/".join(quote(name, safe=_UNQUOTED) for name in self.names)
+    def below(self) -> str:
+        """The last name as an address that is relative to this one, of a directory."""
+        return f"./{quote(self.names[-1])}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def mounted(path: str) -> Mounted:
         BadTargetError: It would lead elsewhere.
     """
     path, mark, query = path.partition("?")
-    return Mounted(names_in(path), mark + query)
+    return Mounted(names_in(path), mark + query, path)
 
 
 def forwarded(url: str) -> Forwarded:
