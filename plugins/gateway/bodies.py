@@ -113,7 +113,7 @@ class Body:
         with held(self._session, self._found) as remote:
             gaps = [gap for start, stop in spans_of(self.parts) for gap in remote.gaps(1, start, stop)]
         wanted = sum(part.stop - part.start for part in self.parts)
-        return sum(stop - start for start, stop in gaps) + len(self._first), wanted
+        return min(sum(stop - start for start, stop in gaps) + len(self._first), wanted), wanted
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield it in pieces.
@@ -136,17 +136,23 @@ class Body:
                         continue
                     under_way.append(Ahead(self._read(piece), 0))
                     size = max(PIECE_BYTES, min(size, MOST_BYTES))
-                while len(under_way) < DEPTH and Ahead.total + size <= AHEAD_BYTES and (following := cutter.next(size)):
+                while len(under_way) < self._depth() and Ahead.total + size <= AHEAD_BYTES:
+                    following = cutter.next(size)
+                    if not following:
+                        break
                     under_way.append(Ahead(self._read(following), size))
                 size = min(2 * size, MOST_BYTES)
                 data = await under_way[0].task
                 under_way.popleft().release()
                 yield data
-                if not under_way:
-                    size = PIECE_BYTES
         finally:
             for ahead in under_way:
                 ahead.cancel()
+
+    def _depth(self) -> int:
+        """How many pieces may be under way: one where a server sends files in sequence, or takes one call at a time."""
+        origin = self._found.origin
+        return 1 if origin.is_streamed or origin.one_at_a_time else DEPTH
 
     def _read_here(self, piece: Sequence[Part]) -> bytes | None:
         """Return a piece that lies in a journal on this machine, or in memory; None where it does not."""

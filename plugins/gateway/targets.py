@@ -4,6 +4,7 @@ Nothing here touches a file system. What is returned has no dot segments, no sep
 name, however often it is decoded: what was refused cannot come back as a path.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
@@ -14,6 +15,8 @@ __all__ = ["BadTargetError", "Forwarded", "Mounted", "Target", "mounted", "parse
 _TARGET = re.compile(r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+")
 _URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?]*)(?P<path>[^?]*)(?P<query>\?.*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(?::(?P<port>[0-9]{1,5}))?")
+# What makes a host an address of IPv4 to those who resolve it, however it is spelt.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _FORWARDED = ("/http://", "/https://")
 _PORTS = {"http": 80, "https": 443}
 # Servers differ in how often they decode: a name is looked at as each of so many would see it.
@@ -122,9 +125,20 @@ def forwarded(url: str) -> Forwarded:
     port = int(authority["port"] or _PORTS[scheme])
     if not 0 < port < 1 << 16:
         raise BadTargetError("the URL has no port that there could be")
+    host = authority["host"].strip("[]")
+    if _NUMBER.fullmatch(host.rpartition(".")[2]) and not is_canonical(host):
+        raise BadTargetError("the URL has a number for its host, which is spelt in no usual way")
     path = match["path"] or "/"
     names_in(path[1:])
-    return Forwarded(scheme, authority["host"].strip("[]"), port, path, match["query"] or "")
+    return Forwarded(scheme, host, port, path, match["query"] or "")
+
+
+def is_canonical(host: str) -> bool:
+    """Whether a host that ends with a number is an address as everybody reads it."""
+    try:
+        return str(ipaddress.ip_address(host)) == host or ":" in host
+    except ValueError:
+        return False
 
 
 def names_in(path: str) -> tuple[str, ...]:

@@ -191,6 +191,16 @@ def test_a_file_without_a_version_passes_through(gateway: GatewayProcess, origin
     assert cut.gets > 0
 
 
+def test_an_origin_that_sends_no_parts_sends_the_file_once(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
+    data = random.Random(7).randbytes(12 << 20)
+    resource = origin.put("whole.bin", data, ranges=False)
+    assert gateway.get("/whole.bin").body == data
+    assert resource.gets == 2  # of which the first asked for a part, and was closed
+    resource.reset()
+    assert gateway.get("/whole.bin", Range="bytes=9000000-9000009").body == data[9_000_000:9_000_010]
+    assert resource.body_bytes == 0
+
+
 def test_what_an_origin_says_makes_no_header_field(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
     origin.put("html.bin", b"x" * 10, etag='"<é>"', headers={"Content-Type": "text/html;\tx=<y>, evil"})
     origin.put("odd.bin", b"x" * 10, headers={"Content-Type": 'x"y'})
@@ -352,7 +362,7 @@ def test_no_private_address_is_reached_that_no_pattern_names(http_origin: Script
         for host in hosts:
             for target in (f"/http://{host}:{port}/secret", f"http://{host}:{port}/secret"):
                 answer = gateway.get(target)
-                assert answer.status in {400, 403, 502}, (target, answer)
+                assert answer.status in {400, 403}, (target, answer)
                 assert b"secret" not in answer.body
     assert secret.gets + secret.heads == 0
 

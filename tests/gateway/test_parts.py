@@ -57,6 +57,7 @@ BAD = [
     *("http://", "http:///a", "http://@h/", "http://u:p@h/", "http://h@127.0.0.1/", "http://h:0/", "http://h:65536/"),
     *("http://h:8x/", "http://h/../a", "http://h/%2e%2e/a", "ftp://h/a", "file:///etc/passwd", "/http://u@h/", "/https://h/.."),
     *("http://h\\@x/", "http://[::1/", "http://h%2f@x/", "http://h,x/", "http://-/", "javascript://h/"),
+    *("http://127.1/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://127.0.0.01/", "http://a.1/"),
 ]  # fmt: skip
 
 
