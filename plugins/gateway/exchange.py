@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
 from aiohttp import web
@@ -101,33 +101,32 @@ class Exchange:
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = length
         self.status, self.is_begun = status, True
-        await response.prepare(self.request)
+        await self._handed_over(response.prepare(self.request))
         try:
             await self._write(response, first)
             async for piece in body:
                 await self._write(response, piece)
-        except ConnectionError:
-            if self._is_open():  # the origin's, not the client's
-                self._break_off()
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must not take what it has for all
             self.trouble = error
-            raise self._break_off() from None
+            raise self._broken_off() from None
         if length is not None and self.sent_bytes != length:
-            raise self._break_off()
-        await response.write_eof()
+            raise self._broken_off()
+        await self._handed_over(response.write_eof())
         return response
 
     async def _write(self, response: web.StreamResponse, piece: bytes) -> None:
-        async with asyncio.timeout(STALL_S):
-            await response.write(piece)
+        await self._handed_over(response.write(piece))
         self.sent_bytes += len(piece)
 
-    def _is_open(self) -> bool:
-        transport: Any = self.request.transport
-        return transport is not None and not transport.is_closing()
+    async def _handed_over(self, writing: Awaitable[object]) -> None:
+        """Wait until the connection takes more."""
+        try:
+            async with asyncio.timeout(STALL_S):
+                await writing
+        except (ConnectionError, TimeoutError):  # the client's affair, and no trouble of the origin's
+            raise self._broken_off() from None
 
-    def _break_off(self) -> BrokenOffError:
+    def _broken_off(self) -> BrokenOffError:
         transport: Any = self.request.transport
         if transport is not None:
             transport.abort()

@@ -116,10 +116,6 @@ class Gateway:
         response: web.StreamResponse
         try:
             response = await self._answer(exchange)
-        except ConnectionError:
-            if exchange.is_begun:
-                raise  # the client is gone
-            response = exchange.plain(502, exchange.headers(), "Bad Gateway\n")
         except Exception as error:  # noqa: BLE001 - the client gets a status for whatever it is
             response = self._failed(exchange, error)
         finally:
