@@ -89,6 +89,10 @@ def serve(
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
     from jcache.activate import activate
+
+    session = activate(config)
+    import fsspec  # noqa: F401 - it is hooked as it is imported, by what is imported below as well
+
     from jcache_plugins.gateway import serving
     from jcache_plugins.gateway.allowed import PatternError
     from jcache_plugins.gateway.door import tls
@@ -108,7 +112,6 @@ def serve(
         names=names,
     )
     listening = serving.Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
-    session = activate(config)
 
     def started(address: str) -> None:
         print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
@@ -138,7 +141,7 @@ def settings(directory: Path | None, validate: str | None) -> Config:
     try:
         config = Config.from_environ(os.environ)
         if config.validate == "open":
-            from jcache_plugins.gateway.freshness import TRUST_S
+            from jcache_plugins.gateway.conditions import TRUST_S
 
             # Told to the session, other processes of this machine can do with its answers, and it with theirs.
             os.environ["JCACHE_VALIDATE"] = f"{TRUST_S:g}"

@@ -10,7 +10,11 @@ from typing import Any
 
 from jcache.journal import Version
 
-__all__ = ["CacheControl", "Fields", "entity_tag", "http_date", "is_range_wanted", "verdict"]
+__all__ = ["TRUST_S", "CacheControl", "Fields", "entity_tag", "http_date", "is_range_wanted", "verdict"]
+
+TRUST_S = 10.0
+"""How long an answer of an origin is trusted where the settings, or a rule, say `open`: a gateway outlives the jobs of
+its clients."""
 
 NOT_MODIFIED, PRECONDITION_FAILED = 304, 412
 _TAGS = re.compile(r'\s*(?:,\s*)*((?:W/)?"[!#-~\x80-\xff]*")\s*(?=,|$)')

@@ -12,8 +12,8 @@ from jcache_plugins.gateway.conditions import Fields
 
 __all__ = ["BrokenOffError", "Exchange"]
 
-# How long a client may take for one piece until it is taken to be gone.
-STALL_S = 120.0
+# A client that takes less than this in so long is taken to be gone.
+SLICE_BYTES, STALL_S = 256 << 10, 120.0
 
 
 class BrokenOffError(asyncio.CancelledError):
@@ -115,8 +115,15 @@ class Exchange:
         return response
 
     async def _write(self, response: web.StreamResponse, piece: bytes) -> None:
-        await self._handed_over(response.write(piece))
-        self.sent_bytes += len(piece)
+        if len(piece) <= SLICE_BYTES:
+            await self._handed_over(response.write(piece))
+            self.sent_bytes += len(piece)
+            return
+        view = memoryview(piece)
+        for start in range(0, len(piece), SLICE_BYTES):
+            part = view[start : start + SLICE_BYTES]
+            await self._handed_over(response.write(part))
+            self.sent_bytes += len(part)
 
     async def _handed_over(self, writing: Awaitable[object]) -> None:
         """Wait until the connection takes more."""

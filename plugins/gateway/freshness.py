@@ -9,15 +9,10 @@ from jcache.ranges import Range
 from jcache.session import Session
 from jcache_plugins.fsspec.access import Access
 from jcache_plugins.gateway.bodies import NotCachedError, held
-from jcache_plugins.gateway.conditions import CacheControl
+from jcache_plugins.gateway.conditions import TRUST_S, CacheControl
 from jcache_plugins.gateway.places import Place
 
-__all__ = ["TRUST_S", "Settled", "settle"]
-
-
-TRUST_S = 10.0
-"""How long an answer of an origin is trusted where the settings, or a rule, say `open`: a gateway outlives its clients'
-jobs."""
+__all__ = ["Settled", "settle"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -469,6 +469,25 @@ def test_uproots_own_client_asks_for_many_ranges(served: Served) -> None:
     assert served.nginx.body_bytes() <= made.stat().st_size
 
 
+def test_native_clients_of_polars_and_obstore(served: Served) -> None:
+    """They read nothing through fsspec, and are cached all the same."""
+    polars, store = pytest.importorskip("polars"), pytest.importorskip("obstore.store")
+    import obstore
+
+    made = served.nginx.directory / "table.parquet"
+    polars.DataFrame({"a": range(100_000), "b": [i * 0.5 for i in range(100_000)]}).write_parquet(made)
+    os.utime(made, (WHEN, WHEN))
+    found = [polars.scan_parquet(f"{served.gateway.url}/table.parquet").select(polars.col("a").sum()).collect().item()]
+    served.nginx.reset()
+    found += [polars.scan_parquet(f"{served.gateway.url}/table.parquet").select(polars.col("a").sum()).collect().item()]
+    assert found == [sum(range(100_000))] * 2
+    remote = store.HTTPStore.from_url(served.gateway.url, client_options={"allow_http": True})
+    parts = obstore.get_ranges(remote, "data.root", starts=[0, 1_000_000], ends=[10, 1_500_000])
+    assert [bytes(part) for part in parts] == [DATA[:10], DATA[1_000_000:1_500_000]]
+    assert obstore.head(remote, "data.root")["size"] == SIZE
+    assert served.nginx.body_bytes() == 0
+
+
 def test_pythons_own_client_by_http_proxy(served: Served) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": served.gateway.url}))
     with opener.open(served.nginx.url("listed/a b.txt"), timeout=30) as answer:

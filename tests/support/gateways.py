@@ -57,6 +57,7 @@ class GatewayProcess:
                 break
         else:
             raise RuntimeError(f"no gateway: {self.process.wait()}: {self.stderr}")
+        assert self.stderr.startswith("jcache: serving at "), self.stderr
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         where = urlsplit(self.url)
