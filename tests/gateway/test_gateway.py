@@ -47,9 +47,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         os.utime(path, (WHEN, WHEN))
     nginx = Nginx(directory, work)
     cache = tmp_path_factory.mktemp("cache") / "cache"
-    with GatewayProcess(
-        cache, "--origin", nginx.url(), "--allow", f"http://127.0.0.1:{nginx.port}/listed/*"
-    ) as gateway:
+    # So long that no test is too slow for it: those that want the origin asked say so.
+    args = ("--origin", nginx.url(), "--allow", f"http://127.0.0.1:{nginx.port}/listed/*", "--validate", "3600")
+    with GatewayProcess(cache, *args) as gateway:
         assert gateway.get("/data.root")["Cache-Status"] == "JCache; fwd=uri-miss; stored"
         yield Served(gateway, nginx)
     nginx.stop()
@@ -284,7 +284,7 @@ def test_the_cache_says_what_it_did(served: Served) -> None:
     assert cold["Cache-Status"] == "JCache; fwd=uri-miss; stored"
     assert re.fullmatch(r"JCache; hit; ttl=\d+", warm["Cache-Status"] or "")
     assert more["Cache-Status"] == "JCache; fwd=partial; stored"
-    assert all(0 <= int(answer["Age"] or -1) < 10 for answer in (cold, warm, more))
+    assert all(0 <= int(answer["Age"] or -1) < 600 for answer in (cold, warm, more))
     assert warm.body == cold.body == DATA[:1000]
 
 
