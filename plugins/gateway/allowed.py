@@ -171,9 +171,8 @@ def is_public(address: Address) -> bool:
 class GuardedConnector(aiohttp.TCPConnector):  # type: ignore[misc]  # aiohttp counts as untyped
     """Makes connections to what is allowed; each request asks for one, and each hop of a redirect."""
 
-    def __init__(self, allowed: Allowed) -> None:
-        # Who asks for a connection has been let in: one that a slow client holds is to hold up nobody else.
-        super().__init__(resolver=GuardedResolver(allowed), limit=0)
+    def __init__(self, allowed: Allowed, *, limit: int) -> None:
+        super().__init__(resolver=GuardedResolver(allowed), limit=0, limit_per_host=limit)
         self._allowed = allowed
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
@@ -212,15 +211,16 @@ class GuardedResolver(AbstractResolver):  # type: ignore[misc]  # as above
         await self._inner.close()
 
 
-def guarded_session(allowed: Allowed, *, headers: dict[str, str]) -> Any:
+def guarded_session(allowed: Allowed, *, limit: int, headers: dict[str, str]) -> Any:
     """Return a client of HTTP that reaches what is allowed, and keeps nothing that one answer says for another.
 
     Args:
         allowed: What it may reach.
+        limit: How many connections it may have to one host; 0 for any number.
         headers: What it sends with each request.
     """
     return aiohttp.ClientSession(
-        connector=GuardedConnector(allowed),
+        connector=GuardedConnector(allowed, limit=limit),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,

@@ -152,5 +152,5 @@ def cache_status(settled: Settled, missing: int = 0, wanted: int = 0, *, stores:
         why = "partial" if missing and missing < wanted else settled.forwarded or "miss"
         return f"JCache; fwd={why}" + ("; stored" if stores and missing else "")
     if settled.forwarded:
-        return f"JCache; fwd={settled.forwarded}; fwd-status=304"
+        return f"JCache; fwd={settled.forwarded}; detail=validated"
     return "JCache; hit" + ("" if settled.left_s is None else f"; ttl={int(settled.left_s)}")

@@ -45,8 +45,7 @@ async def streamed(place: Place, path: str) -> AsyncGenerator[bytes, None]:
     """Yield a file of an HTTP server as it comes: in one answer, which is of one version if any is."""
     async with place.limit:  # for the question; how long the answer takes is the client's affair
         with reaching():
-            session = await place.fs.set_session()
-            response = await session.get(place.fs.encode_url(path), raise_for_status=False, **place.fs.kwargs)
+            response = await place.streams.get(place.fs.encode_url(path), raise_for_status=False, **place.fs.kwargs)
     try:
         if response.status == 404:
             raise FileNotFoundError(path)

@@ -33,6 +33,7 @@ class Place:
     Attributes:
         fs: Its file system, as a job would make it; it is asked on its own event loop, which is the server's.
         limit: How many requests may be made of it at once.
+        streams: A client of HTTP for what passes through, where each client may take its time.
         is_mounted: Whether it is one origin, whose paths are those of requests.
     """
 
@@ -40,20 +41,21 @@ class Place:
         self, fs: Any, base: str, *, is_mounted: bool, requests: int, allowed: Allowed | None = None, via: str = ""
     ) -> None:
         self.fs = fs
-        self._allowed, self._via = allowed, via
+        self._requests, self._allowed, self._via = requests, allowed, via
         self._base = base
         self.is_mounted = is_mounted
         # Files of which nothing proved the version, and until when they are not asked for one.
         self._unproved: dict[str, float] = {}
         self.limit = asyncio.Semaphore(requests)
+        self.streams: Any = None
         self.is_http = isinstance(fs, HTTPFileSystem)
 
     def open(self) -> None:
         """Prepare it to be asked, on its event loop."""
         if self._allowed is not None:
+            made = [guarded_session(self._allowed, limit=n, headers={"Via": self._via}) for n in (self._requests, 0)]
             # Where fsspec would put one that goes anywhere. Not by an option: they tell files apart.
-            made = guarded_session(self._allowed, headers={"Via": self._via})
-            self.fs._session = made  # noqa: SLF001 - see above
+            self.fs._session, self.streams = made  # noqa: SLF001 - see above
 
     @classmethod
     def mount(cls, origin: str, *, requests: int, patterns: tuple[str, ...], via: str) -> "Place":
@@ -140,9 +142,9 @@ class Place:
 
     async def close(self) -> None:
         """Close what was opened to reach it."""
-        session = getattr(self.fs, "_session", None)
-        if self.is_http and session is not None:
-            await session.close()
+        if self.streams is not None:
+            await self.streams.close()
+            await self.fs._session.close()  # noqa: SLF001 - put there by `open`
 
 
 def is_recording(found: Access) -> bool:

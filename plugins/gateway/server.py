@@ -135,8 +135,6 @@ class Gateway:
             status, text = 500, "Internal Server Error"
             where = traceback.extract_tb(error.__traceback__)[-1]
             say(f"a defect, please report it: {type(error).__name__} at {where.name}, line {where.lineno}")
-        if status == 504:
-            headers["Cache-Status"] = "JCache; fwd=miss"
         if isinstance(error, BadTargetError):
             response = exchange.plain(status, headers, f"{text}\n")
             response.force_close()

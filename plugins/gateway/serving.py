@@ -21,6 +21,8 @@ __all__ = ["Listening", "serve"]
 
 # Connections without a request under way are closed after so long.
 IDLE_S = 75.0
+# Who has not agreed on how to encrypt by then is gone.
+HANDSHAKE_S = 10.0
 # The rest of a body that nobody asked for is read for so long, for the connection to be of use again.
 LINGER_S = 2.0
 # A field of many ranges is long.
@@ -127,7 +129,13 @@ async def _serve(
         return made
 
     listener = await loop.create_server(
-        connected, listening.host, listening.port, ssl=listening.tls, backlog=BACKLOG, reuse_address=True
+        connected,
+        listening.host,
+        listening.port,
+        ssl=listening.tls,
+        ssl_handshake_timeout=None if listening.tls is None else HANDSHAKE_S,
+        backlog=BACKLOG,
+        reuse_address=True,
     )
     host, port = address_of(listener.sockets[0])
     for name in {host, listening.host, *(("localhost",) if host in {"127.0.0.1", "::1"} else ())}:
