@@ -175,7 +175,7 @@ class Body:
             if rows is None:
                 raise NotCachedError
             return joined(piece, rows)
-        async with self._place.limit:
+        async with self._place.limit(self._found.origin.path):
             found = await self._found.read(spans, vector=vector, version=self._version)
         return joined(piece, [unwrapped(row) for row in found])
 

@@ -88,6 +88,10 @@ def serve(
     if (key is not None or client_ca is not None) and cert is None:
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
+    try:
+        import aiohttp  # noqa: F401 - whether it is there
+    except ImportError:
+        raise CommandError("'jcache serve' needs the Python package 'aiohttp': install jcache[http]") from None
     from jcache.activate import activate
 
     session = activate(config)

@@ -79,7 +79,7 @@ async def settle(
                 raise NotCachedError
         if known is None:
             was_known = await found.is_known()
-            async with place.limit:
+            async with place.limit(found.origin.path):
                 if begin is not None and not was_known and not session.offline:
                     first = await begun(found, begin)
                 snapshot = validation.snapshot

@@ -43,7 +43,7 @@ async def pass_on(exchange: Exchange, place: Place, path: str) -> Any:
 
 async def streamed(place: Place, path: str) -> AsyncGenerator[bytes, None]:
     """Yield a file of an HTTP server as it comes: in one answer, which is of one version if any is."""
-    async with place.limit:  # for the question; how long the answer takes is the client's affair
+    async with place.limit(path):  # for the question; how long the answer takes is the client's affair
         with reaching():
             response = await place.streams.get(place.fs.encode_url(path), raise_for_status=False, **place.fs.kwargs)
     try:
@@ -66,7 +66,7 @@ async def whole(place: Place, path: str) -> bytes:
         Exception: Whatever reading it raises.
     """
     fs = place.fs
-    async with place.limit:
+    async with place.limit(path):
         with reaching():
             info = await (fs._info(path) if fs.async_impl else in_thread(lambda: fs.info(path)))  # noqa: SLF001 - fsspec's asynchronous interface
             if info.get("type") == "directory":

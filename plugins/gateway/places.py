@@ -21,6 +21,8 @@ __all__ = ["OriginError", "Place"]
 HTTP = ("http", "https")
 # So long, and of so many files, it is remembered that nothing proves their version.
 UNPROVED_S, UNPROVED = 60.0, 4096
+# Of so many hosts it is known how many requests are made.
+HOSTS = 1024
 
 
 class OriginError(ValueError):
@@ -32,7 +34,6 @@ class Place:
 
     Attributes:
         fs: Its file system, as a job would make it; it is asked on its own event loop, which is the server's.
-        limit: How many requests may be made of it at once.
         streams: A client of HTTP for what passes through, where each client may take its time.
         is_mounted: Whether it is one origin, whose paths are those of requests.
     """
@@ -46,7 +47,8 @@ class Place:
         self.is_mounted = is_mounted
         # Files of which nothing proved the version, and until when they are not asked for one.
         self._unproved: dict[str, float] = {}
-        self.limit = asyncio.Semaphore(requests)
+        # By host, where there are several: one that is slow holds up nobody else's.
+        self._limits: dict[str, asyncio.Semaphore] = {}
         self.streams: Any = None
         self.is_http = isinstance(fs, HTTPFileSystem)
 
@@ -104,6 +106,16 @@ class Place:
             raise BadTargetError("this origin has no queries, and none of its names has ? or # in it")
         return "/".join((self._base, *target.names))
 
+    def limit(self, path: str) -> asyncio.Semaphore:
+        """Return what bounds how many requests are made at once of the origin that a path is of."""
+        host = "" if self.is_mounted else path.split("/", 3)[2]
+        known = self._limits.get(host)
+        if known is None:
+            if len(self._limits) >= HOSTS:
+                self._limits.pop(next(iter(self._limits)))  # who holds it goes on to do so
+            known = self._limits[host] = asyncio.Semaphore(self._requests)
+        return known
+
     def is_unproved(self, path: str) -> bool:
         """Whether nothing proved the version of a file a while ago."""
         until_s = self._unproved.get(path)
@@ -122,7 +134,7 @@ class Place:
             Exception: Whatever the file system raises.
         """
         path = self.path(target)
-        async with self.limit:
+        async with self.limit(path):
             if self.fs.async_impl:
                 found = await self.fs._ls(path, detail=True)  # noqa: SLF001 - fsspec's asynchronous interface
             else:
@@ -132,7 +144,7 @@ class Place:
     async def is_directory(self, target: Mounted) -> bool:
         """Whether the file system says that a path is a directory; what fails says no."""
         path = self.path(target)
-        async with self.limit:
+        async with self.limit(path):
             try:
                 if self.fs.async_impl:
                     return bool(await self.fs._isdir(path))  # noqa: SLF001 - as above

@@ -101,8 +101,17 @@ def serve(
 async def _serve(
     gateway: Gateway, listening: Listening, started: Callable[[str], None], ends: "asyncio.Queue[int]"
 ) -> None:
-    loop = asyncio.get_running_loop()
     gateway.open()
+    try:
+        await _listen(gateway, listening, started, ends)
+    finally:
+        await gateway.close()
+
+
+async def _listen(
+    gateway: Gateway, listening: Listening, started: Callable[[str], None], ends: "asyncio.Queue[int]"
+) -> None:
+    loop = asyncio.get_running_loop()
     silent = logging.getLogger("jcache.gateway")
     # What aiohttp says of malformed requests is a traceback for each.
     silent.propagate = False
@@ -156,7 +165,6 @@ async def _serve(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await gateway.close()
 
 
 def most_connections(wanted: int) -> int:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -258,6 +259,17 @@ def test_a_client_that_goes_away_stops_its_fetch_and_a_slow_one_holds_nobody_up(
     assert large.body_bytes < 2 * LARGE
 
 
+def test_no_origin_is_asked_for_more_at_once_than_it_may_be(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
+    for i in range(8):
+        http_origin.put(f"{i}.bin", bytes([i]) * 100_000, delay_s=0.02)
+    with GatewayProcess(cache_dir, "--origin", http_origin.url(""), "--origin-requests", "2") as gateway:
+        http_origin.reset()
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda i: gateway.get(f"/{i}.bin"), range(8)))
+        assert [answer.body for answer in answers] == [bytes([i]) * 100_000 for i in range(8)]
+        assert http_origin.connections == 2
+
+
 def test_a_client_that_takes_nothing_costs_a_bounded_memory(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
     psutil = pytest.importorskip("psutil")
     process = psutil.Process(gateway.process.pid)
@@ -445,10 +457,12 @@ def test_tls_and_certificates_of_clients(http_origin: ScriptedOrigin, cache_dir:
     assert "Traceback" not in gateway.stderr
 
 
-def test_what_cannot_be_served_is_said_in_a_line(cache_dir: Path) -> None:
+def test_what_cannot_be_served_is_said_in_a_line(origin: ScriptedOrigin, cache_dir: Path) -> None:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))}
-    command = [sys.executable, "-m", "jcache", "serve", "--port", "0", "--dir", str(cache_dir), "--allow", "a b"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("jcache: "), done.stderr
-    assert ("names no origin" in done.stderr, done.stderr.count("\n")) == (True, 1), done.stderr
+    command = [sys.executable, "-m", "jcache", "serve", "--dir", str(cache_dir)]
+    busy = ["--allow", "h", "--port", str(origin.port)]
+    for args, code, said in ((["--allow", "a b"], 2, "names no origin"), (busy, 1, f"127.0.0.1:{origin.port}: ")):
+        done = subprocess.run([*command, *args], env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        assert done.stderr.startswith("jcache: "), done.stderr
+        assert (said in done.stderr, done.stderr.count("\n")) == (True, 1), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -190,6 +191,14 @@ def test_options_that_go_together(args: list[str], said: str, monkeypatch: pytes
     monkeypatch.setenv("JCACHE_APPNAME", "x")
     result = CliRunner().invoke(main, ["serve", *args])
     assert (result.exit_code, said in result.output) == (2, True)
+
+
+def test_without_aiohttp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("JCACHE_DIR", "JCACHE_VALIDATE", "JCACHE_APPNAME"):
+        monkeypatch.setenv(name, "10" if name == "JCACHE_VALIDATE" else str(tmp_path.name))
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    result = CliRunner().invoke(main, ["serve", "--allow", "h", "--dir", str(tmp_path)])
+    assert (result.exit_code, "install jcache[http]" in result.output) == (1, True)
 
 
 SIZE = 100
