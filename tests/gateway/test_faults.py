@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WHEN = 1_700_000_000
 LARGE = 24 << 20
+AT_ONCE = 5
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,18 @@ def origin() -> Iterator[ScriptedOrigin]:
 @pytest.fixture(scope="module")
 def gateway(origin: ScriptedOrigin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """In front of that origin; whatever happened to it, it has said nothing but that it serves."""
-    with GatewayProcess(tmp_path_factory.mktemp("cache") / "cache", "--origin", origin.url("")) as made:
+    args = ("--origin", origin.url(""), "--origin-requests", str(AT_ONCE))
+    with GatewayProcess(tmp_path_factory.mktemp("cache") / "cache", *args) as made:
+        yield made
+        assert made.stop() == 0
+    assert "Traceback" not in made.stderr
+
+
+@pytest.fixture(scope="module")
+def forwarding(origin: ScriptedOrigin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """To that origin and to no other; answers are trusted for a moment only."""
+    args = ("--allow", f"http://127.0.0.1:{origin.port}/*", "--validate", "0.01")
+    with GatewayProcess(tmp_path_factory.mktemp("cache") / "cache", *args) as made:
         yield made
         assert made.stop() == 0
     assert "Traceback" not in made.stderr
@@ -107,7 +119,8 @@ def test_plain_cold_warm_and_with_the_origin_stopped_are_equal(nginx_server: Ngi
         nginx_server.stop()
         warm = gateway.get("/a.root")
         assert gateway.get("/b.root").status == 502
-    with GatewayProcess(cache_dir, "--origin", nginx_server.url(), "--validate", "never") as later:
+    with GatewayProcess(cache_dir, "--origin", nginx_server.url(), JCACHE_OFFLINE="1") as later:
+        assert later.get("/b.root").status == 504
         again = later.get("/a.root")
         assert (again["ETag"], again["Last-Modified"]) == (cold["ETag"], cold["Last-Modified"])
         assert later.get("/a.root", If_None_Match=cold["ETag"] or "").status == 304
@@ -154,6 +167,26 @@ def test_replaced_in_mid_body_the_connection_breaks(gateway: GatewayProcess, ori
     assert set(body) == set(b"a")
     assert set(gateway.get("/replaced.bin").body) == set(b"b")
     assert broken(gateway) == before + 1
+
+
+def test_what_is_too_old_is_validated_and_sent_from_the_cache(
+    forwarding: GatewayProcess, origin: ScriptedOrigin
+) -> None:
+    resource = origin.put("old.bin", b"old" * 1000)
+    url = origin.url("old.bin")
+    assert forwarding.get(url)["Cache-Status"] == "JCache; fwd=uri-miss; stored"
+    resource.reset()
+    time.sleep(0.02)
+    answer = forwarding.get(url)
+    assert (answer["Cache-Status"], answer["Age"]) == ("JCache; fwd=stale; detail=validated", "0")
+    assert (answer.body, resource.body_bytes) == (b"old" * 1000, 0)
+    resource.change(b"new" * 1000, etag='"2"')
+    time.sleep(0.02)
+    assert forwarding.get(url).body == b"new" * 1000
+    origin.stop()
+    time.sleep(0.02)
+    assert forwarding.get(url).status == 502
+    origin.start()
 
 
 def test_an_origin_that_dies_in_mid_body_breaks_the_connection(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
@@ -259,15 +292,16 @@ def test_a_client_that_goes_away_stops_its_fetch_and_a_slow_one_holds_nobody_up(
     assert large.body_bytes < 2 * LARGE
 
 
-def test_no_origin_is_asked_for_more_at_once_than_it_may_be(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
-    for i in range(8):
-        http_origin.put(f"{i}.bin", bytes([i]) * 100_000, delay_s=0.02)
-    with GatewayProcess(cache_dir, "--origin", http_origin.url(""), "--origin-requests", "2") as gateway:
-        http_origin.reset()
-        with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda i: gateway.get(f"/{i}.bin"), range(8)))
-        assert [answer.body for answer in answers] == [bytes([i]) * 100_000 for i in range(8)]
-        assert http_origin.connections == 2
+def test_no_origin_is_asked_for_more_at_once_than_it_may_be(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
+    for i in range(10):
+        origin.put(f"{i}.bin", bytes([i]) * 100_000, delay_s=0.02)
+    origin.stop()  # so that all connections are new
+    origin.start()
+    origin.reset()
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda i: gateway.get(f"/{i}.bin"), range(10)))
+    assert [answer.body for answer in answers] == [bytes([i]) * 100_000 for i in range(10)]
+    assert 1 < origin.connections <= AT_ONCE
 
 
 def test_a_client_that_takes_nothing_costs_a_bounded_memory(gateway: GatewayProcess, origin: ScriptedOrigin) -> None:
@@ -391,19 +425,21 @@ def test_no_private_address_is_reached_that_no_pattern_names(http_origin: Script
 
 
 def test_no_redirect_leads_to_what_is_not_allowed(
-    gateway: GatewayProcess, origin: ScriptedOrigin, cache_dir: Path
+    gateway: GatewayProcess, forwarding: GatewayProcess, origin: ScriptedOrigin
 ) -> None:
     inner = ScriptedOrigin()
     secret = inner.put("secret", b"secret")
     origin.put("away", b"", status=302, headers={"Location": inner.url("secret")})
     origin.put("here", b"", status=302, headers={"Location": origin.url("there")})
     origin.put("file", b"", status=302, headers={"Location": "file:///etc/passwd"})
+    guise = inner.url("secret").replace("http://", f"http://127.0.0.1:{origin.port}@")
+    origin.put("user", b"", status=302, headers={"Location": guise})
     origin.put("there", b"there")
-    with GatewayProcess(cache_dir, "--allow", f"http://127.0.0.1:{origin.port}/*") as forwarding:
-        for one, base in ((gateway, "/"), (forwarding, f"/{origin.url('')}")):
-            assert one.get(f"{base}away").status == 403
-            assert one.get(f"{base}file").status in {403, 502}
-            assert one.get(f"{base}here").body == b"there"
+    for one, base in ((gateway, "/"), (forwarding, f"/{origin.url('')}")):
+        assert one.get(f"{base}away").status == 403
+        assert one.get(f"{base}user").status == 403
+        assert one.get(f"{base}file").status in {403, 502}
+        assert one.get(f"{base}here").body == b"there"
     assert secret.gets + secret.heads == 0
     inner.stop()
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from email.policy import HTTP
 from typing import TYPE_CHECKING, NamedTuple
@@ -298,6 +299,27 @@ def test_a_file_of_which_nothing_is_known_is_asked_for_once(served: Served) -> N
         assert len(answer.body) == sent
         assert answer["Cache-Status"] == "JCache; fwd=uri-miss; stored"
         assert [(one.method, one.body_bytes) for one in served.nginx.requests()] == [("GET", sent)]
+
+
+def test_many_clients_at_once_get_their_bytes_and_each_is_fetched_once(served: Served) -> None:
+    put = served.nginx.directory / "many.bin"
+    put.write_bytes(DATA)
+    os.utime(put, (WHEN, WHEN))
+    served.nginx.reset()
+
+    def ask(seed: int) -> None:
+        own = random.Random(seed)
+        for _ in range(12):
+            ranges = [
+                (a, min(SIZE, a + own.choice((1, 1000, 300_000)))) for a in own.sample(range(SIZE), own.choice((1, 3)))
+            ]
+            answer = served.gateway.get("/many.bin", Range="bytes=" + ",".join(f"{a}-{b - 1}" for a, b in ranges))
+            assert answer.status == 206
+            assert all(DATA[a:b] in answer.body for a, b in ranges)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    assert 0 < served.nginx.body_bytes() <= SIZE
 
 
 def test_no_cache_asks_the_origin_and_fetches_nothing(served: Served) -> None:
