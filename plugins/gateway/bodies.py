@@ -6,9 +6,8 @@ itself alone, with as much memory as those take.
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,14 +58,9 @@ class Ahead:
         self.task.cancel()
 
 
-@contextlib.contextmanager
-def held(session: Session, found: Access) -> Iterator[RemoteFile]:
-    """Have the remote file of an access, which is kept open meanwhile."""
-    remote = session.acquire(found.identity, directory=found.directory, terms=found.terms)
-    try:
-        yield remote
-    finally:
-        session.release(remote)
+def held(session: Session, found: Access) -> RemoteFile:
+    """Return the remote file of an access, a context in which it is kept open."""
+    return session.files.acquire(found.identity, directory=found.directory, terms=found.terms)
 
 
 class Body:
@@ -104,7 +98,7 @@ class Body:
         self._version = version
         self._cached = cached
         self._first = first
-        cache = session.cache(found.directory)
+        cache = session.caches.get(found.directory)
         self._here = cache is not None and cache.is_local
         self.parts = parts
 

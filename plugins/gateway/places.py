@@ -162,6 +162,6 @@ class Place:
 def is_recording(found: Access) -> bool:
     """Whether what is fetched of a file now is recorded, as far as the settings and rules go."""
     session, terms = current(), found.terms
-    cache = None if session is None else session.cache(found.directory)
+    cache = None if session is None else session.caches.get(found.directory)
     lets = terms is None or (terms.record and not terms.why_not and not terms.exclude)
     return lets and cache is not None and cache.writable

@@ -174,7 +174,7 @@ class Gateway:
             return exchange.plain(508, exchange.headers(), "the request has come round to where it began\n")
         if self._session.late:
             self._session.catch_up()
-        await self._session.prepare()
+        await self._session.caches.prepare()
         if isinstance(target, Forwarded):
             self._allowed.check(target)
             assert self._forward is not None, "something is allowed"
