@@ -298,7 +298,10 @@ def test_a_file_of_which_nothing_is_known_is_asked_for_once(served: Served) -> N
         answer = served.gateway.get(f"/{name}", **said)
         assert len(answer.body) == sent
         assert answer["Cache-Status"] == "JCache; fwd=uri-miss; stored"
-        assert [(one.method, one.body_bytes) for one in served.nginx.requests()] == [("GET", sent)]
+        asked = [(one.method, one.body_bytes) for one in served.nginx.requests()]
+        # A body that took longer than a round trip is proved by a HEAD behind it.
+        assert asked[0] == ("GET", sent)
+        assert asked[1:] in ([], [("HEAD", 0)])
 
 
 def test_many_clients_at_once_get_their_bytes_and_each_is_fetched_once(served: Served) -> None:
