@@ -29,6 +29,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name that it has for clients. Repeatable.")
 @click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
 @click.option("--token-file", type=_FILE, shell_complete=paths("file"), help="Serve who sends a token of this file.")
+@click.option("--s3", is_flag=True, help="Serve clients of S3: directories of the origin's first level are buckets.")
+@click.option("--s3-keys", type=_FILE, shell_complete=paths("file"), help="Serve who signs with a key of this file.")
 @click.option("--cert", type=_FILE, shell_complete=paths("file"), help="Encrypt, with this certificate (PEM).")
 @click.option("--key", type=_FILE, shell_complete=paths("file"), help="Its key, where it is in another file.")
 @click.option("--client-ca", type=_FILE, shell_complete=paths("file"), help="Serve who has a certificate of these.")
@@ -55,6 +57,8 @@ def serve(
     names: tuple[str, ...],
     validate: str | None,
     token_file: str | None,
+    s3: bool,
+    s3_keys: str | None,
     cert: str | None,
     key: str | None,
     client_ca: str | None,
@@ -75,6 +79,7 @@ def serve(
     Examples:
       jcache serve --dir /shared/jcache --origin root://eos.example.org//store
       jcache serve --allow '*.example.org' --port 3128
+      jcache serve --s3 --origin root://eos.example.org//store   # AWS_ENDPOINT_URL=http://localhost:8080
       curl http://localhost:8080/data/file.root -o file.root
 
     \b
@@ -85,6 +90,10 @@ def serve(
     """
     if origin is None and not allow:
         raise WrongInputError("nothing is served: give --origin URL, --allow PATTERN, or both")
+    if s3 and (origin is None or token_file is not None):
+        raise WrongInputError("--s3 goes with --origin; who may is said by --s3-keys")
+    if s3_keys is not None and not s3:
+        raise WrongInputError("--s3-keys is of use with --s3 only")
     if (key is not None or client_ca is not None) and cert is None:
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
@@ -114,6 +123,8 @@ def serve(
         token_file=token_file,
         access_log=access_log,
         names=names,
+        s3=s3,
+        key_file=s3_keys,
     )
     listening = serving.Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
 
@@ -125,7 +136,7 @@ def serve(
     except (PatternError, OriginError) as error:
         raise WrongInputError(str(error)) from None
     except ValueError as error:
-        raise WrongInputError(f"--token-file: {error}") from None
+        raise WrongInputError(f"{'--s3-keys' if s3 else '--token-file'}: {error}") from None
     except OSError as error:
         raise CommandError(f"{host}:{port}: {error.strerror or error}") from None
 

@@ -8,14 +8,45 @@ import os
 import ssl
 import time
 
-__all__ = ["Tokens", "is_name_known", "tls"]
+__all__ = ["KeptLines", "Tokens", "is_name_known", "tls"]
 
 # How long it may take until a token that was taken out of the file is refused.
 LOOK_S = 1.0
 
 
+class KeptLines:
+    """The lines of a file that are not empty and do not begin with #, read again when it has changed.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._looked_s: float | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._lines: tuple[bytes, ...] = ()
+
+    def read(self) -> tuple[bytes, ...]:
+        """Return the lines.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        if self._looked_s is None or time.monotonic() - self._looked_s >= LOOK_S:
+            found = os.stat(self._path)
+            self._looked_s = time.monotonic()
+            stamp = found.st_mtime_ns, found.st_size, found.st_ino
+            if stamp != self._stamp:
+                with open(self._path, "rb") as file:
+                    lines = [line.strip() for line in file.read().splitlines()]
+                self._lines = tuple(line for line in lines if line and not line.startswith(b"#"))
+                self._stamp = stamp
+        return self._lines
+
+
 class Tokens:
-    """The tokens in a file, one a line, read again when it has changed; lines that begin with # are none.
+    """The tokens in a file, one a line.
 
     Args:
         path: The file.
@@ -26,22 +57,17 @@ class Tokens:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._looked_s = 0.0
-        self._stamp: tuple[int, int, int] | None = None
-        self._tokens: tuple[bytes, ...] = ()
-        self._read()
-        if not self._tokens:
+        self._lines = KeptLines(path)
+        if not self._lines.read():
             msg = f"{path} has no token in it"
             raise ValueError(msg)
 
     def admit(self, said: str | None) -> bool:
         """Whether an `Authorization` field holds one of them: as a bearer's, or as a password."""
-        if time.monotonic() - self._looked_s >= LOOK_S:
-            try:
-                self._read()
-            except OSError:
-                self._tokens = ()  # who takes the file away lets nobody in
+        try:
+            tokens = self._lines.read()
+        except OSError:
+            tokens = ()  # who takes the file away lets nobody in
         scheme, _, rest = (said or "").strip().partition(" ")
         rest = rest.strip()
         if scheme.lower() == "basic":
@@ -53,17 +79,7 @@ class Tokens:
             return False
         given = rest.encode("utf-8", "surrogateescape")
         # All of them, so that the time says nothing of which.
-        return sum([hmac.compare_digest(given, token) for token in self._tokens]) > 0
-
-    def _read(self) -> None:
-        self._looked_s = time.monotonic()
-        found = os.stat(self._path)
-        stamp = found.st_mtime_ns, found.st_size, found.st_ino
-        if stamp != self._stamp:
-            with open(self._path, "rb") as file:
-                lines = [line.strip() for line in file.read().splitlines()]
-            self._tokens = tuple(line for line in lines if line and not line.startswith(b"#"))
-            self._stamp = stamp
+        return sum([hmac.compare_digest(given, token) for token in tokens]) > 0
 
 
 def is_name_known(host: str, names: frozenset[str]) -> bool:

@@ -82,7 +82,8 @@ class Place:
                 raise OriginError("an origin that is mounted has no query")
             fs = HTTPFileSystem(skip_instance_cache=True)
             return cls(fs, origin.rstrip("/"), is_mounted=True, requests=requests, allowed=allowed, via=via)
-        fs, base = url_to_fs(origin)
+        # What fsspec itself keeps of listings is never asked for again, and makes some miss what is there.
+        fs, base = url_to_fs(origin, use_listings_cache=False)
         return cls(fs, base.rstrip("/"), is_mounted=True, requests=requests)
 
     @classmethod
@@ -133,24 +134,38 @@ class Place:
         Raises:
             Exception: Whatever the file system raises.
         """
+        return list(await self._ask("ls", target, detail=True))
+
+    async def below(self, target: Mounted) -> list[Mapping[str, Any]]:
+        """Return all files below a directory, as the file system says it; asked under the limit.
+
+        Raises:
+            Exception: Whatever the file system raises.
+        """
+        return list((await self._ask("find", target, detail=True)).values())
+
+    async def told(self, target: Mounted) -> Mapping[str, Any]:
+        """Return what the file system says of a file; asked under the limit.
+
+        Raises:
+            Exception: Whatever the file system raises.
+        """
+        told: Mapping[str, Any] = await self._ask("info", target)
+        return told
+
+    async def _ask(self, question: str, target: Mounted, **how: Any) -> Any:
         path = self.path(target)
         async with self.limit(path):
             if self.fs.async_impl:
-                found = await self.fs._ls(path, detail=True)  # noqa: SLF001 - fsspec's asynchronous interface
-            else:
-                found = await in_thread(lambda: self.fs.ls(path, detail=True))
-        return list(found)
+                return await getattr(self.fs, f"_{question}")(path, **how)  # fsspec's asynchronous interface
+            return await in_thread(lambda: getattr(self.fs, question)(path, **how))
 
     async def is_directory(self, target: Mounted) -> bool:
         """Whether the file system says that a path is a directory; what fails says no."""
-        path = self.path(target)
-        async with self.limit(path):
-            try:
-                if self.fs.async_impl:
-                    return bool(await self.fs._isdir(path))  # noqa: SLF001 - as above
-                return bool(await in_thread(lambda: self.fs.isdir(path)))
-            except Exception:  # noqa: BLE001 - then the error of reading it says more
-                return False
+        try:
+            return bool(await self._ask("isdir", target))
+        except Exception:  # noqa: BLE001 - then the error of reading it says more
+            return False
 
     async def close(self) -> None:
         """Close what was opened to reach it."""

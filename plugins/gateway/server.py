@@ -20,6 +20,8 @@ from jcache_plugins.gateway.listing import listed, wants_json
 from jcache_plugins.gateway.log import AccessLog
 from jcache_plugins.gateway.metrics import Metrics
 from jcache_plugins.gateway.places import Place
+from jcache_plugins.gateway.s3.service import Service
+from jcache_plugins.gateway.s3.signatures import Keys
 from jcache_plugins.gateway.targets import BadTargetError, Forwarded, Mounted, Target, parse
 
 __all__ = ["Gateway", "Options"]
@@ -42,6 +44,8 @@ class Options:
         requests: How many requests may be made of one origin at once.
         token_file: A file with the tokens of those who may; None where all may.
         access_log: Where requests are logged; None for nowhere.
+        s3: Whether its clients are S3's, to whom the directories of the origin's first level are buckets.
+        key_file: A file with the keys with which their requests are signed; None where all may.
         names: Names by which clients may know it, besides this machine's own; without any, and without tokens, it is
             known by these only where it listens on this machine only.
     """
@@ -51,6 +55,8 @@ class Options:
     requests: int = 64
     token_file: str | None = None
     access_log: str | None = None
+    s3: bool = False
+    key_file: str | None = None
     names: tuple[str, ...] = ()
 
 
@@ -81,11 +87,13 @@ class Gateway:
         self._own: set[str] = set()
         self._names = frozenset(name.lower().rstrip(".") for name in (*options.names, socket.gethostname()))
         self._checks_names = bool(options.names)
-        self._mount = self._forward = None
+        self._mount = self._forward = self._s3 = None
         if options.origin is not None:
             how: dict[str, Any] = {"requests": options.requests, "via": self._via}
             self._mount = Place.mount(options.origin, patterns=options.allow, **how)
-        if not self._allowed.is_nothing:
+        if options.s3 and self._mount is not None:
+            self._s3 = Service(self._mount, None if options.key_file is None else Keys(options.key_file))
+        elif not self._allowed.is_nothing:
             self._forward = Place.forward(self._allowed, requests=options.requests, via=self._via)
 
     def is_at(self, host: str, port: int) -> None:
@@ -175,6 +183,10 @@ class Gateway:
         if self._session.late:
             self._session.catch_up()
         await self._session.caches.prepare()
+        if self._s3 is not None:
+            if isinstance(target, Forwarded):
+                raise BadTargetError("only what is mounted is served to clients of S3")
+            return await self._s3.answer(exchange, target)
         if isinstance(target, Forwarded):
             self._allowed.check(target)
             assert self._forward is not None, "something is allowed"

@@ -1,0 +1,1 @@
+"""The gateway as an S3 service: reading only, path style."""
