@@ -134,5 +134,6 @@ def test_distinct_small_files(run_python: RunPython, nginx_server: Nginx) -> Non
         nginx_server.reset()
         ran = run_python(DISTINCT, nginx_server.url("small"))
         # The report lists each file: some hundred bytes for each. What waits to be recorded has its full size by 4000.
-        check(json.loads(ran.stdout)[1:], growth_bytes=6000 * 1500)
+        # How much of that the C library has given back by then is chance: 5 MB more or less.
+        check(json.loads(ran.stdout)[1:], growth_bytes=6000 * 2500)
     assert nginx_server.body_bytes() <= 1, "the second time from 10,001 journals"
