@@ -1,6 +1,7 @@
 """HTTP over fsspec's `HTTPFileSystem`: ranges are asked for under a version, and every response names its own."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -44,8 +45,9 @@ __all__ = ["HttpOrigin"]
 CONDITION_REFUSED = frozenset({400, PRECONDITION_FAILED, 501})
 # So often the event loop is let go round after bytes have come, for what is to be asked next to be asked.
 TURNS = 4
-# So often, and for so many bytes, it is asked again whether validators change where bytes do not.
-PROBES, PROBE_BYTES = 4, 4096
+# So often, and for so many bytes, it is asked again whether validators change where bytes do not: of two servers behind
+# one name, each with tags of its own, chance says which one answers.
+PROBES, PROBE_BYTES, PAUSE_S = 12, 4096, 0.01
 # For so long a time of modification stays as it is that is always the present one.
 SECOND_S = 1.0
 
@@ -90,8 +92,10 @@ class HttpOrigin(HttpQuestions):
                     info = await self._prove(session, good, known, arrived)
                     break
                 except OriginChangedError:
-                    if self._doubt(known):
-                        raise
+                    if not (self._is_misled or known is None) and self._is_by_head_alone(known.version):
+                        if not await self._is_so_by_get(session, known):
+                            raise
+                        continue
                     async with self._probing:  # of two who ask by turns each may be named one and the same tag
                         is_known = used != (self._validators.tags, self._validators.times)
                         if not is_known and not await self._is_restless(session, good):
@@ -140,7 +144,7 @@ class HttpOrigin(HttpQuestions):
             if seen is None:
                 proved = False
             elif info is None:
-                info = seen
+                info, self._by_get = seen, seen.version
             else:
                 told = info.version.tells_from(seen.version)
                 if told:
@@ -157,7 +161,7 @@ class HttpOrigin(HttpQuestions):
         size = answer.size_bytes
         if size is not None:
             self._sizes |= {size}
-        elif known is not None and known.version in self._by_head and known.version.size_bytes not in self._sizes:
+        elif known is not None and self._is_sized_by_head_alone(known.version):
             raise OriginChangedError(REPLACED)  # it is as long as HEAD says, or not
         else:
             if known is None or not is_plain(answer.headers):
@@ -183,20 +187,27 @@ class HttpOrigin(HttpQuestions):
         answer = sample
         for probe in range(PROBES + 1):
             if probe == PROBES:
-                if self._validators.doubt(behind):
-                    return True
                 if answer.settled or self._version(answer.headers, 0).etag is not None:
                     return False
                 await asyncio.sleep(SECOND_S)
             try:
-                answer = await self._get_once(session, (start, start + len(body)), None)
-            except Exception:  # noqa: BLE001 - who cannot be asked has not said that it was replaced
-                return False
+                # Not in step with who asks for another file.
+                await asyncio.sleep(random.uniform(0, PAUSE_S) if probe > 1 else 0)
+                again = self._get_once if self._ranged else self._get_anew
+                answer = await again(session, (start, start + len(body)), None)
+            except Exception as error:  # noqa: BLE001 - who cannot be asked has not said that it was replaced
+                if self._ranged and getattr(error, "status", None) in {*RANGE_REFUSED, OUT_OF_RANGE}:
+                    self._ranged, self._refuses = False, True
+                elif self.retry_after(error, met=True) != 0.0:
+                    return False
+                continue
             sizes = {answer.size_bytes, sample.size_bytes} - {None}
             if answer.body != body or len(sizes) > 1:
                 return False
             behind.append(answer.headers)
-        return self._validators.doubt(behind)
+            if self._validators.doubt(behind):
+                return True
+        return False
 
     async def _is_proved_by_others(self, version: Version, done_s: float) -> bool:
         """Whether the answer to a request that was sent behind the bytes says that the file is still of a version."""
@@ -254,7 +265,15 @@ class HttpOrigin(HttpQuestions):
             self._conditional = False
         return answer
 
-    async def _get_on(self, session: Any, part: OriginRange, etag: str | None) -> Answer:
+    async def _get_anew(self, session: Any, part: OriginRange, etag: str | None) -> Answer:
+        """Read a range of a file whose server sends no parts, of a body of its own."""
+        stream = Stream()
+        try:
+            return await self._get_on(session, part, etag, stream)
+        finally:
+            stream.close()
+
+    async def _get_on(self, session: Any, part: OriginRange, etag: str | None, stream: Stream | None = None) -> Answer:
         """Read a range of a file whose server sends no parts."""
 
         async def ask() -> Any:
@@ -269,9 +288,9 @@ class HttpOrigin(HttpQuestions):
                 raise
             return response
 
-        if self._stream is None:
-            self._stream = Stream()
-        body, headers, asked_s, told_s = await self._stream.read(ask, *part)
+        if stream is None:
+            stream = self._stream = self._stream or Stream()
+        body, headers, asked_s, told_s = await stream.read(ask, *part)
         answer = Answer(part, body, headers, size_bytes=length_of(headers), placed=True)
         answer.asked_s, answer.told_s, answer.done_s = asked_s, told_s, time.monotonic()
         return answer
@@ -279,7 +298,7 @@ class HttpOrigin(HttpQuestions):
     async def _answer(self, session: Any, part: OriginRange, known: Info | None, etag: str | None) -> Answer:
         if known is not None and part == (0, known.version.size_bytes):
             part = WHOLE
-        if not self._ranged and part != WHOLE:
+        if not self._ranged and part != WHOLE and not (self._refuses and known is None):
             return await self._get_on(session, part, etag)
         testimony = self._witnesses.ask()
         try:
@@ -287,7 +306,7 @@ class HttpOrigin(HttpQuestions):
                 told_s = time.monotonic()
                 testimony.tell(self._told(response))
                 if response.status in RANGE_REFUSED and part != WHOLE and known is not None:
-                    self._ranged = False
+                    self._ranged, self._refuses = False, True
                     return await self._get_on(session, part, None)
                 if response.status == OUT_OF_RANGE:
                     answer = await self._beyond(session, response, part, known)

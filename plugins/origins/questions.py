@@ -60,6 +60,8 @@ class HttpQuestions(FileSystemOrigin):
         self._doubted: Version | None = None
         # Whether parts are asked for; else the file is, and read on from where it is.
         self._ranged: bool = True
+        # Whether who asks for a part is refused, and not given the file.
+        self._refuses: bool = False
 
     @property
     def is_streamed(self) -> bool:
@@ -131,7 +133,7 @@ class HttpQuestions(FileSystemOrigin):
         """Ask for one byte; None where the answer does not tell how long the file is."""
         async with self._request(session, (0, 1)) as response:
             if response.status in RANGE_REFUSED:
-                self._ranged = False
+                self._ranged, self._refuses = False, True
                 return None
             if response.status != OUT_OF_RANGE:
                 self._raise_for_status(response)
@@ -169,12 +171,24 @@ class HttpQuestions(FileSystemOrigin):
     def _version(self, headers: Mapping[str, str], size: int) -> Version:
         return self._validators.version(headers, size)
 
-    def _doubt(self, known: Info | None) -> bool:
-        """Whether what the file turned out not to be is what `HEAD` said, which is not asked any more then."""
-        if self._is_misled or known is None or known.version not in self._by_head or known.version == self._by_get:
-            return False
+    def _is_by_head_alone(self, version: Version) -> bool:
+        """Whether it was `HEAD` that named a version, and no `GET`."""
+        return version in self._by_head and version != self._by_get
+
+    def _is_sized_by_head_alone(self, version: Version) -> bool:
+        return self._is_by_head_alone(version) and version.size_bytes not in self._sizes
+
+    async def _is_so_by_get(self, session: Any, known: Info) -> bool:
+        """Whether a `GET` says it too; else `HEAD` is not asked any more."""
+        try:
+            info = await self._ask_get(session)
+        except Exception:  # noqa: BLE001 - it has not said so
+            info = None
+        if info is not None and known.version.tells_from(info.version) is False:
+            self._by_get = known.version
+            return True
         self._heads, self._doubted, self._is_misled = False, known.version, True
-        return True
+        return False
 
     def _request(self, session: Any, part: OriginRange, etag: str | None = None) -> Any:
         start, stop = part
