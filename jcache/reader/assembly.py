@@ -11,7 +11,11 @@ from jcache.ranges import Range, normalise, subtract
 from jcache.ranges import total as size_of
 from jcache.segment.table import Run
 
-__all__ = ["assemble", "missed", "part_bytes", "row_bytes"]
+__all__ = ["GapError", "assemble", "missed", "part_bytes", "row_bytes"]
+
+
+class GapError(ShortReadError):
+    """What the origin sent for the parts of a range does not join; nobody knows where the file ends."""
 
 
 def row_bytes(row: Sequence[Part], view: View | None) -> bytes:
@@ -69,7 +73,7 @@ def assemble(row: Sequence[Part], served: dict[Part, bytes]) -> bytes | Exceptio
         size < stop - start and any(ends[i + 1 :])
         for i, (size, (start, stop, *_)) in enumerate(zip(ends, row, strict=True))
     ):
-        return ShortReadError("the origin sent too few bytes in the middle of a range")
+        return GapError("the origin sent too few bytes in the middle of a range")
     return b"".join(pieces)
 
 

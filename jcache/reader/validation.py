@@ -164,8 +164,13 @@ class Validation:
         if self._host.offline:
             raise OfflineMissError(offline_message(self._url))
         info = await stat(self._host, origin)
-        if snapshot.info is None:  # else somebody's bytes have said it meanwhile, which goes before
-            await self.pin(snapshot, info)
+        if snapshot.info is None:
+            try:
+                await self.pin(snapshot, info)
+            except OriginChangedError:
+                if snapshot.info is None:
+                    raise
+        # Else somebody's bytes have said it meanwhile, which goes before.
 
     async def pin(self, snapshot: Snapshot, info: Info) -> Info:
         """Hold what the origin has said against a snapshot's version; return it as it is recorded.

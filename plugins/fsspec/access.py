@@ -14,6 +14,7 @@ from jcache.journal import Version
 from jcache.naming import Identifier, Identity, Unidentifiable
 from jcache.origin import Info
 from jcache.planning.lent import Lent
+from jcache.reader.assembly import GapError
 from jcache.reader.remote import RemoteFile, Span
 from jcache.session import Session, current
 from jcache.settings.policy import Directives, Terms
@@ -30,6 +31,8 @@ T = TypeVar("T")
 # How many paths of one file system instance keep what was worked out for them.
 PATHS = 4096
 NO_OPTIONS: Mapping[str, Any] = {}
+# What a range meets where nobody knows how long the file is.
+_UNSIZED = frozenset({UnsizedError, GapError})
 _ORIGINS = {
     "fsspec.implementations.ftp.FTPFileSystem": ("jcache_plugins.origins.ftp", "FTPOrigin"),
     "fsspec.implementations.http.HTTPFileSystem": ("jcache_plugins.origins.http", "HttpOrigin"),
@@ -110,7 +113,7 @@ class Access:
                     error = next((row for row in rows if isinstance(row, Exception)), None)
                     if error is not None:
                         self._note_absent(error, epoch)
-                if UnsizedError in kinds or (version is None and remote.is_end_unproved(spans)):
+                if not kinds.isdisjoint(_UNSIZED) or (version is None and remote.is_end_unproved(spans)):
                     raise UnsizedError(self.identity.url)
                 if not self.origin.lenient and not all(rows):
                     await self._ask_of_empty(remote, rows, spans, vector=vector, version=version)

@@ -49,8 +49,8 @@ class HttpQuestions(FileSystemOrigin):
         # Whether `HEAD` is asked, and which versions it has named.
         self._heads: bool = True
         self._by_head: frozenset[Version] = frozenset()
-        # The one that a GET named as well, last.
-        self._by_get: Version | None = None
+        # The one that a GET named as well, last, and how: where the tags are one, the times may be two.
+        self._by_get: tuple[Version, Version] | None = None
         self._is_misled = self._raises = False
         self._unsized_until_s = 0.0
         # How long the file is by what a GET says.
@@ -171,9 +171,20 @@ class HttpQuestions(FileSystemOrigin):
     def _version(self, headers: Mapping[str, str], size: int) -> Version:
         return self._validators.version(headers, size)
 
+    def _is_named(self, version: Version, seen: Version) -> None:
+        """Keep how a `GET` names a version."""
+        self._by_get = version, seen
+
+    def _tells(self, version: Version, seen: Version) -> bool | None:
+        """Whether what a `GET` names is another version than this one, which may be known by what `HEAD` said."""
+        told = version.tells_from(seen)
+        if told and self._by_get is not None and self._by_get[0] == version:
+            return self._by_get[1].tells_from(seen)
+        return told
+
     def _is_by_head_alone(self, version: Version) -> bool:
         """Whether it was `HEAD` that named a version, and no `GET`."""
-        return version in self._by_head and version != self._by_get
+        return version in self._by_head and (self._by_get is None or version != self._by_get[0])
 
     def _is_sized_by_head_alone(self, version: Version) -> bool:
         return self._is_by_head_alone(version) and version.size_bytes not in self._sizes
@@ -185,7 +196,7 @@ class HttpQuestions(FileSystemOrigin):
         except Exception:  # noqa: BLE001 - it has not said so
             info = None
         if info is not None and known.version.tells_from(info.version) is False:
-            self._by_get = known.version
+            self._is_named(known.version, info.version)
             return True
         self._heads, self._doubted, self._is_misled = False, known.version, True
         return False

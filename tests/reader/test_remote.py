@@ -80,6 +80,40 @@ def test_a_range_counted_from_the_end_asks_for_the_size_first(setup) -> None:
     assert each.origin.stats == 1
 
 
+def test_what_bytes_have_said_goes_before_what_a_stat_says_of_which_the_journal_is_looked_for(
+    setup, monkeypatch
+) -> None:
+    each = setup()
+    longer = Version(4007, etag='"1"')  # as HEAD may have it
+
+    async def stat() -> Info:
+        return Info(longer, {"size": 4007})
+
+    looking, read, view = asyncio.Event(), asyncio.Event(), each.remote._store.view
+
+    async def looked(version: Version):
+        if version == longer:
+            looking.set()
+            await read.wait()
+        return await view(version)
+
+    async def wait(_: int) -> None:
+        await looking.wait()
+
+    monkeypatch.setattr(each.origin, "stat", stat)
+    monkeypatch.setattr(each.remote._store, "view", looked)
+    each.origin.behind = wait
+
+    async def both() -> None:
+        end = asyncio.ensure_future(each.read((-9, None)))
+        assert await each.read((None, None)) == [OLD.data]
+        read.set()
+        assert await end == [OLD.data[-9:]]
+
+    asyncio.run(both())
+    each.assert_empty()
+
+
 def test_another_process_is_served_from_the_journal_after_one_stat(setup) -> None:
     warm(setup, (0, 100))
     each = setup()
@@ -282,7 +316,7 @@ def test_a_stat_that_fails_reaches_all_who_wait_for_it_and_the_next_read_asks_ag
 
     async def both() -> None:
         results = await asyncio.gather(*(each.read((0, 10)) for _ in range(3)), return_exceptions=True)
-        assert all(isinstance(result, FileNotFoundError) for result in results)
+        assert [type(result) for result in results] == [FileNotFoundError] * 3
         each.origin.stat_fails = None
         assert await each.read((0, 10)) == [OLD.data[:10]]
 
