@@ -10,8 +10,30 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from jcache.vectors import Vector
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    Counted = tuple[int, str | None, Vector | None, int, int, int, int, float, float]
+    """Kind, file, ranges; hit, missed and bypassed bytes, and those of the missed ones that had been read ahead; when
+    it ended, in seconds since the counting began, and how long it took."""
+
+    class Profile(Protocol):
+        """What records each request, beside the counts; see `jcache.profile.recorder`."""
+
+        def add(self, request: Counted, /) -> None:
+            """Record a request that has ended."""
+            ...
+
+        def from_here(self) -> None:
+            """Have requests that begin in this thread recorded as its own, whatever thread ends them."""
+            ...
+
+
+OPEN, READ, VECTOR, STAT, LISTING = range(5)
+"""Kinds of requests, for who records them."""
 
 FIRST_BIN_S = 1 / 64
 """Width of a time bin at the start. A power of two, so that every later width and every bin number is exact."""
@@ -117,6 +139,9 @@ class Counters:
     Args:
         clock: Seconds that never go backwards; the profile's time axis.
         start_time: Unix time of the run's start in seconds; now when not given.
+
+    Attributes:
+        profile: What is told of each request as it is counted; None where nobody asked for that.
     """
 
     __slots__ = (
@@ -157,6 +182,7 @@ class Counters:
         "_start",
         "_start_time",
         "_uncached",
+        "profile",
     )
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, start_time: float | None = None) -> None:
@@ -184,6 +210,12 @@ class Counters:
         self._profile_miss = [0] * MAX_BINS
         self._last_bin = -1
         self._on_read: Callable[[], None] | None = None
+        self.profile: Profile | None = None
+
+    @property
+    def start_time(self) -> float:
+        """Unix time of the run's start, in seconds."""
+        return self._start_time
 
     def at_first_read(self, call: Callable[[], None]) -> None:
         """Have something called once, after the first read that is counted from now on, in that read's thread.
@@ -195,7 +227,16 @@ class Counters:
             self._on_read = call
 
     def read(
-        self, nbytes: int, hit: int, miss: int, bypass: int, *, url: str | None = None, seconds: float = 0.0
+        self,
+        nbytes: int,
+        hit: int,
+        miss: int,
+        bypass: int,
+        *,
+        url: str | None = None,
+        seconds: float = 0.0,
+        asked: Vector | None = None,
+        ahead: int = 0,
     ) -> None:
         """Count one plain read.
 
@@ -206,6 +247,8 @@ class Counters:
             bypass: Bytes of them that went past the cache.
             url: The file, to count `nbytes`, `hit` and `seconds` for it as well.
             seconds: How long the reader waited for it.
+            asked: The range, for the profile; the caller never changes it. None where it is not known.
+            ahead: Bytes of `miss` that were here before they were asked for, for the profile.
         """
         now = self._clock()
         with self._lock:
@@ -216,6 +259,8 @@ class Counters:
             self._count(now, nbytes, hit, miss, bypass)
             if url is not None:
                 self._count_file(url, nbytes, hit, seconds)
+        if self.profile is not None:
+            self.profile.add((READ, url, asked, hit, miss, bypass, ahead, now - self._start, seconds))
         if self._on_read is not None:
             self._tell()
 
@@ -229,6 +274,8 @@ class Counters:
         *,
         url: str | None = None,
         seconds: float = 0.0,
+        asked: Vector | None = None,
+        ahead: int = 0,
     ) -> None:
         """Count one vector read of `ranges` ranges; the other arguments are those of `read`, for the whole vector."""
         now = self._clock()
@@ -241,6 +288,8 @@ class Counters:
             self._count(now, nbytes, hit, miss, bypass)
             if url is not None:
                 self._count_file(url, nbytes, hit, seconds)
+        if self.profile is not None:
+            self.profile.add((VECTOR, url, asked, hit, miss, bypass, ahead, now - self._start, seconds))
         if self._on_read is not None:
             self._tell()
 
@@ -260,6 +309,22 @@ class Counters:
             entry.open_s += seconds
             if size_bytes is not None:
                 entry.size = size_bytes
+        if self.profile is not None:
+            whole = None if size_bytes is None else Vector([0], [size_bytes])
+            self.profile.add((OPEN, url, whole, 0, 0, 0, 0, self._clock() - self._start, seconds))
+
+    def asked(self, kind: int, url: str, *, seconds: float, hit: bool) -> None:
+        """Take note of a question about a name, for the profile, which is the only one that counts those.
+
+        Args:
+            kind: `STAT` or `LISTING`.
+            url: The name, without secrets.
+            seconds: How long the answer took, up to now.
+            hit: Whether it was remembered, and no origin was asked.
+        """
+        if self.profile is not None:
+            miss = 0 if hit else 1
+            self.profile.add((kind, url, None, 1 - miss, miss, 0, 0, self._clock() - self._start, seconds))
 
     def file_read(self, url: str, nbytes: int, hit: int, seconds: float, *, fetched: bool) -> None:
         """Count a file that was opened, and read whole by one plain read.
@@ -288,6 +353,10 @@ class Counters:
                 self._origin_requests += 1
                 self._origin_bytes += nbytes
                 self._origin_busy.add(now - seconds, now)
+        if self.profile is not None:
+            whole, end_s = Vector([0], [nbytes]), now - self._start
+            self.profile.add((OPEN, url, whole, 0, 0, 0, 0, end_s - seconds, 0.0))
+            self.profile.add((READ, url, whole, hit, nbytes - hit, 0, 0, end_s, seconds))
         if self._on_read is not None:
             self._tell()
 

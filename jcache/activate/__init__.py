@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["activate", "deactivate", "ensure", "start"]
 
-_PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG")
+_PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE")
+_WORDS = ("0", "1", "yes", "no", "on", "off", "true", "false")
 
 _ending: Ending | None = None
 _hooks: PluginHooks | None = None
@@ -39,7 +40,7 @@ def start() -> None:
     try:
         for name in _PATHS:
             value = os.environ.get(name)
-            if value and value[0] not in "/~":
+            if value and value[0] not in "/~" and not (name == "JCACHE_PROFILE" and value.lower() in _WORDS):
                 # The session begins later and children elsewhere; where the user was when they said it is what counts.
                 os.environ[name] = os.path.abspath(value)
         _arm()

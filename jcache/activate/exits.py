@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jcache.activate.interim import Interim
     from jcache.activate.job import Job
     from jcache.activate.limits import Helper
+    from jcache.profile.recorder import Recorder
     from jcache.report.job import JobTitle
     from jcache.report.model import Report
     from jcache.session import Session
@@ -64,6 +65,7 @@ class Ending:
         self._restore: list[Callable[[], None]] = []
         self._watcher: tuple[int, int] | None = None
         self._interim: Interim | None = None
+        self._profile: Recorder | None = None
         self._reset()
 
     def begin(self, session: "Session") -> None:
@@ -88,7 +90,7 @@ class Ending:
         self._session = session
         times = os.times()
         self._times = (times.user, times.system)
-        self._begin_interim()
+        self._begin_records()
         self._patch_exits()
         self._catch_sigterm()
         _forks.append(self)
@@ -149,8 +151,10 @@ class Ending:
             self._watch_sigterm()
         self._times = (0.0, 0.0)
         if self._session is not None:
+            if self._profile is not None and not self._session.workers.hung:
+                self._profile.forget()
             self._session.forget()
-            self._begin_interim()
+            self._begin_records()
 
     def _reset(self) -> None:
         # Raw locks: a signal handler may come while its own thread is inside the wait of a `threading.Event`, for whose
@@ -250,6 +254,9 @@ class Ending:
                 limit_s = min(limit_s, _HUNG_WAIT_S)
                 if directory is not None and config.dir is not None and _is_below(directory, config.dir):
                     directory = None
+            profile = self._profile
+            if profile is not None and (directory is not None or session.config.profile is not True):
+                self._ask(lambda: profile.close(limit_s), limit_s, f"the end of the access profile: {profile.path}")
             if self._interim is not None:
                 self._interim.end(limit_s)
             if session.counters.any_activity():
@@ -314,8 +321,15 @@ class Ending:
         if directory is not None:
             self._get_helper().run(lambda: tidy_reports(config), limit_s)
 
-    def _begin_interim(self) -> None:
+    def _begin_records(self) -> None:
+        """Begin what is written of this process while it runs."""
         session = self._session
+        self._profile = None
+        where = None if session is None else session.config.profile_directory
+        if session is not None and where is not None:
+            from jcache.activate.profiles import begin_profile
+
+            self._profile = begin_profile(session, self.job, directory=where)
         if session is not None and session.config.stats != 0 and session.config.report_directory is not None:
             from jcache.activate.interim import Interim
 

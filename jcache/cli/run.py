@@ -37,6 +37,7 @@ _FORWARDED = tuple(
 @click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
 @click.option("--offline", is_flag=True, help="Never contact an origin; a read that the cache does not hold fails.")
 @click.option("--bypass", is_flag=True, help="Measure only: nothing is served from the cache or recorded.")
+@click.option("--profile", is_flag=True, help="Record every request beside the JSON reports, for 'jcache profile'.")
 @click.option("--no-summary", is_flag=True, help="Print no report at the end; the JSON reports are saved as ever.")
 @click.option(
     "--json",
@@ -59,6 +60,7 @@ def run(
     validate: str | None,
     offline: bool,
     bypass: bool,
+    profile: bool,
     no_summary: bool,
     json_directory: str | None,
     command: tuple[str, ...],
@@ -75,6 +77,7 @@ def run(
     Examples:
       jcache run --dir /shared/jcache -- python job.py --fast
       jcache run --bypass -- make plots      measures what the I/O of a whole build is
+      jcache run --profile -- python job.py  'jcache profile show' tells what it read, when
 
     \b
     Exit codes:
@@ -89,6 +92,7 @@ def run(
         "JCACHE_VALIDATE": validate,
         "JCACHE_OFFLINE": "1" if offline else None,
         "JCACHE_BYPASS": "1" if bypass else None,
+        "JCACHE_PROFILE": "1" if profile else None,
         "JCACHE_SUMMARY": "0" if no_summary else None,
         "JCACHE_JSON": None if json_directory is None else os.path.abspath(json_directory),
     }

@@ -135,8 +135,8 @@ class RemoteFile:
         if snapshot is None or snapshot.info is None or not (version is None or snapshot.is_of(version)):
             return None
         view = snapshot.view
-        vector_of = spans if isinstance(spans, Vector) else Vector.of(spans)
-        rows = snapshot.lookup(in_file(vector_of, snapshot.info.version))
+        asked = in_file(spans if isinstance(spans, Vector) else Vector.of(spans), snapshot.info.version)
+        rows = snapshot.lookup(asked)
         if rows is None:
             return None
         out = self._read_rows(rows, snapshot, view)
@@ -153,7 +153,7 @@ class RemoteFile:
                 snapshot.deliver()
             except OriginChangedError:
                 return None
-        self._count(vector, len(out), total, miss, started_s)
+        self._count(vector, len(out), total, miss, started_s, asked=asked, ahead=miss)
         return out
 
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
@@ -332,7 +332,8 @@ class RemoteFile:
         spans, count = Vector.of(spans), len(spans)
         results: list[bytes | Exception | None] = [None] * count
         todo = list(range(count))
-        total = miss = 0
+        total = miss = ahead = 0
+        is_profiled = self._host.counters.profile is not None
         share = self._host.ahead.take(ahead_bytes) if ahead_bytes else None
         ahead_bytes = 0 if share is None else ahead_bytes
         # What a plan before the last one fetched: it may be in the journal by now, and is a miss all the same.
@@ -343,6 +344,9 @@ class RemoteFile:
             lease = None if plan.own is None else await self._fetching.share(snapshot, origin, plan.own)
             if plan.own is not None and lease is None:
                 continue
+            if is_profiled and plan.has_ahead:
+                every = (part for row in plan.parts for part in row)
+                ahead += sum(part[1] - part[0] for part in every if isinstance(part[2], Held) and part[2].ahead)
             rows = await self._carry_out(snapshot, origin, plan, lease)
             result = plan.result
             if plan.own is not None and result is not None and len(todo) == count and not fetched:
@@ -350,7 +354,8 @@ class RemoteFile:
                 total = plan.own.sizes(result)[0]
                 if total:
                     snapshot.deliver()
-                self._count(vector, count, total, total, started_s)
+                asked = in_file(spans, snapshot.version) if is_profiled else None
+                self._count(vector, count, total, total, started_s, asked=asked)
                 return rows  # type: ignore[return-value]  # no None is among them
             again: list[int] = []
             for i, row, parts in zip(todo, rows, plan.parts, strict=True):
@@ -367,7 +372,8 @@ class RemoteFile:
             todo = again
         if total:
             snapshot.deliver()
-        self._count(vector, count, total, miss, started_s)
+        asked = in_file(spans, snapshot.version) if is_profiled else None
+        self._count(vector, count, total, miss, started_s, asked=asked, ahead=min(ahead, miss))
         return [result if result is not None else b"" for result in results]
 
     async def _carry_out(
@@ -500,22 +506,35 @@ class RemoteFile:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""
         self._store.forget()
 
-    def _count(self, vector: bool, ranges: int, total: int, miss: int, started_s: float) -> None:
+    def _count(
+        self,
+        vector: bool,
+        ranges: int,
+        total: int,
+        miss: int,
+        started_s: float,
+        *,
+        asked: Vector | None,
+        ahead: int = 0,
+    ) -> None:
         counters = self._host.counters
         if not self._opened:
             self.opened(self._validation.open_s)
         if not self._store.is_used:
-            hit, missed_bytes, bypass = 0, 0, total
+            hit, missed_bytes, bypass, ahead = 0, 0, total, 0
             if self._store.why_not:
                 counters.uncached(self._store.why_not, total)
         else:
             hit, missed_bytes, bypass = total - miss, miss, 0
             self.hits += not miss
             self.hit_bytes += hit
+        seconds = time.monotonic() - started_s
         if vector:
-            counters.readv(ranges, total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s)
+            counters.readv(
+                ranges, total, hit, missed_bytes, bypass, url=self.url, seconds=seconds, asked=asked, ahead=ahead
+            )
         else:
-            counters.read(total, hit, missed_bytes, bypass, url=self.url, seconds=time.monotonic() - started_s)
+            counters.read(total, hit, missed_bytes, bypass, url=self.url, seconds=seconds, asked=asked, ahead=ahead)
 
 
 def in_file(spans: Vector, version: Version | None) -> Vector:

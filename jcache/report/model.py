@@ -238,7 +238,7 @@ class Report:
     @property
     def filename(self) -> str:
         """`jcache.<appname>.<host>.<pid>.<start>.json`; start in unix seconds, odd characters of names replaced."""
-        return f"jcache.{_for_filename(self.appname)}.{_for_filename(self.host)}.{self.pid}.{self.start_time:.3f}.json"
+        return file_stem(self.appname, self.host, self.pid, self.start_time) + ".json"
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document, schema 1, as plain Python values."""
@@ -362,6 +362,11 @@ def _number(value: object) -> int | float | str:
     if isinstance(value, SupportsIndex):
         return value.__index__()
     return float(value) if isinstance(value, SupportsFloat) else str(value)
+
+
+def file_stem(appname: str, host: str, pid: int, start_time: float) -> str:
+    """Return what the names of all files begin with that are about one process."""
+    return f"jcache.{_for_filename(appname)}.{_for_filename(host)}.{pid}.{start_time:.3f}"
 
 
 def _for_filename(name: str) -> str:

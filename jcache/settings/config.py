@@ -18,6 +18,7 @@ from jcache.settings.values import names as _names
 from jcache.settings.values import number as _number
 from jcache.settings.values import parse_memory, parse_size
 from jcache.settings.values import patterns as _patterns
+from jcache.settings.values import profile as _profile
 from jcache.settings.values import protocols as _protocols
 from jcache.settings.values import seconds as _seconds
 from jcache.settings.values import text as _text
@@ -62,6 +63,8 @@ class Config:
     json: str | None = None
     stats: float | None = None
     """Seconds; 0 for no interim reports, None for some at growing intervals."""
+    profile: bool | str = False
+    """Whether to record access profiles, or the directory for them."""
     appname: str | None = None
     noapp: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
@@ -99,6 +102,13 @@ class Config:
         if self.json is not None:
             return self.json
         return None if self.dir is None else os.path.join(self.dir, REPORTS_NAME)
+
+    @property
+    def profile_directory(self) -> str | None:
+        """Where access profiles are written; None where none are recorded."""
+        if isinstance(self.profile, str):
+            return self.profile
+        return self.report_directory if self.profile else None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Config":
@@ -219,7 +229,7 @@ class Setting(NamedTuple):
             read = self.read(value)
         except (ValueError, TypeError, OverflowError):
             raise ConfigError(f"{where} is wrong: give {self.type}") from None
-        return _path(read, base) if self.is_path else read
+        return _path(read, base) if self.is_path and isinstance(read, str) else read
 
 
 class File(NamedTuple):
@@ -373,6 +383,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_STATS", "a number of seconds, 0 for never", "1, 2, 4, ... 30",
             "Write an interim report this often, for `jcache top`, and for what is left of a process that is killed.",
             _seconds),
+    Setting("JCACHE_PROFILE", "1, 0 or a directory", "0",
+            "Record every request, for `jcache profile`: beside the JSON reports, or in the directory.", _profile,
+            is_path=True),
     Setting("JCACHE_APPNAME", "a name without slashes", "the program's", "What the reports call the job.", _name),
     Setting("JCACHE_NOAPP", "program names, separated by commas", "-", "Programs that are to run uncached.", _names),
     Setting("JCACHE_PROTOCOLS", "protocols, separated by commas", "all", "Cache these protocols only.", _protocols),

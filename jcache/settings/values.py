@@ -11,6 +11,7 @@ __all__ = [
     "parse_memory",
     "parse_size",
     "patterns",
+    "profile",
     "protocols",
     "seconds",
     "text",
@@ -114,6 +115,14 @@ def patterns(value: object) -> tuple[str, ...]:
     if any(" " in name for name in found):
         raise ValueError
     return tuple(name if "/" in name else name.lower() for name in found)
+
+
+def profile(value: object) -> bool | str:
+    """Return whether, or a text: where."""
+    try:
+        return boolean(value)
+    except ValueError:
+        return text(value)
 
 
 def protocols(value: object) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from fsspec.asyn import get_loop, sync
@@ -19,6 +19,7 @@ from jcache.reader.remote import RemoteFile, Span
 from jcache.session import Session, current
 from jcache.settings.policy import Directives, Terms
 from jcache.settings.rules import naming, replicas_of
+from jcache.vectors import Vector
 from jcache_plugins.fsspec.answers import Absent, Question, question
 from jcache_plugins.fsspec.directives import MARK, directives_of, split, undirected
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
@@ -129,7 +130,8 @@ class Access:
             # A file object goes on with what there is.
             rows = (await self.origin.fetch([(start or 0, stop) for start, stop in spans], known=None)).data
             total = sum(len(row) for row in rows if isinstance(row, bytes))
-            session.counters.read(total, 0, 0, total, url=self.identity.url)
+            asked = delivered(session, spans, rows)
+            session.counters.read(total, 0, 0, total, url=self.identity.url, asked=asked)
             session.counters.origin(requests=len(rows), nbytes=total)
             return rows
         except Exception as error:
@@ -164,9 +166,11 @@ class Access:
         with self._file() as remote:
             return remote.peek(start, stop, version=version)
 
-    def count_read(self, nbytes: int) -> None:
+    def count_read(self, start: int, stop: int) -> None:
         """Count a read that was served from what `peek` returned."""
-        require().counters.read(nbytes, nbytes, 0, 0, url=self.identity.url)
+        counters, nbytes = require().counters, stop - start
+        asked = None if counters.profile is None else Vector([start], [stop])
+        counters.read(nbytes, nbytes, 0, 0, url=self.identity.url, asked=asked)
 
     def lend(self, start: int, last: Lent | None, *, version: Version | None = None) -> Lent | None:
         """Return what was read ahead from `start` on, to be taken in small steps, having handed back the last piece."""
@@ -183,9 +187,11 @@ class Access:
         with self._file() as remote:
             remote.hand_back(lent)
 
-    def count_ahead(self, nbytes: int) -> None:
+    def count_ahead(self, start: int, nbytes: int) -> None:
         """Count a read that was served from what was read ahead."""
-        require().counters.read(nbytes, 0, nbytes, 0, url=self.identity.url)
+        counters = require().counters
+        asked = None if counters.profile is None else Vector([start], [start + nbytes])
+        counters.read(nbytes, 0, nbytes, 0, url=self.identity.url, asked=asked, ahead=nbytes)
 
     async def prefetch(self, start: int, stop: int, *, arrived: Callable[[], None] | None = None) -> None:
         """Read [start, stop) ahead of the application; `arrived` is called once its bytes are here, proved or not."""
@@ -274,6 +280,17 @@ class Access:
         """Return the way to the version that `details` are of, where the origin keeps it beside later ones."""
         name = self.origin.kept(details)
         return None if name is None else access(fs, name)
+
+
+def delivered(session: Session, spans: Iterable[Span], rows: Iterable[bytes | Exception]) -> Vector | None:
+    """Return the ranges that were delivered past the cache, for the profile; None where nobody asks, or can tell."""
+    if session.counters.profile is None:
+        return None
+    asked = Vector.of(
+        (start or 0, (start or 0) + (len(row) if isinstance(row, bytes) else 0))
+        for (start, _), row in zip(spans, rows, strict=False)
+    )
+    return None if min(asked.starts, default=0) < 0 else asked
 
 
 def require() -> Session:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import operator
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -203,10 +204,15 @@ class MeasuredFile:
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         """Read as the file object does."""
+        started_s = time.monotonic()
         with reaching():
             data = super().read(*args, **kwargs)  # type: ignore[misc]  # the class that it is mixed into
+        if not isinstance(data, bytes):
+            return data
         fs, path, options = self.measured_as
-        return measured(fs, path, data, options=options) if isinstance(data, bytes) else data
+        stop = getattr(self, "loc", None)  # as fsspec's file objects have it
+        spans = [(stop - len(data), stop)] if isinstance(stop, int) else []
+        return measured(fs, path, data, options=options, spans=spans, seconds=time.monotonic() - started_s)
 
 
 # -- opening --------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ class JournalReader:
         """Read out of what is in hand, or can be had in one piece from memory or journal; None where it is neither."""
         at = start - self._buffer_start
         if at >= 0 and stop <= self._buffer_start + len(self._buffer):
-            self.access.count_read(stop - start)
+            self.access.count_read(start, stop)
             return self._buffer[at : at + stop - start]
         if not sequential or not start or not self._is_used:
             return None
@@ -162,14 +162,14 @@ class JournalReader:
                 self._lent = self.access.lend(start, self._lent, version=self._version)
                 data = None if self._lent is None else self._lent.take(start, stop)
             if data is not None:
-                self.access.count_ahead(len(data))
+                self.access.count_ahead(start, len(data))
                 self.ahead.keep()
                 return data
         self._buffer = self.access.peek(start, start + PIECE_BYTES, version=self._version)
         self._buffer_start = start
         if len(self._buffer) < stop - start:
             return None
-        self.access.count_read(stop - start)
+        self.access.count_read(start, stop)
         return self._buffer[: stop - start]
 
     def _leave(self, ranges: Sequence[tuple[int, int]]) -> None:

@@ -16,6 +16,7 @@ from jcache_plugins.fsspec.access import Access, named, on_loop_of, require, run
 from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, question
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
+from jcache_plugins.fsspec.noted import noted
 from jcache_plugins.fsspec.reads import find
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.origins.base import within_origin
@@ -197,38 +198,41 @@ def async_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        await prepared(self)
-        ask, anew = asked(self, kind, parameters, args, kwargs)
-        path = path_of(parameters, args, kwargs)
-        if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
-            value = await remembered(self, kind, ask, path)
-            if value is not UNKNOWN:
-                return value
-        elif kind in _WITHOUT_READING and path is not None:
-            found = find(self, path)
-            value = UNKNOWN if found is None else await without_reading(found, kind)
-            if value is not UNKNOWN:
-                if ask is not None:
-                    ask.note(value)
-                return value
-        # HTTP's `exists` takes any trouble for an absence, unless it is told not to.
-        is_strict = has_strict and ask is not None and path is not None
-        again = Again(self, path)
-        while True:
-            try:
-                value = await (original(self, path, strict=True) if is_strict else original(self, *args, **kwargs))
-                break
-            except Exception as error:
-                if await again.may(error):
-                    continue
-                if ask is not None:
-                    ask.note_error(error, made_of_it=False if is_strict else None)
-                if is_strict and isinstance(error, sys.modules["aiohttp"].ClientError):
-                    return False
-                raise
-        if ask is not None:
-            ask.note(value)
-        return value
+        with noted(self, kind, args[0] if args else kwargs.get(parameters.first)) as note:
+            await prepared(self)
+            ask, anew = asked(self, kind, parameters, args, kwargs)
+            path = path_of(parameters, args, kwargs)
+            if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
+                note.hit = True
+                value = await remembered(self, kind, ask, path)
+                if value is not UNKNOWN:
+                    return value
+                note.hit = False
+            elif kind in _WITHOUT_READING and path is not None:
+                found = find(self, path)
+                value = UNKNOWN if found is None else await without_reading(found, kind)
+                if value is not UNKNOWN:
+                    if ask is not None:
+                        ask.note(value)
+                    return value
+            # HTTP's `exists` takes any trouble for an absence, unless it is told not to.
+            is_strict = has_strict and ask is not None and path is not None
+            again = Again(self, path)
+            while True:
+                try:
+                    value = await (original(self, path, strict=True) if is_strict else original(self, *args, **kwargs))
+                    break
+                except Exception as error:
+                    if await again.may(error):
+                        continue
+                    if ask is not None:
+                        ask.note_error(error, made_of_it=False if is_strict else None)
+                    if is_strict and isinstance(error, sys.modules["aiohttp"].ClientError):
+                        return False
+                    raise
+            if ask is not None:
+                ask.note(value)
+            return value
 
     return answer
 
@@ -241,25 +245,28 @@ def sync_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        ask, anew = (None, False) if on_loop_of(self) else asked(self, kind, parameters, args, kwargs)
-        if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
-            value = run(self, remembered(self, kind, ask, path_of(parameters, args, kwargs)))
-            if value is not UNKNOWN:
-                return value
-        again = Again(self, path_of(parameters, args, kwargs))
-        while True:
-            try:
-                value = original(self, *args, **kwargs)
-                break
-            except Exception as error:
-                if not on_loop_of(self) and run(self, again.may(error)):
-                    continue
-                if ask is not None:
-                    ask.note_error(error)
-                raise
-        if ask is not None:
-            ask.note(value)
-        return value
+        with noted(self, kind, args[0] if args else kwargs.get(parameters.first)) as note:
+            ask, anew = (None, False) if on_loop_of(self) else asked(self, kind, parameters, args, kwargs)
+            if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
+                note.hit = True
+                value = run(self, remembered(self, kind, ask, path_of(parameters, args, kwargs)))
+                if value is not UNKNOWN:
+                    return value
+                note.hit = False
+            again = Again(self, path_of(parameters, args, kwargs))
+            while True:
+                try:
+                    value = original(self, *args, **kwargs)
+                    break
+                except Exception as error:
+                    if not on_loop_of(self) and run(self, again.may(error)):
+                        continue
+                    if ask is not None:
+                        ask.note_error(error)
+                    raise
+            if ask is not None:
+                ask.note(value)
+            return value
 
     return answer
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import operator
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from jcache_plugins.fsspec.access import (
     Access,
     access,
     behind,
+    delivered,
     identities,
     on_loop_of,
     origin_of,
@@ -65,6 +67,8 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
         return None
     if session.late:
         session.catch_up()
+    if session.counters.profile is not None:
+        session.counters.profile.from_here()
     found = access(fs, path, options, session=session)
     if found is None or found.excluded or (open_files and is_being_written(found.identity.address)):
         return None
@@ -77,7 +81,16 @@ async def find_soon(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS)
     return find(fs, path, options)
 
 
-def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0, options: Mapping[str, Any] | None = NO_OPTIONS) -> Any:
+def measured(
+    fs: Any,
+    path: Any,
+    data: Any,
+    *,
+    ranges: int = 0,
+    options: Mapping[str, Any] | None = NO_OPTIONS,
+    spans: Iterable[Span] = (),
+    seconds: float = 0.0,
+) -> Any:
     """Count bytes that the file system read itself, past the cache, and why.
 
     Args:
@@ -86,6 +99,8 @@ def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0, options: Mapping
         data: What it returned.
         ranges: How many of them there are, in a vector read.
         options: What else the call said; None where it was not understood.
+        spans: Which ranges of the file they are, for the profile; none where that is not known.
+        seconds: How long that took.
     """
     session = current()
     if session is None or within_origin():
@@ -95,10 +110,11 @@ def measured(fs: Any, path: Any, data: Any, *, ranges: int = 0, options: Mapping
     if named is not None and named.excluded:
         return data
     url = None if named is None else named.identity.url
+    asked = delivered(session, spans, [data] if isinstance(data, bytes) else data)
     if ranges:
-        counters.readv(ranges, total, 0, 0, total, url=url)
+        counters.readv(ranges, total, 0, 0, total, url=url, seconds=seconds, asked=asked)
     else:
-        counters.read(total, 0, 0, total, url=url)
+        counters.read(total, 0, 0, total, url=url, seconds=seconds, asked=asked)
     counters.origin(requests=1, nbytes=total)
     if total and session.bypassed is None:
         counters.uncached(why_not(fs, path, options, is_known=named is not None), total)
@@ -221,11 +237,13 @@ def async_cat_file(original: Method) -> Method:
             result = await one_range(found, asked[1])
             if result is not None and is_settled(self, found, result, *asked[1]):
                 return unwrapped(result)
+        started_s = time.monotonic()
         with reaching():  # what it calls in turn is this same read
             data = await original(self, *args, **kwargs)
         learn(self, result, data, *(asked[1] if asked else (None, None)))
         path, options = (None, None) if asked is None else (asked[0], asked[2])
-        return measured(self, path, data, options=options)
+        seconds = time.monotonic() - started_s
+        return measured(self, path, data, options=options, spans=asked[1:2] if asked else (), seconds=seconds)
 
     async def _cat_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = span_of(parameters, args, kwargs)
@@ -248,11 +266,13 @@ def sync_cat_file(original: Method) -> Method:
             result = run(self, one_range(found, asked[1])) if rows is None else rows[0]
             if result is not None and is_settled(self, found, result, *asked[1]):
                 return unwrapped(result)
+        started_s = time.monotonic()
         with reaching():  # what it calls in turn is this same read
             data = original(self, *args, **kwargs)
         learn(self, result, data, *(asked[1] if asked else (None, None)))
         path, options = (None, None) if asked is None else (asked[0], asked[2])
-        return measured(self, path, data, options=options)
+        seconds = time.monotonic() - started_s
+        return measured(self, path, data, options=options, spans=asked[1:2] if asked else (), seconds=seconds)
 
     return cat_file
 
@@ -413,12 +433,27 @@ async def cat_past(
     """Have the file system read ranges itself, and count them; exceptions are put into the list."""
     options = {"on_error": "return"} if "on_error" in Parameters.of(original).names else {}
     call = functools.partial(original, fs, paths, starts, ends, **options)
+    started_s = time.monotonic()
     with reaching():
         try:
             out = await (call() if fs.async_impl else in_thread(call))
         except Exception as error:  # noqa: BLE001 - of one, which it does not name, so of each
             return [error] * len(paths)
-    return measured(fs, paths[0], out, ranges=len(out))  # type: ignore[no-any-return]
+    spans = spans_of((paths, starts, ends, None))
+    return measured(fs, paths[0], out, ranges=len(out), spans=spans, seconds=time.monotonic() - started_s)  # type: ignore[no-any-return]
+
+
+def measured_ranges(fs: Any, asked: Ranges | None, out: Any, seconds: float) -> Any:
+    """Count ranges that the file system read itself."""
+    if not out:
+        return out
+    path = None if asked is None else asked[0][0]
+    return measured(fs, path, out, ranges=len(out), spans=spans_of(asked), seconds=seconds)
+
+
+def spans_of(asked: Ranges | None) -> Iterable[Span]:
+    """Return which ranges were asked for, where all are of one file."""
+    return () if asked is None or asked[0].count(asked[0][0]) < len(asked[0]) else zip(asked[1], asked[2], strict=True)
 
 
 def async_cat_ranges(original: Method) -> Method:
@@ -431,9 +466,10 @@ def async_cat_ranges(original: Method) -> Method:
             return await cat_many(self, found, asked, functools.partial(cat_past, original, self))
         if composed and asked is None:
             return await original(self, *args, **kwargs)
+        started_s = time.monotonic()
         with reaching():
             out = await original(self, *args, **kwargs)
-        return measured(self, None if asked is None else asked[0][0], out, ranges=len(out)) if out else out
+        return measured_ranges(self, asked, out, time.monotonic() - started_s)
 
     async def _cat_ranges(self: Any, *args: Any, **kwargs: Any) -> Any:
         await prepared(self)
@@ -459,9 +495,10 @@ def sync_cat_ranges(original: Method) -> Method:
             return run(self, cat_many(self, found, asked, functools.partial(cat_past, original, self)))
         if composed and asked is None:
             return original(self, *args, **kwargs)
+        started_s = time.monotonic()
         with reaching():
             out = original(self, *args, **kwargs)
-        return measured(self, None if asked is None else asked[0][0], out, ranges=len(out)) if out else out
+        return measured_ranges(self, asked, out, time.monotonic() - started_s)
 
     return cat_ranges
 

@@ -233,5 +233,5 @@ def test_a_kernel_that_ends_leaves_its_report_and_prints_none(
 def test_every_method_that_counts_is_counted_twice() -> None:
     from jcache_plugins.notebook import COUNTING
 
-    others = {"any_activity", "at_first_read", "snapshot"}
+    others = {"any_activity", "asked", "at_first_read", "profile", "snapshot", "start_time"}
     assert {name for name in vars(Counters) if name[0] != "_"} == {*COUNTING, *others}

@@ -20,6 +20,7 @@ LAYERS = (
     "jcache.demo",
     "jcache.doctor",
     "jcache.activate",
+    "jcache.profile",
     "jcache.report.faces",
     "jcache.report",
     "jcache.session",

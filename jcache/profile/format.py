@@ -1,0 +1,382 @@
+"""The bytes of a profile, as `docs/profile.md` describes them: packing and parsing, no I/O, no state.
+
+Parsers return None for bytes that are not what they were asked to be, whatever the bytes; they never raise on damage,
+and never allocate by a length that is not bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import zlib
+from array import array
+from dataclasses import dataclass, field
+from operator import sub
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from xxhash import xxh3_64_intdigest
+
+from jcache.counters import LISTING, OPEN, READ, STAT, VECTOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = [
+    "BLOCK",
+    "END",
+    "FILES",
+    "HEAD",
+    "KINDS",
+    "REQUESTS",
+    "START",
+    "SUFFIX",
+    "Batch",
+    "BlockHead",
+    "Request",
+    "pack_batch",
+    "pack_block",
+    "pack_json",
+    "pack_start",
+    "parse_batch",
+    "parse_block_head",
+    "parse_json",
+    "parse_payload",
+    "parse_start",
+]
+
+FORMAT_VERSION = 1
+SUFFIX = ".jcp"
+"""Of the files' names."""
+
+START = Struct("<8sHHI")  # magic, format version, reserved, reserved
+BLOCK = Struct("<4sBBHIIIIQ")  # magic, kind, packing, reserved, stored bytes, bytes, requests, ranges, checksum
+_BASE = Struct("<Q")
+assert (START.size, BLOCK.size, _BASE.size) == (16, 32, 8)
+
+MAGIC, BLOCK_MAGIC = b"\x89JCPRF\r\n", b"JCPB"
+HEAD, FILES, REQUESTS, END = b"HFRZ"
+"""Kinds of blocks: who recorded; addresses of files; requests; that the process came to its end."""
+
+KINDS = ("open", "read", "vector", "stat", "listing")
+"""Names of the kinds of requests, by number."""
+assert (KINDS[OPEN], KINDS[READ], KINDS[VECTOR], KINDS[STAT], KINDS[LISTING]) == KINDS
+
+MOST_BYTES = 256 << 20
+"""No block holds more, packed or not."""
+
+MOST_RANGES = 1 << 24
+"""Nor has one more requests, or more ranges: zeros take no bytes."""
+
+_PLAIN_BYTES = 256  # what is shorter is not worth packing
+_LEVEL = 1
+_JOURNAL, _ORIGIN, _PAST, _MIXED = 0, 8, 16, 24
+_SERVED, _KIND, _AHEAD, _OTHER = 24, 7, 32, 64
+_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
+_LIMITS = tuple((width, -(1 << (8 * width - 1)), 1 << (8 * width - 1)) for width in _CODES)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of the application. Times are in microseconds since the recording began; ranges are half-open.
+
+    `hit + miss + bypass` are the bytes that were delivered; `ahead` of the missed ones had been read ahead.
+    """
+
+    kind: int
+    end_us: int
+    duration_us: int
+    thread: int
+    file: int
+    starts: Sequence[int]
+    stops: Sequence[int]
+    hit: int
+    miss: int
+    bypass: int
+    ahead: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Requests by column, in the order in which they ended; the ranges of all of them one behind the other."""
+
+    kinds: list[int] = field(default_factory=list)
+    ends_us: list[int] = field(default_factory=list)
+    durations_us: list[int] = field(default_factory=list)
+    threads: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
+    hits: list[int] = field(default_factory=list)
+    misses: list[int] = field(default_factory=list)
+    bypasses: list[int] = field(default_factory=list)
+    aheads: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, requests: Iterable[Request]) -> Batch:
+        """Return requests by column."""
+        batch = cls()
+        for one in requests:
+            batch.append(one)
+        return batch
+
+    def append(self, one: Request) -> None:
+        """Add a request."""
+        self.kinds.append(one.kind)
+        self.ends_us.append(one.end_us)
+        self.durations_us.append(one.duration_us)
+        self.threads.append(one.thread)
+        self.files.append(one.file)
+        self.counts.append(len(one.starts))
+        self.starts.extend(one.starts)
+        self.stops.extend(one.stops)
+        self.hits.append(one.hit)
+        self.misses.append(one.miss)
+        self.bypasses.append(one.bypass)
+        self.aheads.append(one.ahead)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __iter__(self) -> Iterator[Request]:
+        at = 0
+        heads = zip(self.kinds, self.ends_us, self.durations_us, self.threads, self.files, strict=True)
+        served = zip(self.hits, self.misses, self.bypasses, self.aheads, strict=True)
+        for head, count, bytes_ in zip(heads, self.counts, served, strict=True):
+            yield Request(*head, self.starts[at : at + count], self.stops[at : at + count], *bytes_)
+            at += count
+
+
+@dataclass(frozen=True, slots=True)
+class BlockHead:
+    """What a block says of itself."""
+
+    kind: int
+    packed: bool
+    stored_bytes: int
+    size_bytes: int
+    requests: int
+    ranges: int
+    checked: bytes
+    checksum: int
+
+
+def pack_start() -> bytes:
+    """Return what a profile begins with."""
+    return START.pack(MAGIC, FORMAT_VERSION, 0, 0)
+
+
+def parse_start(data: bytes) -> int | None:
+    """Return the format version of a profile; None where it is none."""
+    if len(data) != START.size:
+        return None
+    magic, version, _, _ = START.unpack(data)
+    return version if magic == MAGIC else None
+
+
+def pack_block(kind: int, payload: bytes, *, requests: int = 0, ranges: int = 0) -> bytes:
+    """Return a block.
+
+    Raises:
+        ValueError: It is larger than blocks may be.
+    """
+    if len(payload) > MOST_BYTES or max(requests, ranges) > MOST_RANGES:
+        raise ValueError(f"a block of {len(payload)} bytes, {requests} requests and {ranges} ranges")
+    packed = zlib.compress(payload, _LEVEL) if len(payload) >= _PLAIN_BYTES else payload
+    is_packed = len(packed) < len(payload)
+    stored = packed if is_packed else payload
+    sizes = len(stored), len(payload), requests, ranges
+    checked = BLOCK.pack(BLOCK_MAGIC, kind, is_packed, 0, *sizes, 0)[:-8]
+    return BLOCK.pack(BLOCK_MAGIC, kind, is_packed, 0, *sizes, xxh3_64_intdigest(checked + stored)) + stored
+
+
+def parse_block_head(data: bytes) -> BlockHead | None:
+    """Return a block's head, of which the checksum is yet to be verified; None where it is none."""
+    if len(data) != BLOCK.size:
+        return None
+    magic, kind, packing, _, stored, size, requests, ranges, checksum = BLOCK.unpack(data)
+    if magic != BLOCK_MAGIC or packing > 1 or stored > size or size > MOST_BYTES or (not packing and stored != size):
+        return None
+    if requests > MOST_RANGES or ranges > MOST_RANGES:
+        return None
+    return BlockHead(kind, bool(packing), stored, size, requests, ranges, data[:-8], checksum)
+
+
+def parse_payload(head: BlockHead, stored: bytes) -> bytes | None:
+    """Return what a block holds; None where it is damaged."""
+    if len(stored) != head.stored_bytes or xxh3_64_intdigest(head.checked + stored) != head.checksum:
+        return None
+    if not head.packed:
+        return stored
+    unpacking = zlib.decompressobj()
+    try:
+        payload = unpacking.decompress(stored, head.size_bytes)
+    except zlib.error:
+        return None
+    # Whoever writes a right checksum may still write anything.
+    return payload if len(payload) == head.size_bytes and not unpacking.unconsumed_tail else None
+
+
+def pack_json(kind: int, value: Any) -> bytes:
+    """Return a block of JSON: a head, addresses, or an end."""
+    return pack_block(kind, json.dumps(value, separators=(",", ":")).encode())
+
+
+def parse_json(payload: bytes) -> Any:
+    """Return the value in a block of JSON; None where it is none."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+
+
+# -- requests ---------------------------------------------------------------------------------------------------
+
+
+def pack_batch(batch: Batch) -> bytes:
+    """Return a block of requests, one or more.
+
+    Raises:
+        ValueError: It is larger than blocks may be.
+        OverflowError: A number has more than 63 bits.
+    """
+    starts, stops = batch.starts, batch.stops
+    lengths = list(map(sub, stops, starts))
+    flags = list(batch.kinds)
+    # Most requests are served by one, and get what they asked for: only of the others there is more to be told.
+    hits: list[int] = []
+    misses: list[int] = []
+    aheads: list[int] = []
+    others: list[int] = []
+    at = 0
+    columns = zip(batch.counts, batch.hits, batch.misses, batch.bypasses, batch.aheads, strict=True)
+    for i, (count, hit, miss, bypass, ahead) in enumerate(columns):
+        asked = lengths[at] if count == 1 else sum(lengths[at : at + count])
+        at += count
+        if miss:
+            if hit or bypass:
+                flags[i] |= _MIXED
+                hits.append(hit)
+                misses.append(miss)
+            else:
+                flags[i] |= _ORIGIN
+        elif bypass:
+            if hit:
+                flags[i] |= _MIXED
+                hits.append(hit)
+                misses.append(miss)
+            else:
+                flags[i] |= _PAST
+        if ahead:
+            flags[i] |= _AHEAD
+            aheads.append(ahead)
+        if hit + miss + bypass != asked:
+            flags[i] |= _OTHER
+            others.append(hit + miss + bypass)
+    base_us = min(batch.ends_us)
+    ends = map(sub, batch.ends_us, [base_us, *batch.ends_us])
+    gaps = map(sub, starts, [0, *stops])
+    heads = flags, list(ends), batch.durations_us, batch.threads, batch.files, batch.counts
+    packed = map(_packed, (*heads, list(gaps), lengths, hits, misses, aheads, others))
+    payload = b"".join([_BASE.pack(base_us), *packed])
+    return pack_block(REQUESTS, payload, requests=len(flags), ranges=len(starts))
+
+
+def parse_batch(head: BlockHead, payload: bytes) -> Batch | None:
+    """Return the requests of a block; None where it is damaged."""
+    columns = _Columns(payload)
+    count = head.requests
+    flags, ends, durations, threads, files, counts = (columns.take(count) for _ in range(6))
+    if min(counts, default=0) < 0 or sum(counts) != head.ranges:
+        return None
+    starts, lengths = columns.take(head.ranges), columns.take(head.ranges)
+    mixed = sum(flag & _SERVED == _MIXED for flag in flags)
+    hits, misses = iter(columns.take(mixed)), iter(columns.take(mixed))
+    aheads = iter(columns.take(sum(flag & _AHEAD > 0 for flag in flags)))
+    others = iter(columns.take(sum(flag & _OTHER > 0 for flag in flags)))
+    if not columns.is_whole:
+        return None
+    # A range begins so far behind the end of the one before.
+    lengths_and_gaps = itertools.chain.from_iterable(zip(starts, lengths, strict=True))
+    bounds = list(itertools.accumulate(lengths_and_gaps))
+    ends_us = list(itertools.accumulate(ends, initial=columns.base_us))[1:]
+    batch = Batch([flag & _KIND for flag in flags], ends_us, durations, threads, files, counts)
+    batch.starts, batch.stops = bounds[::2], bounds[1::2]
+    at = 0
+    for flag, number in zip(flags, counts, strict=True):
+        total = next(others) if flag & _OTHER else lengths[at] if number == 1 else sum(lengths[at : at + number])
+        at += number
+        served = flag & _SERVED
+        hit = total if served == _JOURNAL else next(hits) if served == _MIXED else 0
+        miss = total if served == _ORIGIN else next(misses) if served == _MIXED else 0
+        batch.hits.append(hit)
+        batch.misses.append(miss)
+        batch.bypasses.append(total - hit - miss)
+        batch.aheads.append(next(aheads) if flag & _AHEAD else 0)
+    return batch if _is_sane(batch) else None
+
+
+def _is_sane(batch: Batch) -> bool:
+    """Whether no number is out of its range: whoever can write the file can write any."""
+    not_negative = (batch.ends_us, batch.durations_us, batch.threads, batch.files, batch.starts)
+    served = (batch.hits, batch.misses, batch.bypasses, batch.aheads)
+    return (
+        all(min(column, default=0) >= 0 for column in (*not_negative, *served))
+        and all(map(int.__le__, batch.starts, batch.stops))
+        and max(batch.kinds, default=0) < len(KINDS)
+    )
+
+
+def _packed(values: Sequence[int]) -> bytes:
+    """Return a column: its width, and its numbers byte by byte, first the lowest byte of all of them.
+
+    That is done by loops in C: varints would take 0.3 us each in Python, and as much again on the way back.
+    """
+    least, most = min(values, default=0), max(values, default=0)
+    if not least and not most:
+        return b"\0"
+    width = next((width for width, low, high in _LIMITS if low <= least and most < high), 8)
+    numbers = array(_CODES[width], values)  # raises OverflowError where that is not enough
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    raw = numbers.tobytes()
+    return bytes([width]) + b"".join([raw[i::width] for i in range(width)])
+
+
+class _Columns:
+    """The columns of a payload, one after the other; empty ones once there is anything wrong with it."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._at = _BASE.size
+        self._is_good = len(payload) >= _BASE.size
+        self.base_us = _BASE.unpack_from(payload)[0] if self._is_good else 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all were there, and nothing is left."""
+        return self._is_good and self._at == len(self._payload)
+
+    def take(self, count: int) -> list[int]:
+        """Return the next column, which has so many numbers."""
+        if not self._is_good:
+            return []
+        width = self._payload[self._at] if self._at < len(self._payload) else -1
+        self._at += 1
+        if not width:
+            return [0] * count
+        raw = self._payload[self._at : self._at + width * count]
+        if width not in _CODES or len(raw) != width * count:
+            self._is_good = False
+            return []
+        self._at += len(raw)
+        planes = bytearray(len(raw))
+        for i in range(width):
+            planes[i::width] = raw[i * count : (i + 1) * count]
+        numbers = array(_CODES[width])
+        numbers.frombytes(planes)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tolist()

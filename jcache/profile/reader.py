@@ -1,0 +1,227 @@
+"""Profiles as they are read: of one process, and of all processes of a run."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from jcache.profile.format import (
+    BLOCK,
+    END,
+    FILES,
+    FORMAT_VERSION,
+    HEAD,
+    REQUESTS,
+    START,
+    Batch,
+    BlockHead,
+    Request,
+    parse_batch,
+    parse_block_head,
+    parse_json,
+    parse_payload,
+    parse_start,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
+
+__all__ = ["Profile", "ProfileError", "Recording", "State"]
+
+State = Literal["complete", "cut off", "damaged"]
+"""How a recording ends: as its process did; with the last flush of one that was killed, or still runs; or in bytes that
+are not what was written, from which on nothing is read."""
+
+
+class ProfileError(Exception):
+    """A file is no profile, or cannot be read; the message is one line that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Who recorded a profile. The times are Unix times in seconds."""
+
+    run: str = ""
+    appname: str = ""
+    host: str = ""
+    pid: int = 0
+    command: str = ""
+    start_time: float = 0.0
+
+
+@dataclass(slots=True)
+class Recording:
+    """The profile of one process, read from its file block by block: never all of it at once.
+
+    Attributes:
+        path: The file.
+        head: Who recorded it.
+        files: Addresses by number, as far as the file was read.
+        state: How it ends; known once it was read to its end.
+        lost: Requests that happened and were not recorded; likewise.
+    """
+
+    path: str
+    head: Head
+    files: list[str] = field(default_factory=list)
+    state: State = "cut off"
+    lost: int = 0
+    end_time: float | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Recording:
+        """Return a recording of which the head was read.
+
+        Raises:
+            ProfileError: The file cannot be read, or is no profile.
+        """
+        recording = cls(os.fspath(path), Head())
+        next(recording.batches(), None)
+        return recording
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the requests, block by block, from the first one on.
+
+        Raises:
+            ProfileError: The file cannot be read, or is no profile.
+        """
+        self.files, self.state = [], "cut off"
+        for head, payload in self._blocks():
+            if head.kind == REQUESTS:
+                batch = parse_batch(head, payload)
+                if batch is None or max(batch.files, default=-1) >= len(self.files):
+                    self.state = "damaged"
+                    return
+                yield batch
+            elif not self._take(head.kind, parse_json(payload)):
+                self.state = "damaged"
+                return
+
+    def count(self) -> tuple[int, int]:
+        """Return how many requests and ranges there are, without unpacking them; the file is read to its end."""
+        self.files, self.state = [], "cut off"
+        requests = ranges = 0
+        for head, payload in self._blocks():
+            if head.kind != REQUESTS:
+                self._take(head.kind, parse_json(payload))
+            requests, ranges = requests + head.requests, ranges + head.ranges
+        return requests, ranges
+
+    def _blocks(self) -> Iterator[tuple[BlockHead, bytes]]:
+        try:
+            with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                version = parse_start(file.read(START.size))
+                if version is None:
+                    raise ProfileError(f"{self.path} is no profile")
+                if version != FORMAT_VERSION:
+                    raise ProfileError(f"{self.path} is of version {version} of the format, which is not known here")
+                yield from self._blocks_of(file)
+        except OSError as error:
+            raise ProfileError(f"cannot read {self.path}: {error.strerror or error}") from None
+
+    def _blocks_of(self, file: BinaryIO) -> Iterator[tuple[BlockHead, bytes]]:
+        while data := file.read(BLOCK.size):
+            head = parse_block_head(data)
+            if head is None:
+                self.state = "damaged" if len(data) == BLOCK.size else "cut off"
+                return
+            stored = file.read(head.stored_bytes)
+            if len(stored) < head.stored_bytes:
+                return
+            payload = parse_payload(head, stored)
+            if payload is None:
+                self.state = "damaged"
+                return
+            yield head, payload
+
+    def _take(self, kind: int, value: Any) -> bool:
+        """Take note of what a block says that has no requests; False where it is not what it should be."""
+        if kind == HEAD and isinstance(value, dict):
+            known = {name: type(default) for name, default in _DEFAULTS.items()}
+            said = {name: value[name] for name, kind in known.items() if isinstance(value.get(name), kind)}
+            self.head = Head(**said)
+        elif kind == FILES and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            self.files += value
+        elif kind == END and isinstance(value, dict):
+            self.state = "complete"
+            lost, end_time = value.get("lost"), value.get("end_time")
+            self.lost = lost if isinstance(lost, int) else 0
+            self.end_time = end_time if isinstance(end_time, float) else None
+        else:
+            # Kinds of later versions are passed over, as long as this one can be read without them.
+            return kind not in (HEAD, FILES, END)
+        return True
+
+
+_DEFAULTS = {"run": "", "appname": "", "host": "", "pid": 0, "command": "", "start_time": 0.0}
+
+
+@dataclass(slots=True)
+class Profile:
+    """The profile of a run: the recordings of its processes, with one numbering of files, one clock, one of threads.
+
+    Attributes:
+        recordings: Of each process, in the order in which they began.
+        files: Addresses by number, as far as the recordings were read.
+    """
+
+    recordings: Sequence[Recording]
+    files: list[str] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def start_time(self) -> float:
+        """Unix time of the beginning, in seconds: where its clock begins."""
+        return min((one.head.start_time for one in self.recordings), default=0.0)
+
+    def batches(self) -> Iterator[tuple[int, Batch]]:
+        """Yield the number of a process, and requests of it: those of one process after those of another.
+
+        Raises:
+            ProfileError: A file cannot be read, or is no profile.
+        """
+        for process, recording in enumerate(self.recordings):
+            later_us = round((recording.head.start_time - self.start_time) * 1e6)
+            for batch in recording.batches():
+                numbers = [self._number(url) for url in recording.files]
+                batch.files = [numbers[file] for file in batch.files]
+                batch.ends_us = [end + later_us for end in batch.ends_us]
+                yield process, batch
+
+    def requests(self) -> Iterator[tuple[int, Request]]:
+        """Yield the number of a process, and a request of it, of all of them together in the order of their ends.
+
+        Raises:
+            ProfileError: As above.
+        """
+        yield from heapq.merge(*map(self._of, range(len(self.recordings))), key=lambda one: one[1].end_us)
+
+    def _of(self, process: int) -> Iterator[tuple[int, Request]]:
+        recording = self.recordings[process]
+        later_us = round((recording.head.start_time - self.start_time) * 1e6)
+        for batch in recording.batches():
+            numbers = [self._number(url) for url in recording.files]
+            for one in sorted(batch, key=lambda one: one.end_us):
+                yield process, replace(one, file=numbers[one.file], end_us=one.end_us + later_us)
+
+    def _number(self, url: str) -> int:
+        number = self._numbers.get(url)
+        if number is None:
+            number = self._numbers[url] = len(self.files)
+            self.files.append(url)
+        return number
+
+    @property
+    def lost(self) -> int:
+        """Requests that happened and were not recorded, as far as the recordings were read."""
+        return sum(one.lost for one in self.recordings)
+
+    @property
+    def states(self) -> dict[State, int]:
+        """How many recordings end how; known once they were read."""
+        found = sorted(one.state for one in self.recordings)
+        return {state: len(list(group)) for state, group in itertools.groupby(found)}
