@@ -12,6 +12,7 @@ COMMANDS = {
     "run": ("jcache.cli.run:run", "Run a command with the cache switched on."),
     "serve": ("jcache_plugins.gateway.command:serve", "Serve remote files over HTTP, from the cache."),
     "report": ("jcache.cli.report:report", "Print what a run's I/O was, from its JSON reports."),
+    "profile": ("jcache.cli.profile:profile", "Look at what jobs read, request by request."),
     "top": ("jcache.cli.top:top", "Show the jobs that use a cache just now."),
     "ls": ("jcache.cli.ls:ls", "List the remote files that the cache holds bytes of."),
     "info": ("jcache.cli.info:info", "Tell what the cache holds of one remote file."),

@@ -1,0 +1,242 @@
+"""A profile as people see it: tables, the picture as text and as SVG, two profiles side by side."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+from typing import TYPE_CHECKING, TextIO
+
+from jcache.profile.picture import HIT, MISS, Picture
+from jcache.report.faces import columns, plot
+from jcache.report.faces.compare import Difference
+from jcache.report.faces.svg import STYLE
+from jcache.report.faces.units import duration, human, number_of, percent, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from jcache.profile.statistics import FileUse, Look
+    from jcache.report.faces.compare import Unit
+
+__all__ = ["differences", "document", "heading", "print_picture", "tables"]
+
+MOST_FILES = 40
+"""Files that a table has; JSON has all."""
+
+_AXIS = 11
+_STYLES = {0: "", HIT: "green", MISS: "yellow", HIT | MISS: "cyan"}
+
+
+def heading(look: Look, name: str) -> list[str]:
+    """Return what a profile is of, in a few lines."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(look.start_time))
+    asked = ", ".join(number_of(count, kind) for kind, count in look.requests.items() if count)
+    lines = [
+        f"{name}, {when}: {number_of(look.processes, 'process')}, {duration(look.real_s)}",
+        f"requests: {asked or 'none'}",
+    ]
+    questions = look.requests["stat"] + look.requests["listing"]
+    if questions:
+        lines[-1] += f"; {look.answered} of {number_of(questions, 'question')} answered from the cache"
+    ends = [f"{number_of(count, 'recording')} {state}" for state, count in look.states.items() if state != "complete"]
+    if ends:
+        lines.append(f"{', '.join(ends)}: what came behind that is missing")
+    if look.lost:
+        lines.append(f"{number_of(look.lost, 'request')} could not be recorded in time")
+    return [visible(line) for line in lines]
+
+
+def tables(look: Look, width: int) -> Iterator[list[str]]:
+    """Yield the tables of a profile, each as its lines."""
+    total = look.total()
+    most = sorted(look.files, key=lambda one: -one.bytes)[:MOST_FILES]
+    heads = ["file", "reads", "ranges", "read", "hit rate", "distinct", "of file", "again", "in order"]
+    rows = [_row(one) for one in [*most, *([total] if len(look.files) > 1 else [])]]
+    yield columns.layout([*heads, "rate"], rows, width)
+    if len(look.files) > len(most):
+        yield [f"{len(look.files) - len(most)} files that less was read of are not shown; --json has all"]
+    asked = sum(nbytes for _, nbytes in look.sizes.values())
+    if look.sizes:
+        yield columns.layout(
+            ["ranges of up to", "ranges", "share", "bytes", "share"],
+            [
+                [_bytes(size), str(count), _percent(count, total.ranges), _bytes(nbytes), _percent(nbytes, asked)]
+                for size, (count, nbytes) in look.sizes.items()
+            ],
+            width,
+        )
+    if look.distances:
+        steps = sum(look.distances.values())
+        yield columns.layout(
+            ["from the end of the range before", "ranges", "share"],
+            [[_distance(most), str(count), _percent(count, steps)] for most, count in look.distances.items()],
+            width,
+        )
+    if any(one.saved_ranges for one in look.coalescing):
+        yield columns.layout(
+            ["coalescing vectors at gaps of up to", "ranges", "saved", "share", "extra bytes", "of all"],
+            [
+                [
+                    _bytes(one.gap),
+                    str(total.ranges - one.saved_ranges),
+                    str(one.saved_ranges),
+                    _percent(one.saved_ranges, total.ranges),
+                    _bytes(one.extra_bytes),
+                    _percent(one.extra_bytes, total.bytes),
+                ]
+                for one in look.coalescing
+            ],
+            width,
+        )
+
+
+def _row(one: FileUse) -> list[str]:
+    steps = one.sequential + one.forward + one.backward
+    again = max(one.bytes - one.distinct_bytes, 0)
+    rate = f"{_bytes(one.bytes / one.waited_s)}/s" if one.waited_s else "-"
+    return [
+        one.url or "(not known)",
+        str(one.reads),
+        str(one.ranges),
+        _bytes(one.bytes),
+        _percent(one.hit_bytes, one.bytes),
+        _bytes(one.distinct_bytes),
+        _percent(one.distinct_bytes, one.size or 0),
+        _percent(again, one.bytes),
+        _percent(one.sequential, steps),
+        rate,
+    ]
+
+
+def _percent(part: float, whole: float) -> str:
+    share = percent(part, whole)
+    return share if share == "-" else f"{share} %"
+
+
+def _bytes(value: float) -> str:
+    return " ".join(human(value))
+
+
+def _distance(most: int) -> str:
+    if not most:
+        return "none: in order"
+    return f"up to {_bytes(abs(most))} {'ahead' if most > 0 else 'back'}"
+
+
+def print_picture(picture: Picture, file: TextIO, *, width: int) -> None:
+    """Print a picture: time to the right, offset upwards, what the cache served and what it did not apart."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False)
+    is_utf = console.encoding.startswith("utf")
+    marks = plot.BLOCKS if is_utf else plot.ASCII
+    shown = {0: " ", HIT: marks.levels[-1], MISS: marks.origin, HIT | MISS: "▒" if is_utf else "x"}
+    legend = Text("offset over time", style="bold")
+    for kind, meaning in ((HIT, "cache"), (MISS, "origin"), (HIT | MISS, "both")):
+        legend.append(f"   {shown[kind]}", style=f"not bold {_STYLES[kind]}")
+        legend.append(f" {meaning}", style="not bold")
+    console.print(legend)
+    rows = len(picture.cells)
+    for number, cells in enumerate(picture.cells):
+        label = _bytes(picture.extent * (rows - number) / rows) if number % 4 == 0 else ""
+        line = Text(f"{label:>{_AXIS}} ")
+        line.append(marks.notch if label else marks.up, style="dim")
+        for cell in cells:
+            line.append(shown[cell], style=_STYLES[cell])
+        console.print(line)
+    ticks, times = plot.time_axis(picture.real_s, len(picture.cells[0]), marks)
+    console.print(Text.assemble(f"{'0 B':>{_AXIS}} ", (marks.corner + ticks, "dim")))
+    console.print(Text(" " * (_AXIS + 2) + times))
+    if len(picture.files) > 1:
+        console.print(Text(f"{len(picture.files)} files, laid end to end in the order of their first requests"))
+
+
+def document(picture: Picture, title: str) -> str:
+    """Return a picture as an SVG file."""
+    width, height, left, top = 920, 480, 84, 40
+    across, up = (width - left - 16) / len(picture.cells[0]), (height - top - 40) / len(picture.cells)
+    bottom = height - 40
+    paths: dict[str, list[str]] = {"jc-c": [], "jc-o": []}
+    for number, row in enumerate(picture.cells):
+        for column, cell in enumerate(row):
+            x, y = left + column * across, top + number * up
+            halves = [name for name, bit in (("jc-c", HIT), ("jc-o", MISS)) if cell & bit]
+            for half, name in enumerate(halves):
+                high = up / len(halves)
+                paths[name].append(f"M{x:.1f} {y + half * high:.1f}h{across:.1f}v{high:.1f}h-{across:.1f}z")
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    parts = [
+        '<?xml version="1.0" encoding="UTF-8"?>\n',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" class="jc jc-svg">',
+        f"<title>{escape(visible(title))}</title>",
+        f'<style>{STYLE}</style><rect class="jc-paper" width="100%" height="100%"/>',
+        f'<text class="jc-title" x="{left}" y="20">Offset over time</text>',
+    ]
+    for x, name, words in ((width - 212, "jc-c", "from cache"), (width - 108, "jc-o", "from origin")):
+        parts.append(f'<rect class="{name}" x="{x}" y="10" width="11" height="11" rx="2"/>')
+        parts.append(f'<text class="jc-name" x="{x + 17}" y="20">{words}</text>')
+    for quarter in range(5):
+        y = bottom - (bottom - top) * quarter / 4
+        parts.append(f'<path class="{"jc-grid" if quarter else "jc-axis"}" d="M{left} {y:.1f}H{width - 16}"/>')
+        label = _bytes(picture.extent * quarter / 4)
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        x = left + (width - 16 - left) * quarter / 4
+        anchor = "middle" if 0 < quarter < 4 else "end" if quarter else "start"
+        label = duration(picture.real_s * quarter / 4)
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 19}" text-anchor="{anchor}">{label}</text>')
+    parts += [f'<path class="{name}" d="{"".join(path)}"/>' for name, path in paths.items() if path]
+    return "".join([*parts, "</svg>\n"])
+
+
+def differences(a: Look, b: Look) -> list[Difference]:
+    """Return two profiles side by side, in numbers."""
+    measures: list[tuple[str, Unit, Callable[[Look, FileUse], float | None]]] = [
+        ("processes", "", lambda look, _: look.processes),
+        ("real time", "s", lambda look, _: look.real_s),
+        *((f"requests: {kind}", "", _counted(kind)) for kind in a.requests),
+        ("files", "", lambda look, _: len(look.files)),
+        ("ranges", "", lambda _, total: total.ranges),
+        ("bytes", "bytes", lambda _, total: total.bytes),
+        ("bytes from the cache", "bytes", lambda _, total: total.hit_bytes),
+        ("bytes from the origin", "bytes", lambda _, total: total.miss_bytes + total.bypass_bytes),
+        ("distinct bytes", "bytes", lambda _, total: total.distinct_bytes),
+        ("bytes read again", "bytes", lambda _, total: max(total.bytes - total.distinct_bytes, 0)),
+        ("ranges in order", "%", lambda _, total: _share(total.sequential, total.ranges)),
+        ("time waited", "s", lambda _, total: total.waited_s),
+    ]
+    totals = a.total(), b.total()
+    return [Difference(label, unit, of(a, totals[0]), of(b, totals[1])) for label, unit, of in measures]
+
+
+def _counted(kind: str) -> Callable[[Look, FileUse], float | None]:
+    return lambda look, _: look.requests[kind]
+
+
+def _share(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None
+
+
+def files_apart(a: Look, b: Look) -> list[tuple[str, FileUse | None, FileUse | None]]:
+    """Return the files that were read differently, by what lies between them, the most first."""
+    first, second = ({one.url: one for one in look.files} for look in (a, b))
+    found = [(url, first.get(url), second.get(url)) for url in dict.fromkeys([*first, *second])]
+
+    def read(one: FileUse | None) -> tuple[int, int, int]:
+        return (0, 0, 0) if one is None else (one.bytes, one.distinct_bytes, one.ranges)
+
+    apart = [one for one in found if read(one[1]) != read(one[2])]
+    return sorted(apart, key=lambda one: -abs(read(one[1])[0] - read(one[2])[0]))
+
+
+def file_differences(apart: Sequence[tuple[str, FileUse | None, FileUse | None]], width: int) -> list[str]:
+    """Return such files as a table."""
+    rows = []
+    for url, first, second in apart[:MOST_FILES]:
+        cells = [url or "(not known)"]
+        for one in (first, second):
+            cells += (
+                ["-", "-", "-"] if one is None else [str(one.ranges), _bytes(one.bytes), _bytes(one.distinct_bytes)]
+            )
+        rows.append(cells)
+    return columns.layout(["file", "ranges", "read", "distinct", "ranges", "read", "distinct"], rows, width)
