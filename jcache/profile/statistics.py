@@ -213,6 +213,8 @@ class _Looking:
         for one in batch:
             if one.kind in (STAT, LISTING):
                 self.answered += one.hit
+                if one.stops and one.file in self.files:
+                    self.files[one.file].size = one.stops[0]
                 continue
             use = self.files.get(one.file)
             if use is None:

@@ -1,20 +1,23 @@
 """The CSV of XRootD's own recorder, the client's plug-in XrdClRecorder: written for `xrdreplay`, and read.
 
-A line for each operation: `file object,name,start,arguments;timeout,stop,status,response`, with Unix times in seconds.
-It has no quotes, so what would be taken for a separator is escaped in addresses.
+A line for each operation: file object, name, start, arguments and timeout separated by semicolons, stop, status,
+response; times are Unix times in seconds. Version 6 puts each into quotes, as is done here; version 5 has none.
 """
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from jcache.counters import LISTING, OPEN, READ, STAT, VECTOR
 from jcache.naming.address import split_scheme
 from jcache.naming.identity import Unidentifiable, identify
 from jcache.profile.format import END, FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
+from jcache.segment.format import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +31,7 @@ MOST_CHUNKS, MOST_CHUNK_BYTES = 1024, 2097136
 """What servers take in one vector read, and of each of its ranges."""
 
 _READ_ONLY = 16  # kXR_open_read
-_LINE = re.compile(
-    r"(?P<file>\d+),(?P<name>\w+),(?P<start>[\d.]+),(?P<args>.*),(?P<stop>[\d.]+),(?P<status>\[.*),(?P<said>.*)"
-)
+_WRITABLE = 0x2 | 0x8 | 0x20 | 0x200 | 0x8000  # delete, new, update, append, write
 _SUCCESS = "[SUCCESS]"
 _WRITES = frozenset({"Write", "PgWrite", "VectorWrite", "Sync", "Truncate", "Fcntl"})
 _BLOCK = 1 << 15
@@ -47,6 +48,7 @@ def to_xrootd(profile: Profile, file: TextIO) -> int:
         OSError: The file does not take it.
     """
     lines = 0
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
     objects: dict[tuple[int, int], int] = {}
     ready_s: dict[int, float] = {}
     end_s = profile.start_time
@@ -56,7 +58,7 @@ def to_xrootd(profile: Profile, file: TextIO) -> int:
         start_s, stop_s = times_s
         lines, end_s = lines + 1, max(end_s, stop_s)
         arguments = f"{args};0" if args else "0"
-        file.write(f"{number},{name},{start_s:.9f},{arguments},{stop_s:.9f},{_SUCCESS},{said}\n")
+        writer.writerow([number, name, f"{start_s:.9f}", arguments, f"{stop_s:.9f}", _SUCCESS, said])
 
     for process, one in profile.requests():
         if one.kind in (STAT, LISTING):
@@ -67,7 +69,7 @@ def to_xrootd(profile: Profile, file: TextIO) -> int:
         if one.kind == OPEN or key not in objects:
             number = objects[key] = len(ready_s) + 1
             ready_s[number] = stop_s if one.kind == OPEN else start_s
-            url = profile.files[one.file].replace(",", "%2C").replace(";", "%3B")
+            url = profile.files[one.file].replace(";", "%3B")
             write(number, "Open", (start_s, ready_s[number]), f"{url};{_READ_ONLY};0")
             if one.kind == OPEN:
                 continue
@@ -124,7 +126,8 @@ def from_xrootd(path: str, out: BinaryIO) -> Imported:
     Raises:
         OSError: A file cannot be read or written.
     """
-    begin_s = min((start_s for start_s, _ in _times(path)), default=0.0)
+    begin_s = min(map(_start_s, _lines(path)), default=0.0)
+    begin_s = begin_s if math.isfinite(begin_s) else 0.0
     name = os.path.splitext(os.path.basename(path))[0]
     out.write(pack_start() + pack_json(HEAD, {"appname": name, "start_time": begin_s}))
     done = Imported()
@@ -136,8 +139,8 @@ def from_xrootd(path: str, out: BinaryIO) -> Imported:
         if line is None:
             done.odd += 1
             continue
-        name = line["name"]
-        if not line["status"].startswith(_SUCCESS):
+        name = line.name
+        if not line.status.startswith(_SUCCESS):
             done.failed += 1
         elif name in _WRITES:
             done.writes += 1
@@ -164,45 +167,68 @@ def _write(out: BinaryIO, urls: dict[str, int], known: int, batch: Batch) -> int
     return len(urls)
 
 
-def _lines(path: str) -> Iterator[re.Match[str] | None]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        for text in file:
-            if text.strip():
-                yield _LINE.fullmatch(text.rstrip("\n"))
+class _Line(NamedTuple):
+    """One operation."""
+
+    file: str
+    name: str
+    start: str
+    args: str
+    stop: str
+    status: str
+    said: str
 
 
-def _times(path: str) -> Iterator[tuple[float, float]]:
-    for line in _lines(path):
-        try:
-            yield float(line["start"]), float(line["stop"])  # type: ignore[index]  # None is caught
-        except (TypeError, ValueError):
-            continue
+def _lines(path: str) -> Iterator[_Line | None]:
+    """Yield the operations in a file; None for what is none."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file)
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error:
+                yield None
+                continue
+            if row is None:
+                return
+            yield _Line(*row) if len(row) == len(_Line._fields) else None
 
 
-def _request(line: re.Match[str], begin_s: float, urls: dict[str, int], objects: dict[str, int]) -> Request | None:
-    """Return what a line says; None where it is not understood."""
-    name, args = line["name"], line["args"].split(";")[:-1]
+def _start_s(line: _Line | None) -> float:
     try:
-        end_us = round((float(line["stop"]) - begin_s) * 1e6)
-        duration_us = max(round((float(line["stop"]) - float(line["start"])) * 1e6), 0)
-        if name == "Open":
-            if not int(args[-2]) & _READ_ONLY:
-                objects.pop(line["file"], None)
+        return math.inf if line is None else float(line.start)
+    except ValueError:
+        return math.inf
+
+
+def _request(line: _Line, begin_s: float, urls: dict[str, int], objects: dict[str, int]) -> Request | None:
+    """Return what a line says; None where it is not understood."""
+    args = line.args.split(";")[:-1]
+    hit = bypass = ahead = thread = 0
+    try:
+        end_us = max(round((float(line.stop) - begin_s) * 1e6), 0)
+        duration_us = max(round((float(line.stop) - float(line.start)) * 1e6), 0)
+        starts, stops, got = [], [], 0
+        if line.name == "Open":
+            kind, url = OPEN, _without_secrets(";".join(args[:-2]))
+            if int(args[-2]) & _WRITABLE:
+                objects.pop(line.file, None)
                 return None
-            url = _without_secrets(";".join(args[:-2]))
-            file = objects[line["file"]] = urls.setdefault(url, len(urls))
-            return Request(OPEN, end_us, duration_us, 0, file, [], [], 0, 0, 0, 0)
-        file = objects[line["file"]]
-        if name == "Stat":
-            return Request(STAT, end_us, duration_us, 0, file, [], [], 0, 1, 0, 0)
-        if name not in ("Read", "PgRead", "VectorRead"):
+            objects[line.file] = urls.setdefault(url, len(urls))
+        elif line.name == "Stat":
+            kind, starts, stops, got = STAT, [0], [int(line.said.split(";")[0])], 1
+        else:
+            kind = {"Read": READ, "PgRead": READ, "VectorRead": VECTOR}[line.name]
+            numbers = list(map(int, args))
+            starts, sizes = numbers[::2], numbers[1::2]
+            stops = [start + size for start, size in zip(starts, sizes, strict=True)]
+            got = int(line.said.split(";")[0] or 0)
+        file = objects[line.file]
+        if not 0 <= min(end_us, got, *starts) <= max(end_us, got, *stops, *starts) < MOST_BYTES:
             return None
-        numbers = [int(one) for one in args]
-        starts, stops = numbers[::2], [start + size for start, size in zip(numbers[::2], numbers[1::2], strict=True)]
-        got = int(line["said"].split(";")[0] or 0)
-    except (ValueError, KeyError, IndexError):
+    except (ValueError, OverflowError, KeyError, IndexError):
         return None
-    return Request(VECTOR if name == "VectorRead" else READ, end_us, duration_us, 0, file, starts, stops, 0, got, 0, 0)
+    return Request(kind, end_us, duration_us, thread, file, starts, stops, hit, got, bypass, ahead)
 
 
 def _without_secrets(url: str) -> str:

@@ -273,7 +273,7 @@ def test_long_vectors_are_cut_as_servers_take_them(tmp_path: Path) -> None:
     ranges = [(10 * i, 10 * i + 1) for i in range(1500)] + [(1 << 20, (1 << 20) + 2 * MOST_CHUNK_BYTES + 5)]
     out = io.StringIO()
     to_xrootd(profile_of(tmp_path, [read(0, 10_000, *ranges)]), out)
-    lines = [line.split(",") for line in out.getvalue().splitlines()]
+    lines = list(csv.reader(out.getvalue().splitlines()))
     assert [line[1] for line in lines] == ["Open", "VectorRead", "VectorRead", "Close"]
     sizes = [[int(one) for one in line[3].split(";")[1:-1:2]] for line in lines[1:3]]
     assert [len(one) for one in sizes] == [1024, 479]
@@ -322,16 +322,17 @@ def test_what_xrootds_own_recorder_writes_is_imported(xrootd_server: XrootdServe
         ([10], [100], 90),
         ([0, 5000], [100, 5010], 110),
     ]
+    assert look_at(profile).files[0].size == 10_000
     assert [name.rpartition(":")[2] for name in profile.files] == [f"{xrootd_server.port}//f.root"]
     assert b"hidden" not in (tmp_path / "recorded.jcp").read_bytes()
     # And back: the lines that it wrote for these are what is exported, but for numbers of its objects and its times.
     exported = io.StringIO(jcache("export", tmp_path / "recorded.jcp", "--xrootd", "-").stdout)
-    own = [line for line in out.read_text().splitlines() if ",Stat," not in line and "[SUCCESS]" in line]
+    own = [line for line in out.read_text().splitlines() if '"Stat"' not in line and "[SUCCESS]" in line]
     assert [_plain(line) for line in exported.read().splitlines()] == [_plain(line) for line in own]
 
 
 def _plain(line: str) -> list[str]:
-    cells = line.split(",")
+    (cells,) = csv.reader([line])
     if cells[1] == "Open":
-        return [cells[1], cells[3].split(";")[1]]
+        return cells[1:2]
     return [cells[1], cells[3].rpartition(";")[0], *cells[5:]]
