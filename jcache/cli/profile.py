@@ -37,7 +37,9 @@ _run_argument = click.argument("run", default="last", metavar="[RUN]", shell_com
 
 
 @click.group("profile")
-def profile() -> None:
+@directory_option
+@click.pass_context
+def profile(ctx: click.Context, *, directory: Path | None) -> None:
     """Look at what jobs read, request by request, and carry it away.
 
     Jobs record their requests with JCACHE_PROFILE=1, or under 'jcache run --profile'. RUN is a job's name, a run's id,
@@ -66,6 +68,7 @@ def profile() -> None:
       1  done, but some profiles could not be read; they are named on stderr
       2  a path, name or value is wrong, or there is no profile
     """
+    ctx.obj = directory  # of all commands, where they are given none themselves
 
 
 @profile.command("list")
@@ -272,6 +275,7 @@ def import_(source: str, output: str | None, *, xrootd: bool, as_json: bool) -> 
 
 def _directory(given: Path | None) -> str:
     environ = dict(os.environ)
+    given = click.get_current_context().obj if given is None else given
     if given is not None:
         environ.pop("JCACHE_JSON", None)
         environ.pop("JCACHE_PROFILE", None)

@@ -1,4 +1,4 @@
-"""How long reports are kept."""
+"""How long reports are kept, and the profiles beside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STAMP = ".cleaned"
 """In a directory of reports, an empty file: its time is when old ones were last looked for."""
 
 # Names as `Report.filename` and the files beside it make them. Whatever is called otherwise is not ours.
-_REPORT = re.compile(r"jcache\.[\w.-]+\.[\w.-]+\.\d+\.\d+\.\d{3}\.json", re.ASCII)
+_REPORT = re.compile(r"jcache\.[\w.-]+\.[\w.-]+\.\d+\.\d+\.\d{3}\.(?:json|jcp)", re.ASCII)
 _UNFINISHED = re.compile(r"\.jcache\.[\w.-]+\.json\.[0-9a-f]{8}\.tmp", re.ASCII)
 _TITLE = re.compile(r"[0-9a-f]{16}\.json|\.[0-9a-f]{16}\.[0-9a-f]+\.tmp", re.ASCII)
 
@@ -119,9 +119,5 @@ def tidy(directory: str, *, now: float | None = None, storage: Storage | None = 
 
 
 def _started_s(name: str) -> float:
-    """Return the Unix time in a report's name, at which its process had begun; 0 where there is none."""
-    parts = name.removesuffix(".json").rsplit(".", 2)
-    try:
-        return float(".".join(parts[1:])) if name.endswith(".json") else 0.0
-    except ValueError:
-        return 0.0
+    """Return the Unix time in a report's or a profile's name, at which its process had begun; 0 where there is none."""
+    return float(".".join(name.rsplit(".", 3)[1:3])) if _REPORT.fullmatch(name) else 0.0

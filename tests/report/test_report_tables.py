@@ -164,6 +164,7 @@ def test_old_reports_go_and_nothing_else(tmp_path):
     title.save(str(tmp_path))
     assert title_of(str(tmp_path), title.run) == title
     (tmp_path / "jcache.notes.json").write_text("{}")
+    (tmp_path / "jcache.a.h.1.2.345.jcp").write_text("an access profile")
     (tmp_path / ".jcache.a.h.1.2.345.json.0123abcd.tmp").write_text("torn")
     (tmp_path / "jcache.d.h.1.2.345.json").mkdir()
     for path in tmp_path.rglob("*"):
@@ -174,7 +175,7 @@ def test_old_reports_go_and_nothing_else(tmp_path):
     assert os.path.exists(paths["old"])
     done = clean_reports(str(tmp_path), older_than_s=2 * 86400, now=now)
     assert done == trial
-    assert (len(done.removed), done.failed) == (3, ())
+    assert (len(done.removed), done.failed) == (4, ())
     assert done.removed_bytes == sizes - os.path.getsize(paths["new"])
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [".jobs", "jcache.notes.json", "jcache.d.h.1.2.345.json", os.path.basename(paths["new"])]
