@@ -28,6 +28,7 @@ from jcache_plugins.settings import checked, config_of, export, program
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from jcache.profile.recorder import Recorder
     from jcache.session import Session
 
 __all__ = ["JCacheMagics", "load", "unload"]
@@ -36,11 +37,11 @@ USAGE = """%jcache on [DIR] [NAME=VALUE ...]   cache what this notebook reads, i
 %jcache off                         stop; show the report
 %jcache report                      show the report up to now
 %jcache                             say whether it is on
-%%jcache                            run a cell and show what it read"""
+%%jcache [--profile]                run a cell and show what it read; request by request"""
 
 COUNTING = (
-    "read", "readv", "file_opened", "file_read", "file_size", "uncached", "origin", "recorded", "damaged", "failure",
-    "bypassed",
+    "read", "readv", "file_opened", "file_read", "file_size", "asked", "uncached", "origin", "recorded", "damaged",
+    "failure", "bypassed",
 )  # fmt: skip
 """The methods of `Counters` that count."""
 
@@ -76,9 +77,9 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
         except ValueError as error:
             raise UsageError(f"%jcache {line}: {error}") from None
         if cell is not None:
-            if words:
-                raise UsageError(f"%%jcache takes no arguments:\n{USAGE}")
-            self._measure(cell)
+            if words not in ([], ["--profile"]):
+                raise UsageError(f"%%jcache takes no arguments but --profile:\n{USAGE}")
+            self._measure(cell, is_profiled=bool(words))
             return None
         match words:
             case []:
@@ -171,9 +172,11 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
             },
         )
 
-    def _measure(self, cell: str) -> None:
+    def _measure(self, cell: str, *, is_profiled: bool) -> None:
         running = _running()
         before, counters, start = running.counters, Counters(), os.times()
+        name = f"cell [{_number(self.shell)}]"
+        recorder = _recorder(running, counters, name, cell) if is_profiled else None
         running.counters = _Both(before, counters)  # type: ignore[assignment]  # all of it that anyone uses
         try:
             _run(self.shell, cell)
@@ -186,7 +189,7 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
                     self._own(
                         counters,
                         running,
-                        appname=f"cell [{_number(self.shell)}]",
+                        appname=name,
                         command=next((line for line in cell.splitlines() if line.strip()), ""),
                         user_s=stop.user - start.user,
                         sys_s=stop.system - start.system,
@@ -196,6 +199,9 @@ class JCacheMagics(Magics):  # type: ignore[misc]  # IPython's decorators are to
             passed = past.found()
             if passed is not None:
                 print(f"jcache: {passed}")  # noqa: T201 - the cell's output
+            if recorder is not None:
+                recorder.close()
+                _show_profile(recorder.path)
 
 
 class _Both:
@@ -203,6 +209,7 @@ class _Both:
 
     def __init__(self, first: Counters, second: Counters) -> None:
         self._first = first
+        self.profile = second.profile if first.profile is None else first.profile
         for name in COUNTING:
             setattr(self, name, _in_both(getattr(first, name), getattr(second, name)))
 
@@ -216,6 +223,29 @@ def _in_both(first: Callable[..., None], second: Callable[..., None]) -> Callabl
         second(*args, **kwargs)
 
     return count
+
+
+def _recorder(running: Session, counters: Counters, name: str, cell: str) -> Recorder:
+    from jcache.activate.profiles import begin_profile
+
+    directory = running.config.profile_directory or running.config.report_directory
+    if directory is None:
+        raise UsageError("there is no directory for a profile: %jcache on DIR")
+    return begin_profile(counters, run=os.urandom(8).hex(), appname=name, directory=directory, command=cell)
+
+
+def _show_profile(path: str) -> None:
+    from jcache.profile.faces import print_profile
+    from jcache.profile.reader import Profile, ProfileError, Recording
+    from jcache.profile.statistics import look_at
+
+    try:
+        profile = Profile([Recording.open(path)])
+        print_profile(profile, look_at(profile), sys.stdout, width=120)
+    except ProfileError:
+        print("jcache: the cell read nothing, so there is no profile")  # noqa: T201 - the cell's output
+    else:
+        print(f"jcache: {path}")  # noqa: T201 - the cell's output
 
 
 def _add_sizes(counters: Counters, session_counters: Counters) -> None:

@@ -33,7 +33,7 @@ def checked(settings: Mapping[str, object]) -> dict[str, str]:
             continue
         text = _text(value)
         setting.parse(text, f"{key}={text!r}", os.curdir)
-        if setting.is_path and text[0] not in "~$":
+        if setting.names_path(text) and text[0] not in "~$":
             text = os.path.abspath(text)
         variables[setting.variable] = text
     return variables
@@ -51,7 +51,7 @@ def config_of(variables: Mapping[str, str], environ: Mapping[str, str]) -> Confi
     """
     found = dict(environ)
     for variable, text in variables.items():
-        found[variable] = _expanded(variable, text) if _BY_VARIABLE[variable].is_path else text
+        found[variable] = _expanded(variable, text) if _BY_VARIABLE[variable].names_path(text) else text
     config = Config.from_environ(found)
     if config.dir is None:
         raise ConfigError("there is no cache directory: give one, or set JCACHE_DIR")
@@ -71,7 +71,9 @@ def export(variables: Mapping[str, str]) -> Callable[[], None]:
         ConfigError: A path begins with a variable that is not set.
     """
     found = {
-        name: os.path.abspath(os.path.expanduser(_expanded(name, text))) if _BY_VARIABLE[name].is_path else text
+        name: os.path.abspath(os.path.expanduser(_expanded(name, text)))
+        if _BY_VARIABLE[name].names_path(text)
+        else text
         for name, text in variables.items()
     }
     before = {name: os.environ.get(name) for name in found}

@@ -328,8 +328,10 @@ class Ending:
         where = None if session is None else session.config.profile_directory
         if session is not None and where is not None:
             from jcache.activate.profiles import begin_profile
+            from jcache.activate.reports import called
 
-            self._profile = begin_profile(session, self.job, directory=where)
+            name = called(session.config, self.job)
+            self._profile = begin_profile(session.counters, run=self.job.run, appname=name, directory=where)
         if session is not None and session.config.stats != 0 and session.config.report_directory is not None:
             from jcache.activate.interim import Interim
 

@@ -1,4 +1,4 @@
-"""The access profile of this process: begun with its session, where that was asked for."""
+"""The access profile of this process, or of a part of what it does: begun where that was asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jcache.activate.job import program_name
 from jcache.activate.notice import say_once
 
 # Here, and not in a thread: a child that is forked while a thread imports can never import that module.
@@ -18,38 +17,35 @@ from jcache.report.redact import redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcache.activate.job import Job
-    from jcache.session import Session
+    from jcache.counters import Counters
 
 __all__ = ["begin_profile"]
 
 
 def begin_profile(
-    session: Session, job: Job, *, directory: str, command: Sequence[str] | str | None = None
+    counters: Counters, *, run: str, appname: str, directory: str, command: Sequence[str] | str | None = None
 ) -> Recorder:
-    """Have a session's requests recorded from now on.
+    """Have the requests recorded that are counted from now on.
 
     Args:
-        session: The session.
-        job: What this process belongs to.
+        counters: What counts them.
+        run: What all processes of the job have in common.
+        appname: Name of the program.
         directory: Where the file goes, beside others; its name is that of the process's report.
         command: What the profile says that it is of; by default this process's command line.
 
     Returns:
         What records: to be closed.
     """
-    name = program_name()
-    appname = session.config.appname or (job.program if name == "python" else name)
-    start_time = session.counters.start_time
-    stem = file_stem(appname, os.uname().nodename, os.getpid(), start_time)
+    host, pid, start_time = os.uname().nodename, os.getpid(), counters.start_time
     head = {
-        "run": job.run,
+        "run": run,
         "appname": appname,
-        "host": os.uname().nodename,
-        "pid": os.getpid(),
+        "host": host,
+        "pid": pid,
         "command": redact(sys.orig_argv if command is None else command),
         "start_time": start_time,
     }
-    recorder = Recorder(os.path.join(directory, stem + SUFFIX), head, trouble=say_once)
-    session.counters.profile = recorder
+    path = os.path.join(directory, file_stem(appname, host, pid, start_time) + SUFFIX)
+    recorder = counters.profile = Recorder(path, head, trouble=say_once)
     return recorder

@@ -32,7 +32,7 @@ def make_own(session: "Session", job: "Job", *, times_before: tuple[float, float
     times = os.times()
     return from_counters(
         session.counters,
-        appname=session.config.appname or _program(job),
+        appname=called(session.config, job),
         host=os.uname().nodename,
         pid=os.getpid(),
         command=sys.orig_argv,
@@ -171,7 +171,8 @@ def tidy_reports(config: "Config") -> None:
         tidy(str(config.report_directory))
 
 
-def _program(job: "Job") -> str:
+def called(config: "Config", job: "Job") -> str:
+    """Return what this process is called in its report."""
     name = program_name()
     # Workers of multiprocessing run `python -c ...`; what the user knows is the program that started them.
-    return job.program if name == "python" else name
+    return config.appname or (job.program if name == "python" else name)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from jcache.profile.reader import Recording
 
-_ROWS = 20
-
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _file_option = click.option("--file", "pattern", metavar="GLOB", help="Only files whose address this matches.")
 _run_argument = click.argument("run", default="last", metavar="[RUN]", shell_complete=paths("file"))
@@ -149,33 +147,19 @@ def show(
     if pattern is not None and not chosen:
         raise WrongInputError(f"no file of this run matches {pattern}; * stands for any text")
     if svg is not None:
-        from jcache.profile.faces import document
+        from jcache.profile.faces import document, name_of
         from jcache.profile.picture import draw
 
         picture = draw(found, chosen, real_s=look.real_s, columns=410, rows=200)
-        _write(svg, lambda file: file.write(document(picture, f"{_name(found)}: offset over time")))
+        _write(svg, lambda file: file.write(document(picture, f"{name_of(found)}: offset over time")))
     if as_json:
         told = look.to_json()
         click.echo(json.dumps(told | {"files": [one.to_json() for one in chosen]}, indent=1))
     elif svg is None:
-        _print_look(found, look, [one.url for one in chosen] if pattern is not None else None)
+        from jcache.profile.faces import print_profile
+
+        print_profile(found, look, sys.stdout, width=_width(), files=chosen if pattern is not None else None)
     _end(ctx, errors)
-
-
-def _print_look(found: Profile, look: Look, urls: list[str] | None) -> None:
-    from jcache.profile.faces import heading, print_picture, tables
-    from jcache.profile.picture import draw
-
-    width = _width()
-    chosen = [one for one in look.files if urls is None or one.url in urls]
-    _print(heading(look, _name(found)))
-    for number, lines in enumerate(tables(look, width)):
-        if number == 0 or urls is None:
-            _print(["", *lines])
-    if look.real_s and any(one.bytes for one in chosen):
-        click.echo()
-        picture = draw(found, chosen, real_s=look.real_s, columns=min(width, 120) - 14, rows=_ROWS)
-        print_picture(picture, sys.stdout, width=width)
 
 
 @profile.command()
@@ -314,13 +298,6 @@ def _counted(recording: Recording, errors: list[ProfileError]) -> tuple[int, int
     except ProfileError as error:
         errors.append(error)
         return 0, 0
-
-
-def _name(found: Profile) -> str:
-    head = found.recordings[0].head
-    hosts = {one.head.host for one in found.recordings if one.head.host}
-    where = f" on {hosts.pop()}" if len(hosts) == 1 else f" on {len(hosts)} hosts" if hosts else ""
-    return f"{head.appname or 'profile'}{where}"
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, TextIO
 
-from jcache.profile.picture import HIT, MISS, Picture
+from jcache.profile.picture import HIT, MISS, Picture, draw
 from jcache.report.faces import columns, plot
 from jcache.report.faces.compare import Difference
 from jcache.report.faces.svg import STYLE
@@ -15,16 +16,64 @@ from jcache.report.faces.units import duration, human, number_of, percent, visib
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from jcache.profile.reader import Profile
     from jcache.profile.statistics import FileUse, Look
     from jcache.report.faces.compare import Unit
 
-__all__ = ["differences", "document", "heading", "print_picture", "tables"]
+__all__ = [
+    "differences",
+    "document",
+    "file_differences",
+    "files_apart",
+    "heading",
+    "name_of",
+    "print_picture",
+    "print_profile",
+    "tables",
+]
 
 MOST_FILES = 40
 """Files that a table has; JSON has all."""
 
-_AXIS = 11
+MOST_COLUMNS = 120
+"""Of a picture; a terminal may be wider."""
+
+_AXIS, _ROWS = 11, 20
 _STYLES = {0: "", HIT: "green", MISS: "yellow", HIT | MISS: "cyan"}
+
+
+def print_profile(
+    profile: Profile, look: Look, file: TextIO, *, width: int, files: Sequence[FileUse] | None = None
+) -> None:
+    """Print what a profile says, and its picture.
+
+    Args:
+        profile: The profile.
+        look: What it says in numbers.
+        file: Where to.
+        width: Columns to use.
+        files: Only these, of which there is then the first table only.
+
+    Raises:
+        ProfileError: It cannot be read.
+    """
+    chosen = look.files if files is None else list(files)
+    file.writelines(f"{line}\n" for line in heading(look, name_of(profile)))
+    shown = tables(replace(look, files=chosen), width)
+    for lines in shown if files is None else [next(shown)]:
+        file.writelines(f"{line}\n" for line in ["", *lines])
+    if look.real_s and any(one.bytes for one in chosen):
+        file.write("\n")
+        columns_ = min(width, MOST_COLUMNS) - _AXIS - 3
+        print_picture(draw(profile, chosen, real_s=look.real_s, columns=columns_, rows=_ROWS), file, width=width)
+
+
+def name_of(profile: Profile) -> str:
+    """Return what a profile is of: a job, and where it ran."""
+    head = profile.recordings[0].head
+    hosts = {one.head.host for one in profile.recordings if one.head.host}
+    where = f" on {hosts.pop()}" if len(hosts) == 1 else f" on {len(hosts)} hosts" if hosts else ""
+    return f"{head.appname or 'profile'}{where}"
 
 
 def heading(look: Look, name: str) -> list[str]:

@@ -25,6 +25,7 @@ from jcache.profile.format import (
     parse_payload,
     parse_start,
 )
+from jcache.report.places import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,7 +114,7 @@ class Recording:
 
     def _blocks(self) -> Iterator[tuple[BlockHead, bytes]]:
         try:
-            with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with open_file(self.path) as file:
                 version = parse_start(file.read(START.size))
                 if version is None:
                     raise ProfileError(f"{self.path} is no profile")

@@ -15,9 +15,11 @@ from jcache.segment.directory import make_directory
 from jcache.settings.config import REPORTS_NAME
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from jcache.system.storage import Storage
 
-__all__ = ["create_inside", "make_inside", "make_place", "read_file", "storage_of"]
+__all__ = ["create_inside", "make_inside", "make_place", "open_file", "read_file", "storage_of"]
 
 _OTHERS = 0o077
 _STICKY = 0o1000
@@ -32,25 +34,36 @@ def storage_of(directory: str) -> Storage:
     return Storage(os.path.dirname(directory) if os.path.basename(directory) == REPORTS_NAME else directory)
 
 
-def read_file(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> tuple[bytes, os.stat_result]:
-    """Return what a file has, or its first bytes, and its attributes.
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to be read, unless it is something else.
 
-    Whoever shares a cache may have left a FIFO, a link or a hole of a terabyte among its reports.
+    Whoever shares a cache may have left a FIFO or a link among its reports.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is larger than any report.
+        OSError: It cannot be read, or is no regular file.
     """
     path = os.path.abspath(os.fspath(path))
     above = os.path.dirname(path)
     is_shared = REPORTS_NAME in (os.path.basename(above), os.path.basename(os.path.dirname(above)))
     flags = os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if is_shared else 0)
-    with open(os.open(path, os.O_RDONLY | flags), "rb") as file:
+    file = open(os.open(path, os.O_RDONLY | flags), "rb")  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return file
+
+
+def read_file(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> tuple[bytes, os.stat_result]:
+    """Return what a file has, or its first bytes, and its attributes.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger than any report: a hole of a terabyte, say.
+    """
+    with open_file(path) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
         if most_bytes is None and status.st_size > _MOST_BYTES:
-            raise OSError(errno.EFBIG, "larger than any report", path)
-        return file.read(most_bytes), status
+            raise OSError(errno.EFBIG, "larger than any report", os.fspath(path))
+        return file.read(-1 if most_bytes is None else most_bytes), status
 
 
 def make_place(storage: Storage, directory: str) -> None:

@@ -214,6 +214,10 @@ class Setting(NamedTuple):
         """Its name in `Config`, None for the one that names the file."""
         return self.key if self.variable != CONFIG_VARIABLE else None
 
+    def names_path(self, text: str) -> bool:
+        """Whether a value, which is allowed, is a path."""
+        return self.is_path and isinstance(self.read(text), str)
+
     def parse(self, value: object, where: str, base: str) -> Any:
         """Return the field's value.
 

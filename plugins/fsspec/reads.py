@@ -63,12 +63,14 @@ def find(fs: Any, path: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Access 
     if within_origin():
         return None
     session = current()
-    if session is None or session.bypassed is not None:
+    if session is None:
+        return None
+    if session.counters.profile is not None:
+        session.counters.profile.from_here()
+    if session.bypassed is not None:
         return None
     if session.late:
         session.catch_up()
-    if session.counters.profile is not None:
-        session.counters.profile.from_here()
     found = access(fs, path, options, session=session)
     if found is None or found.excluded or (open_files and is_being_written(found.identity.address)):
         return None

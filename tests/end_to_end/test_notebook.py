@@ -163,6 +163,26 @@ def test_a_cell_that_fails_fails_and_still_shows_what_it_read(
     assert "total bytes read          :              10 " in notebook.text("%%jcache\nfs.cat_file(url, 0, 10);")
 
 
+def test_a_cell_is_shown_request_by_request(notebook: Notebook, http_origin: ScriptedOrigin, tmp_path: Path) -> None:
+    from jcache.profile.reader import Recording
+
+    http_origin.put("data", DATA)
+    notebook.run(f"%load_ext jcache\n%jcache on {tmp_path}/cache\nimport fsspec\nurl = {http_origin.url('data')!r}")
+    notebook.run("fs = fsspec.filesystem('http'); fs.cat_file(url, 0, 100)")
+    shown = notebook.text("%%jcache --profile\nfs.cat_ranges([url] * 2, [0, 2000], [100, 2500]); fs.info(url)")
+    assert "total bytes readv         :             600 " in shown
+    assert "requests: 1 vector, 1 stat" in shown
+    assert "offset over time" in shown
+    (path,) = (tmp_path / "cache" / ".reports").glob("*.jcp")
+    recording = Recording.open(path)
+    assert [(list(one.starts), one.hit, one.miss) for batch in recording.batches() for one in batch if one.starts] == [
+        ([0, 2000], 100, 500)
+    ]
+    assert recording.state == "complete"
+    assert str(path) in shown
+    assert "read nothing" in notebook.text("%%jcache --profile\n1 + 1;")
+
+
 def test_what_is_wrong_is_said(notebook: Notebook, tmp_path: Path) -> None:
     notebook.run("%load_ext jcache")
     said = {
@@ -233,5 +253,5 @@ def test_a_kernel_that_ends_leaves_its_report_and_prints_none(
 def test_every_method_that_counts_is_counted_twice() -> None:
     from jcache_plugins.notebook import COUNTING
 
-    others = {"any_activity", "asked", "at_first_read", "profile", "snapshot", "start_time"}
+    others = {"any_activity", "at_first_read", "profile", "snapshot", "start_time"}
     assert {name for name in vars(Counters) if name[0] != "_"} == {*COUNTING, *others}

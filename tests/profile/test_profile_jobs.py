@@ -126,6 +126,7 @@ def test_what_is_read_past_the_cache_is_recorded_as_that(
         *range(50, 70),
     }
     assert {(one.hit, one.miss) for one in reads} == {(0, 0)}
+    assert len({one.thread for one in reads}) == 2
     assert sum(one.bypass for one in reads) == ran.report["read"]["bypass_bytes"] + ran.report["readv"]["bypass_bytes"]
 
 
@@ -156,6 +157,28 @@ def test_small_files_and_small_steps_are_recorded_each(
         steps = [(one.starts[0], one.stops[0]) for one in requests if one.kind == READ and one not in whole]
         assert steps == [(start, start + 1000) for start in range(0, 10_000, 1000)]
         assert sum(one.hit + one.miss for one in requests) == ran.report["read"]["bytes"]
+
+
+AHEAD = """
+import sys, fsspec
+fs = fsspec.filesystem("http")
+with fs.open(sys.argv[1]) as file:
+    while file.read(100_000):
+        pass
+"""
+
+
+def test_what_was_read_ahead_is_told(nginx_server: Nginx, run_python: RunPython, tmp_path: Path) -> None:
+    (nginx_server.directory / "f.root").write_bytes(bytes(30_000_000))
+    os.utime(nginx_server.directory / "f.root", (1_700_000_000, 1_700_000_000))
+    where = tmp_path / "profiles"
+    ran = run_python(AHEAD, nginx_server.url("f.root"), env={"JCACHE_PROFILE": str(where)})
+    requests, _ = profiled(ran, where)
+    steps = [one for one in requests if one.kind == READ]
+    assert [one.starts[0] for one in steps] == list(range(0, 30_000_000, 100_000))
+    assert {one.miss for one in steps} == {100_000}
+    assert 0 < sum(one.ahead for one in steps) <= ran.report["origin"]["prefetch_bytes"]
+    assert steps[0].ahead == 0
 
 
 SECRETS = """

@@ -30,6 +30,7 @@ def test_everything_set(tmp_path: Path) -> None:
             "JCACHE_SUMMARY": "0",
             "JCACHE_JSON": "/reports",
             "JCACHE_STATS": "60",
+            "JCACHE_PROFILE": "profiles",
             "JCACHE_APPNAME": "ttbar 1",
             "JCACHE_NOAPP": "ls, cp,",
             "JCACHE_PROTOCOLS": "ROOT,https",
@@ -47,6 +48,7 @@ def test_everything_set(tmp_path: Path) -> None:
         summary=False,
         json="/reports",
         stats=60.0,
+        profile=str(Path.cwd() / "profiles"),
         appname="ttbar 1",
         noapp=("ls", "cp"),
         protocols=("root", "https"),
@@ -220,3 +222,24 @@ def test_no_file_loads_no_toml_parser() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_profiles_go_beside_the_reports_or_where_they_are_told(tmp_path: Path) -> None:
+    def directory(value: str, **others: str) -> str | None:
+        return Config.from_environ({"JCACHE_DIR": str(tmp_path), "JCACHE_PROFILE": value, **others}).profile_directory
+
+    assert directory("") is directory("0") is directory("off") is None
+    assert directory("1") == directory("yes") == str(tmp_path / ".reports")
+    assert directory("1", JCACHE_JSON="/reports") == "/reports"
+    assert directory("/profiles", JCACHE_JSON="/reports") == "/profiles"
+    (tmp_path / "jcache.toml").write_text("profile = true\n")
+    assert directory("") == str(tmp_path / ".reports")
+    (tmp_path / "jcache.toml").write_text("profile = 'here'\n")
+    assert directory("") == str(tmp_path / "here")
+
+
+def test_what_a_worker_is_given_is_a_path_only_where_it_is_one() -> None:
+    from jcache_plugins.settings import checked
+
+    assert checked({"profile": True, "summary": False}) == {"JCACHE_PROFILE": "1", "JCACHE_SUMMARY": "0"}
+    assert checked({"profile": "here"}) == {"JCACHE_PROFILE": str(Path.cwd() / "here")}
