@@ -147,10 +147,10 @@ def show(
     if pattern is not None and not chosen:
         raise WrongInputError(f"no file of this run matches {pattern}; * stands for any text")
     if svg is not None:
-        from jcache.profile.faces import document, name_of
-        from jcache.profile.picture import draw
+        from jcache.profile.drawing import document, picture_of
+        from jcache.profile.faces import name_of
 
-        picture = draw(found, chosen, real_s=look.real_s, columns=410, rows=200)
+        picture = picture_of(found, look, chosen)
         _write(svg, lambda file: file.write(document(picture, f"{name_of(found)}: offset over time")))
     if as_json:
         told = look.to_json()

@@ -1,5 +1,6 @@
 """`jcache report`: what finished and running jobs read, from their JSON reports."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -99,7 +100,7 @@ def report(
             if html is not None:
                 from jcache.report.faces.html import page
 
-                _write(html, page(whole, reports))
+                _write(html, page(whole, reports, sections=_profiles(reports, place)))
             if svg is not None:
                 from jcache.report.faces.svg import document
 
@@ -147,6 +148,28 @@ def _selected(
         raise WrongInputError(str(error)) from None
     reports = load(paths, errors)
     return reports, None if directory is None or not reports else os.path.dirname(paths[0])
+
+
+def _profiles(reports: list[Report], directory: str | None) -> list[str]:
+    """Return what the page has of the access profiles beside the reports; nothing where there is none."""
+    from jcache.profile.drawing import section
+    from jcache.profile.format import SUFFIX
+    from jcache.profile.reader import Profile, ProfileError, Recording
+    from jcache.profile.statistics import look_at
+
+    recordings = []
+    for report in reports if directory is not None else ():
+        with contextlib.suppress(ProfileError):  # as for all processes that recorded none
+            path = os.path.join(directory or "", report.filename.removesuffix(".json") + SUFFIX)
+            recordings.append(Recording.open(path))
+    if not recordings:
+        return []
+    profile = Profile(sorted(recordings, key=lambda one: one.head.start_time))
+    try:
+        look = look_at(profile)
+        return [section(profile, look)] if look.real_s and look.files else []
+    except ProfileError:
+        return []  # it has gone meanwhile
 
 
 def _filtered(paths: list[str], errors: list[ReportError], *, job: str | None, after: float | None) -> list[str]:

@@ -1,16 +1,14 @@
-"""A profile as people see it: tables, the picture as text and as SVG, two profiles side by side."""
+"""A profile as people see it in a terminal: tables, the picture, two profiles side by side."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING, TextIO
 
 from jcache.profile.picture import HIT, MISS, Picture, draw
 from jcache.report.faces import columns, plot
 from jcache.report.faces.compare import Difference
-from jcache.report.faces.svg import STYLE
 from jcache.report.faces.units import duration, human, number_of, percent, visible
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "differences",
-    "document",
     "file_differences",
     "files_apart",
     "heading",
@@ -199,43 +196,6 @@ def print_picture(picture: Picture, file: TextIO, *, width: int) -> None:
     console.print(Text(" " * (_AXIS + 2) + times))
     if len(picture.files) > 1:
         console.print(Text(f"{len(picture.files)} files, laid end to end in the order of their first requests"))
-
-
-def document(picture: Picture, title: str) -> str:
-    """Return a picture as an SVG file."""
-    width, height, left, top = 920, 480, 84, 40
-    across, up = (width - left - 16) / len(picture.cells[0]), (height - top - 40) / len(picture.cells)
-    bottom = height - 40
-    paths: dict[str, list[str]] = {"jc-c": [], "jc-o": []}
-    for number, row in enumerate(picture.cells):
-        for column, cell in enumerate(row):
-            x, y = left + column * across, top + number * up
-            halves = [name for name, bit in (("jc-c", HIT), ("jc-o", MISS)) if cell & bit]
-            for half, name in enumerate(halves):
-                high = up / len(halves)
-                paths[name].append(f"M{x:.1f} {y + half * high:.1f}h{across:.1f}v{high:.1f}h-{across:.1f}z")
-    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-    parts = [
-        '<?xml version="1.0" encoding="UTF-8"?>\n',
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" class="jc jc-svg">',
-        f"<title>{escape(visible(title))}</title>",
-        f'<style>{STYLE}</style><rect class="jc-paper" width="100%" height="100%"/>',
-        f'<text class="jc-title" x="{left}" y="20">Offset over time</text>',
-    ]
-    for x, name, words in ((width - 212, "jc-c", "from cache"), (width - 108, "jc-o", "from origin")):
-        parts.append(f'<rect class="{name}" x="{x}" y="10" width="11" height="11" rx="2"/>')
-        parts.append(f'<text class="jc-name" x="{x + 17}" y="20">{words}</text>')
-    for quarter in range(5):
-        y = bottom - (bottom - top) * quarter / 4
-        parts.append(f'<path class="{"jc-grid" if quarter else "jc-axis"}" d="M{left} {y:.1f}H{width - 16}"/>')
-        label = _bytes(picture.extent * quarter / 4)
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-        x = left + (width - 16 - left) * quarter / 4
-        anchor = "middle" if 0 < quarter < 4 else "end" if quarter else "start"
-        label = duration(picture.real_s * quarter / 4)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 19}" text-anchor="{anchor}">{label}</text>')
-    parts += [f'<path class="{name}" d="{"".join(path)}"/>' for name, path in paths.items() if path]
-    return "".join([*parts, "</svg>\n"])
 
 
 def differences(a: Look, b: Look) -> list[Difference]:

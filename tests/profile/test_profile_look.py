@@ -27,7 +27,8 @@ from jcache.profile.reader import Profile, Recording
 from jcache.profile.statistics import Union, look_at
 
 if TYPE_CHECKING:
-    from servers import XrootdServer
+    from conftest import RunPython
+    from servers import Nginx, XrootdServer
 
 A, B = "root://host//a.root", "root://host//b.root"
 
@@ -189,6 +190,25 @@ def test_the_picture_is_a_drawing_as_well(reports: Path, tmp_path: Path) -> None
     root = ET.fromstring((tmp_path / "p.svg").read_text())
     drawn = {path.get("class") for path in root.iter("{http://www.w3.org/2000/svg}path")}
     assert {"jc-c", "jc-o"} <= drawn
+
+
+def test_the_page_of_a_run_has_its_picture(
+    run_python: RunPython, nginx_server: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nginx_server.directory / "f.root").write_bytes(bytes(100_000))
+    code = "import sys, fsspec; fsspec.filesystem('http').cat_ranges(sys.argv[1:] * 2, [0, 5000], [10, 5010])"
+    env = {"JCACHE_PROFILE": "1", "JCACHE_JSON": str(tmp_path / "reports")}
+    run_python(code, nginx_server.url("f.root"), env=env)
+    monkeypatch.setenv("JCACHE_JSON", str(tmp_path / "reports"))
+    result = CliRunner().invoke(main, ["report", "--html", str(tmp_path / "page.html")])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.html").read_text()
+    assert "1 read of 2 ranges in 1 file" in page
+    assert page.count("<figure>") == 2
+    for path in (tmp_path / "reports").glob("*.jcp"):
+        path.unlink()
+    assert CliRunner().invoke(main, ["report", "--html", str(tmp_path / "page.html")]).exit_code == 0
+    assert "Access profile" not in (tmp_path / "page.html").read_text()
 
 
 def test_two_runs_stand_side_by_side(reports: Path) -> None:

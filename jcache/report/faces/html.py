@@ -74,14 +74,16 @@ STYLE = (
 )
 
 
-def page(report: Report, reports: Sequence[Report]) -> str:
+def page(report: Report, reports: Sequence[Report], *, sections: Sequence[str] = ()) -> str:
     """Return a whole page about one run.
 
     Args:
         report: The run, merged.
         reports: What it was merged of, for the tables.
+        sections: What else there is to be shown of it, as HTML.
     """
-    return _page(f"{report.appname} on {report.host}", [*_run(report, is_open=True), *_parts(reports), _footer()])
+    body = [*_run(report, is_open=True), *sections, *_parts(reports), _footer()]
+    return _page(f"{report.appname} on {report.host}", body)
 
 
 def fragment(report: Report, reports: Sequence[Report] = ()) -> str:
