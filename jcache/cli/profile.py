@@ -41,16 +41,8 @@ def profile(ctx: click.Context, *, directory: Path | None) -> None:
     """Look at what jobs read, request by request, and carry it away.
 
     Jobs record their requests with JCACHE_PROFILE=1, or under 'jcache run --profile'. RUN is a job's name, a run's id,
-    `last` (the newest one, which it is by default), NAME~1 for the run before NAME's newest, and so on; or a file, a
+    'last' (the newest one, which it is by default), NAME~1 for the run before NAME's newest, and so on; or a file, a
     glob of files, or a directory.
-
-    \b
-    Commands:
-      list            the runs that have a profile
-      show [RUN]      files, sizes and order of ranges, re-reads, what coalescing would save, and the picture
-      diff A B        two runs side by side, and the files that they read differently
-      export [RUN]    as CSV, Parquet, or for XRootD's xrdreplay
-      import FILE     what XRootD's recorder has recorded
 
     \b
     Examples:

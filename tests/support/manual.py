@@ -29,7 +29,8 @@ def pages() -> dict[str, str]:
     for name, (_, line) in COMMANDS.items():
         command = main.get_command(context, name)
         assert command is not None
-        made[f"jcache-{name}.1"] = page(f"jcache {name}", line[0].lower() + line[1:].rstrip("."), command, [])
+        more = list(inner(command)) if isinstance(command, click.Group) else []
+        made[f"jcache-{name}.1"] = page(f"jcache {name}", line[0].lower() + line[1:].rstrip("."), command, more)
     return made
 
 
@@ -88,6 +89,18 @@ def commands() -> Iterator[str]:
     yield ".SH COMMANDS"
     for name, (_, line) in COMMANDS.items():
         yield from term(f"jcache-{name}(1)", line)
+
+
+def inner(group: click.Group) -> Iterator[str]:
+    yield ".SH COMMANDS"
+    for name, command in group.commands.items():
+        arguments = [str(one.metavar) for one in command.params if isinstance(one, click.Argument)]
+        yield from term(" ".join([name, "[OPTIONS]", *arguments]), " ".join((command.help or "").split()))
+        for option in command.params:
+            if isinstance(option, click.Option):
+                yield ".RS"
+                yield from option_of(option)
+                yield ".RE"
 
 
 def environment() -> Iterator[str]:
