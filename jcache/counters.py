@@ -10,13 +10,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from jcache.vectors import Vector
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    Counted = tuple[int, str | None, Vector | None, int, int, int, int, float, float]
+    from jcache.vectors import Vector
+
+    Asked = Vector | tuple[int, int] | None
+    """Ranges, or one; None where they are not known."""
+
+    Counted = tuple[int, str | None, Asked, int, int, int, int, float, float]
     """Kind, file, ranges; hit, missed and bypassed bytes, and those of the missed ones that had been read ahead; when
     it ended, in seconds since the counting began, and how long it took."""
 
@@ -235,7 +238,7 @@ class Counters:
         *,
         url: str | None = None,
         seconds: float = 0.0,
-        asked: Vector | None = None,
+        asked: Asked = None,
         ahead: int = 0,
     ) -> None:
         """Count one plain read.
@@ -274,7 +277,7 @@ class Counters:
         *,
         url: str | None = None,
         seconds: float = 0.0,
-        asked: Vector | None = None,
+        asked: Asked = None,
         ahead: int = 0,
     ) -> None:
         """Count one vector read of `ranges` ranges; the other arguments are those of `read`, for the whole vector."""
@@ -310,7 +313,7 @@ class Counters:
             if size_bytes is not None:
                 entry.size = size_bytes
         if self.profile is not None:
-            whole = None if size_bytes is None else Vector([0], [size_bytes])
+            whole = None if size_bytes is None else (0, size_bytes)
             self.profile.add((OPEN, url, whole, 0, 0, 0, 0, self._clock() - self._start, seconds))
 
     def asked(self, kind: int, url: str, *, seconds: float, hit: bool) -> None:
@@ -354,7 +357,7 @@ class Counters:
                 self._origin_bytes += nbytes
                 self._origin_busy.add(now - seconds, now)
         if self.profile is not None:
-            whole, end_s = Vector([0], [nbytes]), now - self._start
+            whole, end_s = (0, nbytes), now - self._start
             self.profile.add((OPEN, url, whole, 0, 0, 0, 0, end_s - seconds, 0.0))
             self.profile.add((READ, url, whole, hit, nbytes - hit, 0, 0, end_s, seconds))
         if self._on_read is not None:

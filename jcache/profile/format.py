@@ -12,7 +12,7 @@ import sys
 import zlib
 from array import array
 from dataclasses import dataclass, field
-from operator import sub
+from operator import add, sub
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,6 @@ MOST_RANGES = 1 << 24
 
 _PLAIN_BYTES = 256  # what is shorter is not worth packing
 _LEVEL = 1
-_JOURNAL, _ORIGIN, _PAST, _MIXED = 0, 8, 16, 24
-_SERVED, _KIND, _AHEAD, _OTHER = 24, 7, 32, 64
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
 _LIMITS = tuple((width, -(1 << (8 * width - 1)), 1 << (8 * width - 1)) for width in _CODES)
 
@@ -242,85 +240,59 @@ def pack_batch(batch: Batch) -> bytes:
         ValueError: It is larger than blocks may be.
         OverflowError: A number has more than 63 bits.
     """
-    starts, stops = batch.starts, batch.stops
+    starts, stops, counts = batch.starts, batch.stops, batch.counts
     lengths = list(map(sub, stops, starts))
-    flags = list(batch.kinds)
-    # Most requests are served by one, and get what they asked for: only of the others there is more to be told.
-    hits: list[int] = []
-    misses: list[int] = []
-    aheads: list[int] = []
-    others: list[int] = []
-    at = 0
-    columns = zip(batch.counts, batch.hits, batch.misses, batch.bypasses, batch.aheads, strict=True)
-    for i, (count, hit, miss, bypass, ahead) in enumerate(columns):
-        asked = lengths[at] if count == 1 else sum(lengths[at : at + count])
-        at += count
-        if miss:
-            if hit or bypass:
-                flags[i] |= _MIXED
-                hits.append(hit)
-                misses.append(miss)
-            else:
-                flags[i] |= _ORIGIN
-        elif bypass:
-            if hit:
-                flags[i] |= _MIXED
-                hits.append(hit)
-                misses.append(miss)
-            else:
-                flags[i] |= _PAST
-        if ahead:
-            flags[i] |= _AHEAD
-            aheads.append(ahead)
-        if hit + miss + bypass != asked:
-            flags[i] |= _OTHER
-            others.append(hit + miss + bypass)
+    delivered = map(add, batch.hits, map(add, batch.misses, batch.bypasses))
     base_us = min(batch.ends_us)
-    ends = map(sub, batch.ends_us, [base_us, *batch.ends_us])
-    gaps = map(sub, starts, [0, *stops])
-    heads = flags, list(ends), batch.durations_us, batch.threads, batch.files, batch.counts
-    packed = map(_packed, (*heads, list(gaps), lengths, hits, misses, aheads, others))
-    payload = b"".join([_BASE.pack(base_us), *packed])
-    return pack_block(REQUESTS, payload, requests=len(flags), ranges=len(starts))
+    columns = (
+        batch.kinds,
+        list(map(sub, batch.ends_us, [base_us, *batch.ends_us])),
+        batch.durations_us,
+        batch.threads,
+        batch.files,
+        counts,
+        list(map(sub, starts, [0, *stops])),
+        lengths,
+        batch.misses,
+        batch.bypasses,
+        batch.aheads,
+        list(map(sub, _asked(counts, lengths), delivered)),
+    )
+    payload = b"".join([_BASE.pack(base_us), *map(_packed, columns)])
+    return pack_block(REQUESTS, payload, requests=len(counts), ranges=len(starts))
 
 
 def parse_batch(head: BlockHead, payload: bytes) -> Batch | None:
     """Return the requests of a block; None where it is damaged."""
     columns = _Columns(payload)
     count = head.requests
-    flags, ends, durations, threads, files, counts = (columns.take(count) for _ in range(6))
+    kinds, ends, durations, threads, files, counts = (columns.take(count) for _ in range(6))
     if min(counts, default=0) < 0 or sum(counts) != head.ranges:
         return None
-    starts, lengths = columns.take(head.ranges), columns.take(head.ranges)
-    mixed = sum(flag & _SERVED == _MIXED for flag in flags)
-    hits, misses = iter(columns.take(mixed)), iter(columns.take(mixed))
-    aheads = iter(columns.take(sum(flag & _AHEAD > 0 for flag in flags)))
-    others = iter(columns.take(sum(flag & _OTHER > 0 for flag in flags)))
+    gaps, lengths = columns.take(head.ranges), columns.take(head.ranges)
+    misses, bypasses, aheads, shorts = (columns.take(count) for _ in range(4))
     if not columns.is_whole:
         return None
     # A range begins so far behind the end of the one before.
-    lengths_and_gaps = itertools.chain.from_iterable(zip(starts, lengths, strict=True))
-    bounds = list(itertools.accumulate(lengths_and_gaps))
+    bounds = list(itertools.accumulate(itertools.chain.from_iterable(zip(gaps, lengths, strict=True))))
     ends_us = list(itertools.accumulate(ends, initial=columns.base_us))[1:]
-    batch = Batch([flag & _KIND for flag in flags], ends_us, durations, threads, files, counts)
-    batch.starts, batch.stops = bounds[::2], bounds[1::2]
-    at = 0
-    for flag, number in zip(flags, counts, strict=True):
-        total = next(others) if flag & _OTHER else lengths[at] if number == 1 else sum(lengths[at : at + number])
-        at += number
-        served = flag & _SERVED
-        hit = total if served == _JOURNAL else next(hits) if served == _MIXED else 0
-        miss = total if served == _ORIGIN else next(misses) if served == _MIXED else 0
-        batch.hits.append(hit)
-        batch.misses.append(miss)
-        batch.bypasses.append(total - hit - miss)
-        batch.aheads.append(next(aheads) if flag & _AHEAD else 0)
+    hits = list(map(sub, _asked(counts, lengths), map(add, shorts, map(add, misses, bypasses))))
+    places = threads, files, counts, bounds[::2], bounds[1::2]
+    batch = Batch(kinds, ends_us, durations, *places, hits, misses, bypasses, aheads)
     return batch if _is_sane(batch) else None
+
+
+def _asked(counts: Sequence[int], lengths: Sequence[int]) -> Iterable[int]:
+    """Return how many bytes each request has asked for."""
+    if counts.count(1) == len(counts):
+        return lengths
+    stops = itertools.accumulate(counts)
+    return [sum(lengths[stop - count : stop]) for stop, count in zip(stops, counts, strict=True)]
 
 
 def _is_sane(batch: Batch) -> bool:
     """Whether no number is out of its range: whoever can write the file can write any."""
-    not_negative = (batch.ends_us, batch.durations_us, batch.threads, batch.files, batch.starts)
+    not_negative = (batch.kinds, batch.ends_us, batch.durations_us, batch.threads, batch.files, batch.starts)
     served = (batch.hits, batch.misses, batch.bypasses, batch.aheads)
     return (
         all(min(column, default=0) >= 0 for column in (*not_negative, *served))

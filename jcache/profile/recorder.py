@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from jcache.counters import Counted
     from jcache.system.storage import Storage
-    from jcache.vectors import Vector
 
 __all__ = ["Recorder"]
 
@@ -41,7 +40,7 @@ FLUSH_RANGES = 1 << 15
 MOST_WAITING = 1 << 18
 """Ranges that wait for a slow file system, but for one vector; of what comes on top, only the number is recorded."""
 
-_Event = tuple[int, "str | None", "Vector | None", int, int, int, int, float, float, int]
+_FIELDS = 10  # of a request that waits
 
 # The thread of the application in which a request began: what serves it may run on an event loop's.
 _thread_of: contextvars.ContextVar[int | None] = contextvars.ContextVar("jcache_profile_thread", default=None)
@@ -85,7 +84,10 @@ class Recorder:
         self._flush_s = flush_s
         # Reentrant: a signal handler may read, and so record, while its own thread is inside.
         self._lock = threading.RLock()
-        self._waiting: list[_Event] = []
+        # Requests field by field, and their ranges: lists of what the garbage collector does not look at.
+        self._waiting: list[Any] = []
+        self._starts: list[int] = []
+        self._stops: list[int] = []
         self._ranges = 0
         self._lost = 0
         self._started = self._over = False
@@ -100,18 +102,26 @@ class Recorder:
 
     def add(self, request: Counted, /) -> None:
         """Record a request that has ended."""
-        thread, asked = _thread_of.get() or _thread.get_ident(), request[2]
-        ranges = 1 if asked is None else len(asked.starts)
+        kind, url, asked, hit, miss, bypass, ahead, end_s, seconds = request
+        thread = _thread_of.get() or _thread.get_ident()
+        count = 0 if asked is None else 1 if isinstance(asked, tuple) else len(asked.starts)
         with self._lock:
-            if self._over or (self._ranges and self._ranges + ranges > MOST_WAITING) or ranges > MOST_RANGES // 2:
+            before, after = self._ranges, self._ranges + (count or 1)
+            if self._over or (before and after > MOST_WAITING) or count > MOST_RANGES // 2:
                 self._lost += not self._over
                 return
-            self._waiting.append((*request, thread))
-            before, self._ranges = self._ranges, self._ranges + ranges
+            self._waiting.extend((kind, url or "", thread, count, hit, miss, bypass, ahead, end_s, seconds))
+            if isinstance(asked, tuple):
+                self._starts.append(asked[0])
+                self._stops.append(asked[1])
+            elif asked is not None:
+                self._starts.extend(asked.starts)
+                self._stops.extend(asked.stops)
+            self._ranges = after
             starts, self._started = not self._started, True
         if starts:
             self._start()
-        if before < FLUSH_RANGES <= before + ranges:
+        if before < FLUSH_RANGES <= after:
             self._wake()
 
     def from_here(self) -> None:
@@ -164,13 +174,14 @@ class Recorder:
 
     def _flush(self, *, last: bool = False) -> None:
         with self._lock:
-            waiting, self._waiting, self._ranges = self._waiting, [], 0
+            waiting, starts, stops = self._waiting, self._starts, self._stops
+            self._waiting, self._starts, self._stops, self._ranges = [], [], [], 0
             lost = self._lost
         if not waiting and not last:
             return
         try:
             known = len(self._files)
-            blocks = [pack_batch(self._batch(waiting))] if waiting else []
+            blocks = [pack_batch(self._batch(waiting, starts, stops))] if waiting else []
             if known < len(self._files):
                 blocks.insert(0, pack_json(FILES, list(self._files)[known:]))
             if self._fd is None:
@@ -184,7 +195,7 @@ class Recorder:
                 self._storage.close(fd)
         except (OSError, ValueError, OverflowError) as error:
             with self._lock:
-                self._over, self._waiting = True, []
+                self._over, self._waiting, self._starts, self._stops = True, [], [], []
             self.forget()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._trouble(f"the access profile ends here: {self.path}: {reason}")
@@ -207,28 +218,22 @@ class Recorder:
             self._position += written
             view = view[written:]
 
-    def _batch(self, waiting: list[_Event]) -> Batch:
+    def _batch(self, waiting: list[Any], starts: list[int], stops: list[int]) -> Batch:
         """Return requests by column; files and threads by the numbers that they have in this file."""
-        kinds, urls, vectors, hits, misses, bypasses, aheads, ends, seconds, threads = map(
-            list, zip(*waiting, strict=True)
-        )
-        files, numbers = self._files, self._threads
-        batch = Batch(
+        columns = (waiting[i::_FIELDS] for i in range(_FIELDS))
+        kinds, urls, threads, counts, hits, misses, bypasses, aheads, ends, seconds = columns
+        for found, numbers in ((urls, self._files), (threads, self._threads)):
+            for one in dict.fromkeys(found):
+                numbers.setdefault(one, len(numbers))
+        return Batch(
             kinds,
-            [max(0, int(end * 1e6)) for end in ends],
-            [max(0, int(took * 1e6)) for took in seconds],
-            [numbers.setdefault(thread, len(numbers)) for thread in threads],
-            [files.setdefault(url or "", len(files)) for url in urls],
-            hits=hits,
-            misses=misses,
-            bypasses=bypasses,
-            aheads=aheads,
+            _microseconds(ends),
+            _microseconds(seconds),
+            list(map(self._threads.__getitem__, threads)),
+            list(map(self._files.__getitem__, urls)),
+            *(counts, starts, stops, hits, misses, bypasses, aheads),
         )
-        for vector in vectors:
-            if vector is None:
-                batch.counts.append(0)
-            else:
-                batch.counts.append(len(vector.starts))
-                batch.starts.extend(vector.starts)
-                batch.stops.extend(vector.stops)
-        return batch
+
+
+def _microseconds(seconds: list[float]) -> list[int]:
+    return [int(one * 1e6) if one > 0 else 0 for one in seconds]

@@ -169,8 +169,7 @@ class Access:
     def count_read(self, start: int, stop: int) -> None:
         """Count a read that was served from what `peek` returned."""
         counters, nbytes = require().counters, stop - start
-        asked = None if counters.profile is None else Vector([start], [stop])
-        counters.read(nbytes, nbytes, 0, 0, url=self.identity.url, asked=asked)
+        counters.read(nbytes, nbytes, 0, 0, url=self.identity.url, asked=(start, stop))
 
     def lend(self, start: int, last: Lent | None, *, version: Version | None = None) -> Lent | None:
         """Return what was read ahead from `start` on, to be taken in small steps, having handed back the last piece."""
@@ -189,9 +188,8 @@ class Access:
 
     def count_ahead(self, start: int, nbytes: int) -> None:
         """Count a read that was served from what was read ahead."""
-        counters = require().counters
-        asked = None if counters.profile is None else Vector([start], [start + nbytes])
-        counters.read(nbytes, 0, nbytes, 0, url=self.identity.url, asked=asked, ahead=nbytes)
+        asked = start, start + nbytes
+        require().counters.read(nbytes, 0, nbytes, 0, url=self.identity.url, asked=asked, ahead=nbytes)
 
     async def prefetch(self, start: int, stop: int, *, arrived: Callable[[], None] | None = None) -> None:
         """Read [start, stop) ahead of the application; `arrived` is called once its bytes are here, proved or not."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 
 from jcache.counters import LISTING, OPEN, READ, STAT, VECTOR
 from jcache.profile.format import (
@@ -48,16 +50,17 @@ GOLDEN = bytes.fromhex(
     00 00 00 1b 00 00 00 1b 00 00 00 00 00 00 00 00
     00 00 00 62 a9 68 18 f5 0b cd ce 5b 22 68 74 74
     70 73 3a 2f 2f 68 6f 73 74 2f 66 2e 72 6f 6f 74
-    22 2c 22 62 22 5d 4a 43 50 42 52 00 00 00 3d 00
-    00 00 3d 00 00 00 03 00 00 00 05 00 00 00 bf 19
-    6f 56 59 db 9c ed e8 03 00 00 00 00 00 00 01 40
-    1a 01 02 00 d0 14 00 07 00 02 20 dc 14 03 05 00
+    22 2c 22 62 22 5d 4a 43 50 42 52 00 00 00 46 00
+    00 00 46 00 00 00 03 00 00 00 05 00 00 00 a7 9d
+    5a af e4 16 d9 41 e8 03 00 00 00 00 00 00 01 00
+    02 01 02 00 d0 14 00 07 00 02 20 dc 14 03 05 00
     00 00 01 01 03 01 02 00 78 c8 10 00 00 ec 00 0e
-    00 02 88 64 64 64 64 13 00 00 00 00 01 64 02 c8
-    00 00 00 4a 43 50 42 5a 00 00 00 19 00 00 00 19
-    00 00 00 00 00 00 00 00 00 00 00 78 ee f5 5f 48
-    c8 40 d6 7b 22 65 6e 64 5f 74 69 6d 65 22 3a 32
-    2e 30 2c 22 6c 6f 73 74 22 3a 33 7d
+    00 02 88 64 64 64 64 13 00 00 00 00 02 00 c8 00
+    00 00 00 00 00 02 88 00 00 13 00 00 4a 43 50 42
+    5a 00 00 00 19 00 00 00 19 00 00 00 00 00 00 00
+    00 00 00 00 78 ee f5 5f 48 c8 40 d6 7b 22 65 6e
+    64 5f 74 69 6d 65 22 3a 32 2e 30 2c 22 6c 6f 73
+    74 22 3a 33 7d
     """
 )
 
@@ -84,6 +87,15 @@ def test_the_bytes_are_what_they_were(tmp_path: Path) -> None:
     found, recording = read(saved(tmp_path, GOLDEN))
     assert found == WORKED
     assert (recording.head.run, recording.files, recording.state, recording.lost) == ("r", [URL, "b"], "complete", 3)
+
+
+def test_the_document_has_these_bytes() -> None:
+    data = b""
+    document = (ROOT / "docs" / "profile.md").read_text()
+    for position, row in re.findall(r"^    ([0-9a-f]{4})  ((?:[0-9a-f]{2} )*[0-9a-f]{2})", document, re.MULTILINE):
+        assert int(position, 16) == len(data)
+        data += bytes.fromhex(row)
+    assert data == GOLDEN
 
 
 numbers = st.one_of(st.integers(0, 300), st.integers(0, 1 << 60))
