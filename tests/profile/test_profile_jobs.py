@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jcache.counters import LISTING, OPEN, READ, STAT, VECTOR
 from jcache.profile.reader import Profile, Recording
+from jcache.profile.xrootd import from_xrootd
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Ran, RunPython
-    from servers import LoggedRequest, Nginx
+    from servers import LoggedRequest, Nginx, XrootdServer
 
     from jcache.profile.format import Request
 
@@ -179,6 +179,43 @@ def test_what_was_read_ahead_is_told(nginx_server: Nginx, run_python: RunPython,
     assert {one.miss for one in steps} == {100_000}
     assert 0 < sum(one.ahead for one in steps) <= ran.report["origin"]["prefetch_bytes"]
     assert steps[0].ahead == 0
+
+
+OVER_XROOTD = """
+import sys, fsspec
+url = sys.argv[1]
+fs, path = fsspec.core.url_to_fs(url)
+fs.cat_ranges([path] * 3, [0, 5000, 90000], [100, 5200, 90010])
+fs.cat_file(path, 200_000, 200_100)
+fs.cat_ranges([path] * 2, [5100, 7000], [5300, 7001])
+"""
+
+
+def test_xrootds_own_recorder_saw_what_the_profile_says_was_missed(
+    xrootd_server: XrootdServer, run_python: RunPython, tmp_path: Path
+) -> None:
+    pyxrootd = pytest.importorskip("pyxrootd")
+    libraries = sorted(Path(pyxrootd.__file__).parent.glob("libXrdClRecorder-*.so"))
+    if not libraries:
+        pytest.skip("this XRootD client comes without its recorder")
+    data = Path(xrootd_server.directory) / "f.root"
+    data.write_bytes(os.urandom(300_000))
+    os.utime(data, (1_700_000_000, 1_700_000_000))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "recorder.conf").write_text(f"url = *\nlib = {libraries[0]}\nenable = true\n")
+    where, out = tmp_path / "profiles", tmp_path / "recorded.csv"
+    env = {"XRD_PLUGINCONFDIR": str(tmp_path / "conf"), "XRD_RECORDERPATH": str(out), "JCACHE_PROFILE": str(where)}
+    url = f"root://127.0.0.1:{xrootd_server.port}//f.root"
+    requests, _ = profiled(run_python(OVER_XROOTD, url, env=env), where)
+    with (tmp_path / "imported.jcp").open("wb") as file:
+        done = from_xrootd(str(out), file)
+    assert (done.failed, done.odd) == (0, 0)
+    imported = Profile([Recording.open(tmp_path / "imported.jcp")])
+    theirs = [one for _, one in imported.requests() if one.kind in (READ, VECTOR)]
+    reads = [one for one in requests if one.kind in (READ, VECTOR)]
+    assert bytes_of(theirs) == bytes_of(reads)
+    assert sum(one.miss for one in theirs) == sum(one.miss for one in reads) == 511
+    assert sum(one.hit for one in reads) == 100
 
 
 SECRETS = """
