@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jcache.counters import READ, VECTOR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from jcache.profile.reader import Profile
     from jcache.profile.statistics import FileUse
@@ -59,15 +59,24 @@ def draw(profile: Profile, files: Sequence[FileUse], *, real_s: float, columns: 
     cells = [bytearray(columns) for _ in range(rows)]
     height, width_us = max(extent, 1), max(real_s * 1e6, 1.0)
     for _, batch in profile.batches():
-        for read in batch:
-            edge = places.get(profile.files[read.file]) if read.kind in (READ, VECTOR) else None
+        marks = _marks(batch.hits, batch.misses, batch.bypasses)
+        at = 0
+        requests = zip(batch.kinds, batch.files, batch.ends_us, batch.counts, marks, strict=True)
+        for kind, file, end_us, count, mark in requests:
+            ranges = slice(at, at + count)
+            at += count
+            edge = places.get(profile.files[file]) if kind in (READ, VECTOR) else None
             if edge is None:
                 continue
-            column = min(int(read.end_us * columns / width_us), columns - 1)
-            mark = HIT * (read.hit > 0) | MISS * (read.miss + read.bypass > 0)
-            for start, stop in zip(read.starts, read.stops, strict=True):
+            column = min(int(end_us * columns / width_us), columns - 1)
+            for start, stop in zip(batch.starts[ranges], batch.stops[ranges], strict=True):
                 if start < stop:
                     first, last = (edge + start) * rows // height, (edge + stop - 1) * rows // height
                     for row in range(min(first, rows - 1), min(last, rows - 1) + 1):
                         cells[rows - 1 - row][column] |= mark
     return Picture([bytes(row) for row in cells], real_s, extent, edges, [one.url for one in files])
+
+
+def _marks(hits: Sequence[int], misses: Sequence[int], bypasses: Sequence[int]) -> Iterator[int]:
+    for hit, miss, bypass in zip(hits, misses, bypasses, strict=True):
+        yield HIT * (hit > 0) | MISS * (miss + bypass > 0)

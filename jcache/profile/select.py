@@ -41,6 +41,10 @@ class ProfiledRun:
         """All of them together."""
         return Profile(self.recordings)
 
+    def is_of(self, uid: int) -> bool:
+        """Tell whether a user's processes wrote any of it."""
+        return any(os.stat(one.path).st_uid == uid for one in self.recordings)
+
     def is_called(self, name: str) -> bool:
         """Tell whether a name, a glob or a run's id means this one."""
         names = {self.appname, *(one.head.appname for one in self.recordings)}
@@ -105,6 +109,9 @@ def named(word: str, directory: str | None, errors: list[ProfileError]) -> Profi
     nth = _NTH.fullmatch(word)
     name, number = (nth["name"], int(nth["number"])) if nth is not None else (word, 0)
     matching = [one for one in runs(paths or in_directory(directory or ""), errors) if one.is_called(name)]
+    if name == LAST:
+        # Many may share a directory: the newest one is one's own, if there is any.
+        matching = [one for one in matching if one.is_of(os.geteuid())] or matching
     if number >= len(matching):
         raise SelectionError(f"no such run: {word}" + (f", there are only {len(matching)}" if matching else ""))
     return matching[number].profile

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from operator import sub
 from typing import TYPE_CHECKING, Any
 
 from jcache.counters import LISTING, OPEN, STAT, VECTOR
@@ -197,9 +196,10 @@ class _Looking:
     def __init__(self, gaps: list[int]) -> None:
         self.files: dict[int, FileUse] = {}
         self.kinds: Counter[int] = Counter()
-        self.sizes: Counter[int] = Counter()
-        self.bytes_of: Counter[int] = Counter()
-        self.distances: Counter[int] = Counter()
+        # Of so many or fewer, and more than half of that: by that power of two.
+        self.sizes: defaultdict[int, int] = defaultdict(int)
+        self.bytes_of: defaultdict[int, int] = defaultdict(int)
+        self.distances: defaultdict[int, int] = defaultdict(int)
         self.answered = self.end_us = 0
         self._gaps = gaps
         self._saved = [0] * (len(gaps) + 1)
@@ -207,56 +207,69 @@ class _Looking:
         self._last: dict[tuple[int, int], int] = {}
 
     def add(self, process: int, batch: Batch, urls: Sequence[str]) -> None:
-        """Take requests of one process into account."""
+        """Take requests of one process into account: by column, since there may be millions of them."""
         self.kinds.update(batch.kinds)
         self.end_us = max(self.end_us, *batch.ends_us)
-        for one in batch:
-            if one.kind in (STAT, LISTING):
-                self.answered += one.hit
-                if one.stops and one.file in self.files:
-                    self.files[one.file].size = one.stops[0]
+        heads = zip(batch.kinds, batch.ends_us, batch.durations_us, batch.files, batch.counts, strict=True)
+        served = zip(batch.hits, batch.misses, batch.bypasses, batch.aheads, strict=True)
+        at = 0
+        for (kind, end_us, took_us, file, count), (hit, miss, bypass, ahead) in zip(heads, served, strict=True):
+            ranges = slice(at, at + count)
+            at += count
+            use = self.files.get(file)
+            if kind in (STAT, LISTING):
+                self.answered += hit
+                if count and use is not None:
+                    use.size = batch.stops[ranges][0]
                 continue
-            use = self.files.get(one.file)
             if use is None:
-                use = self.files[one.file] = FileUse(urls[one.file], first_s=(one.end_us - one.duration_us) / 1e6)
-            use.waited_s += one.duration_us / 1e6
-            if one.kind == OPEN:
+                use = self.files[file] = FileUse(urls[file], first_s=(end_us - took_us) / 1e6)
+            use.waited_s += took_us / 1e6
+            if kind == OPEN:
                 use.opens += 1
-                use.size = one.stops[0] if one.stops else use.size
+                use.size = batch.stops[ranges][0] if count else use.size
                 continue
             use.reads += 1
-            use.ranges += len(one.starts)
-            use.bytes += one.hit + one.miss + one.bypass
-            use.hit_bytes += one.hit
-            use.miss_bytes += one.miss
-            use.bypass_bytes += one.bypass
-            use.ahead_bytes += one.ahead
-            use.union.add(zip(one.starts, one.stops, strict=True))
-            use.reach = max(use.reach, *one.stops, 0)
-            for length in map(sub, one.stops, one.starts):
-                most = _power(length)
-                self.sizes[most] += 1
-                self.bytes_of[most] += length
-            self._follow(use, (process, one.file), one.starts, one.stops)
-            if one.kind == VECTOR:
-                self._coalesce(one.starts, one.stops)
+            use.ranges += count
+            use.bytes += hit + miss + bypass
+            use.hit_bytes += hit
+            use.miss_bytes += miss
+            use.bypass_bytes += bypass
+            use.ahead_bytes += ahead
+            if count:
+                pairs = list(zip(batch.starts[ranges], batch.stops[ranges], strict=True))
+                use.union.add(pairs)
+                self._follow(use, (process, file), pairs)
+                if kind == VECTOR:
+                    self._coalesce(pairs)
 
-    def _follow(self, use: FileUse, key: tuple[int, int], starts: Sequence[int], stops: Sequence[int]) -> None:
+    def _follow(self, use: FileUse, key: tuple[int, int], pairs: Sequence[tuple[int, int]]) -> None:
+        sizes, bytes_of, distances = self.sizes, self.bytes_of, self.distances
         before = self._last.get(key)
-        for start, stop in zip(starts, stops, strict=True):
+        for start, stop in pairs:
+            size = stop - start
+            most = 1 << (size - 1).bit_length() if size else 0
+            sizes[most] += 1
+            bytes_of[most] += size
             if before is not None:
                 distance = start - before
-                use.sequential += not distance
-                use.forward += distance > 0
-                use.backward += distance < 0
-                self.distances[_power(distance) if distance >= 0 else -_power(-distance)] += 1
+                if distance > 0:
+                    use.forward += 1
+                    distances[1 << (distance - 1).bit_length()] += 1
+                elif distance:
+                    use.backward += 1
+                    distances[-(1 << (-distance - 1).bit_length())] += 1
+                else:
+                    use.sequential += 1
+                    distances[0] += 1
             before = stop
-        if before is not None:
-            self._last[key] = before
+            use.reach = max(use.reach, stop)
+        assert before is not None
+        self._last[key] = before
 
-    def _coalesce(self, starts: Sequence[int], stops: Sequence[int]) -> None:
+    def _coalesce(self, pairs: Sequence[tuple[int, int]]) -> None:
         reach: int | None = None
-        for start, stop in sorted(zip(starts, stops, strict=True)):
+        for start, stop in sorted(pairs):
             if reach is not None:
                 gap = max(start - reach, 0)
                 place = bisect_left(self._gaps, gap)
@@ -270,8 +283,3 @@ class _Looking:
             self._gaps, itertools.accumulate(self._saved), itertools.accumulate(self._extra), strict=False
         ):
             yield Coalescing(gap, saved, extra)
-
-
-def _power(number: int) -> int:
-    """Return the least power of two that is as large as a number; 0 for 0."""
-    return 1 << (number - 1).bit_length() if number else 0
