@@ -130,6 +130,42 @@ def test_what_is_read_past_the_cache_is_recorded_as_that(
     assert sum(one.bypass for one in reads) == ran.report["read"]["bypass_bytes"] + ran.report["readv"]["bypass_bytes"]
 
 
+ANALYSIS = """
+import sys, uproot
+tree = uproot.open({sys.argv[1]: "t"})
+for arrays in tree.iterate(["pt", "eta"], step_size=5000):
+    print(len(arrays))
+"""
+
+
+def test_the_profile_of_an_analysis_is_what_the_servers_log_says(
+    nginx_server: Nginx, run_python: RunPython, tmp_path: Path
+) -> None:
+    uproot, numpy = pytest.importorskip("uproot"), pytest.importorskip("numpy")
+    path = nginx_server.directory / "f.root"
+    with uproot.recreate(path) as file:
+        tree = file.mktree("t", dict.fromkeys(("pt", "eta", "phi"), "float64"))
+        for seed in range(4):
+            chance = numpy.random.default_rng(seed)
+            tree.extend({name: chance.random(5000) for name in ("pt", "eta", "phi")})
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    where = tmp_path / "profiles"
+    nginx_server.reset()
+    cold = run_python(ANALYSIS, nginx_server.url("f.root"), env={"JCACHE_PROFILE": str(where)})
+    log = [one for one in nginx_server.requests() if one.method == "GET"]
+    requests, _ = profiled(cold, where)
+    reads = [one for one in requests if one.kind in (READ, VECTOR)]
+    assert cold.stdout.split() == ["5000"] * 4
+    assert bytes_of(reads) == logged(log)
+    assert sum(one.miss for one in reads) == sum(one.body_bytes for one in log) == cold.report["origin"]["bytes"]
+    nginx_server.reset()
+    warm = run_python(ANALYSIS, nginx_server.url("f.root"), env={"JCACHE_PROFILE": str(where)})
+    again, _ = profiled(warm, where)
+    repeated = [one for one in again if one.kind in (READ, VECTOR)]
+    assert sorted((one.starts, one.stops) for one in repeated) == sorted((one.starts, one.stops) for one in reads)
+    assert sum(one.miss for one in again) == 0
+
+
 MANY = """
 import sys, fsspec
 fs = fsspec.filesystem("http")
