@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -187,6 +188,7 @@ def diff(ctx: click.Context, a: str, b: str, directory: Path | None, *, as_json:
 @click.option("--csv", "csv_path", metavar="FILE", help="A line a request; - for the output.")
 @click.option("--parquet", metavar="FILE", help="A row a request.")
 @click.option("--xrootd", metavar="FILE", help="As XRootD's recorder writes it, for xrdreplay; - for the output.")
+@_json_option
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -196,27 +198,33 @@ def export(
     csv_path: str | None,
     parquet: str | None,
     xrootd: str | None,
+    as_json: bool,
 ) -> None:
-    """Write a run's requests in a form that other programs read."""
+    """Write a run's requests in a form that other programs read; with --json, tell what was written where."""
     from jcache.profile.exporting import to_csv, to_parquet
     from jcache.profile.xrootd import to_xrootd
 
     if not (csv_path or parquet or xrootd):
         raise WrongInputError("in which form? Give --csv, --parquet or --xrootd")
+    if as_json and "-" in (csv_path, xrootd):
+        raise WrongInputError("the output cannot be both: give a file instead of -, or leave out --json")
     errors: list[ProfileError] = []
     found = _named(run, directory, errors)
+    lines: dict[str, int] = {}
     for path, write in ((csv_path, to_csv), (xrootd, to_xrootd)):
         if path == "-":
             write(found, sys.stdout)
         elif path:
-            _write(Path(path), lambda file, write=write: write(found, file))  # type: ignore[misc]  # bound just now
+            lines[path] = _write(Path(path), functools.partial(write, found))
     if parquet:
         try:
-            to_parquet(found, parquet)
+            lines[parquet] = to_parquet(found, parquet)
         except ModuleNotFoundError as error:
             raise CommandError(f"--parquet needs the Python package '{error.name}'") from None
         except OSError as error:
             raise WrongInputError(f"cannot write {parquet}: {error.strerror or error}") from None
+    if as_json:
+        click.echo(json.dumps({"files": [{"path": path, "lines": count} for path, count in lines.items()]}))
     _end(ctx, errors)
 
 
@@ -303,10 +311,10 @@ def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 120
 
 
-def _write(path: Path, write: Callable[[IO[str]], object]) -> None:
+def _write(path: Path, write: Callable[[IO[str]], int]) -> int:
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
-            write(file)
+            return write(file)
     except OSError as error:
         raise WrongInputError(f"cannot write {path}: {error.strerror}") from None
 

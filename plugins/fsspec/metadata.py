@@ -16,7 +16,7 @@ from jcache_plugins.fsspec.access import Access, named, on_loop_of, require, run
 from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, question
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
-from jcache_plugins.fsspec.noted import noted
+from jcache_plugins.fsspec.noted import noting
 from jcache_plugins.fsspec.reads import find
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.origins.base import within_origin
@@ -198,16 +198,17 @@ def async_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        with noted(self, kind, args[0] if args else kwargs.get(parameters.first)) as note:
+        noted, is_hit = noting(self, kind, args[0] if args else kwargs.get(parameters.first)), False
+        try:
             await prepared(self)
             ask, anew = asked(self, kind, parameters, args, kwargs)
             path = path_of(parameters, args, kwargs)
             if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
-                note.hit = True
+                is_hit = True
                 value = await remembered(self, kind, ask, path)
                 if value is not UNKNOWN:
                     return value
-                note.hit = False
+                is_hit = False
             elif kind in _WITHOUT_READING and path is not None:
                 found = find(self, path)
                 value = UNKNOWN if found is None else await without_reading(found, kind)
@@ -233,6 +234,9 @@ def async_answer(original: Method) -> Method:
             if ask is not None:
                 ask.note(value)
             return value
+        finally:
+            if noted is not None:
+                noted.end(hit=is_hit)
 
     return answer
 
@@ -245,14 +249,15 @@ def sync_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        with noted(self, kind, args[0] if args else kwargs.get(parameters.first)) as note:
+        noted, is_hit = noting(self, kind, args[0] if args else kwargs.get(parameters.first)), False
+        try:
             ask, anew = (None, False) if on_loop_of(self) else asked(self, kind, parameters, args, kwargs)
             if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
-                note.hit = True
+                is_hit = True
                 value = run(self, remembered(self, kind, ask, path_of(parameters, args, kwargs)))
                 if value is not UNKNOWN:
                     return value
-                note.hit = False
+                is_hit = False
             again = Again(self, path_of(parameters, args, kwargs))
             while True:
                 try:
@@ -267,6 +272,9 @@ def sync_answer(original: Method) -> Method:
             if ask is not None:
                 ask.note(value)
             return value
+        finally:
+            if noted is not None:
+                noted.end(hit=is_hit)
 
     return answer
 

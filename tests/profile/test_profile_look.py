@@ -242,6 +242,15 @@ def test_requests_are_exported_as_csv_and_parquet(reports: Path, tmp_path: Path)
     ]
 
 
+def test_a_program_is_told_what_was_exported_where(reports: Path, tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("csv", "xrootd")}
+    told_of = told("export", "r1", *(word for name, path in files.items() for word in (f"--{name}", path)))
+    assert [one["path"] for one in told_of["files"]] == list(files.values())
+    written = [Path(path).read_text().splitlines() for path in files.values()]
+    # A line of names is in front of the CSV's.
+    assert [one["lines"] for one in told_of["files"]] == [len(written[0]) - 1, len(written[1])]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -251,6 +260,7 @@ def test_requests_are_exported_as_csv_and_parquet(reports: Path, tmp_path: Path)
         (("show", "--gap", "much"), "--gap"),
         (("show", "--file", "*zzz"), "no file of this run"),
         (("export",), "in which form"),
+        (("export", "--csv", "-", "--json"), "cannot be both"),
         (("import", "--xrootd", "/nowhere.csv", "-o", "/nowhere/x"), "No such file"),
     ],
 )
