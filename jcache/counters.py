@@ -19,15 +19,35 @@ if TYPE_CHECKING:
     Asked = Vector | tuple[int, int] | None
     """Ranges, or one; None where they are not known."""
 
-    Counted = tuple[int, str | None, Asked, int, int, int, int, float, float]
-    """Kind, file, ranges; hit, missed and bypassed bytes, and those of the missed ones that had been read ahead; when
-    it ended, in seconds since the counting began, and how long it took."""
-
     class Profile(Protocol):
         """What records each request, beside the counts; see `jcache.profile.recorder`."""
 
-        def add(self, request: Counted, /) -> None:
-            """Record a request that has ended."""
+        def add(  # noqa: PLR0917 - keywords would be a tenth of what it costs
+            self,
+            kind: int,
+            url: str | None,
+            asked: Asked,
+            hit: int,
+            miss: int,
+            bypass: int,
+            ahead: int,
+            end_s: float,
+            seconds: float,
+            /,
+        ) -> None:
+            """Record a request that has ended.
+
+            Args:
+                kind: One of the five below.
+                url: The file; None where it is not known.
+                asked: Its ranges, which nobody changes.
+                hit: Bytes that came from the journal.
+                miss: Bytes that came from the origin.
+                bypass: Bytes that went past the cache.
+                ahead: Bytes of the missed ones that had been read ahead.
+                end_s: When it ended, in seconds since the counting began.
+                seconds: How long it took.
+            """
             ...
 
         def from_here(self) -> None:
@@ -263,7 +283,7 @@ class Counters:
             if url is not None:
                 self._count_file(url, nbytes, hit, seconds)
         if self.profile is not None:
-            self.profile.add((READ, url, asked, hit, miss, bypass, ahead, now - self._start, seconds))
+            self.profile.add(READ, url, asked, hit, miss, bypass, ahead, now - self._start, seconds)
         if self._on_read is not None:
             self._tell()
 
@@ -292,7 +312,7 @@ class Counters:
             if url is not None:
                 self._count_file(url, nbytes, hit, seconds)
         if self.profile is not None:
-            self.profile.add((VECTOR, url, asked, hit, miss, bypass, ahead, now - self._start, seconds))
+            self.profile.add(VECTOR, url, asked, hit, miss, bypass, ahead, now - self._start, seconds)
         if self._on_read is not None:
             self._tell()
 
@@ -314,7 +334,7 @@ class Counters:
                 entry.size = size_bytes
         if self.profile is not None:
             whole = None if size_bytes is None else (0, size_bytes)
-            self.profile.add((OPEN, url, whole, 0, 0, 0, 0, self._clock() - self._start, seconds))
+            self.profile.add(OPEN, url, whole, 0, 0, 0, 0, self._clock() - self._start, seconds)
 
     def asked(self, kind: int, url: str, *, seconds: float, hit: bool) -> None:
         """Take note of a question about a name, for the profile, which is the only one that counts those.
@@ -327,7 +347,7 @@ class Counters:
         """
         if self.profile is not None:
             miss = 0 if hit else 1
-            self.profile.add((kind, url, None, 1 - miss, miss, 0, 0, self._clock() - self._start, seconds))
+            self.profile.add(kind, url, None, 1 - miss, miss, 0, 0, self._clock() - self._start, seconds)
 
     def file_read(self, url: str, nbytes: int, hit: int, seconds: float, *, fetched: bool) -> None:
         """Count a file that was opened, and read whole by one plain read.
@@ -358,8 +378,8 @@ class Counters:
                 self._origin_busy.add(now - seconds, now)
         if self.profile is not None:
             whole, end_s = (0, nbytes), now - self._start
-            self.profile.add((OPEN, url, whole, 0, 0, 0, 0, end_s - seconds, 0.0))
-            self.profile.add((READ, url, whole, hit, nbytes - hit, 0, 0, end_s, seconds))
+            self.profile.add(OPEN, url, whole, 0, 0, 0, 0, end_s - seconds, 0.0)
+            self.profile.add(READ, url, whole, hit, nbytes - hit, 0, 0, end_s, seconds)
         if self._on_read is not None:
             self._tell()
 

@@ -72,7 +72,6 @@ MOST_RANGES = 1 << 24
 _PLAIN_BYTES = 256  # what is shorter is not worth packing
 _LEVEL = 1
 _CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
-_LIMITS = tuple((width, -(1 << (8 * width - 1)), 1 << (8 * width - 1)) for width in _CODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +241,10 @@ def pack_batch(batch: Batch) -> bytes:
     """
     starts, stops, counts = batch.starts, batch.stops, batch.counts
     lengths = list(map(sub, stops, starts))
-    delivered = map(add, batch.hits, map(add, batch.misses, batch.bypasses))
-    base_us = min(batch.ends_us)
+    shorts = _asked(counts, lengths)
+    for served in (batch.hits, batch.misses, batch.bypasses):
+        shorts = _less(shorts, served)
+    base_us = batch.ends_us[0]
     columns = (
         batch.kinds,
         list(map(sub, batch.ends_us, [base_us, *batch.ends_us])),
@@ -256,7 +257,7 @@ def pack_batch(batch: Batch) -> bytes:
         batch.misses,
         batch.bypasses,
         batch.aheads,
-        list(map(sub, _asked(counts, lengths), delivered)),
+        shorts,
     )
     payload = b"".join([_BASE.pack(base_us), *map(_packed, columns)])
     return pack_block(REQUESTS, payload, requests=len(counts), ranges=len(starts))
@@ -282,7 +283,14 @@ def parse_batch(head: BlockHead, payload: bytes) -> Batch | None:
     return batch if _is_sane(batch) else None
 
 
-def _asked(counts: Sequence[int], lengths: Sequence[int]) -> Iterable[int]:
+def _less(numbers: Sequence[int], others: Sequence[int]) -> Sequence[int]:
+    """Return differences."""
+    if others.count(0) == len(others):
+        return numbers
+    return [0] * len(numbers) if numbers == others else list(map(sub, numbers, others))
+
+
+def _asked(counts: Sequence[int], lengths: Sequence[int]) -> Sequence[int]:
     """Return how many bytes each request has asked for."""
     if counts.count(1) == len(counts):
         return lengths
@@ -306,15 +314,33 @@ def _packed(values: Sequence[int]) -> bytes:
 
     That is done by loops in C: varints would take 0.3 us each in Python, and as much again on the way back.
     """
-    least, most = min(values, default=0), max(values, default=0)
-    if not least and not most:
-        return b"\0"
-    width = next((width for width, low, high in _LIMITS if low <= least and most < high), 8)
-    numbers = array(_CODES[width], values)  # raises OverflowError where that is not enough
+    if not values or values.count(values[0]) == len(values):
+        if not values or not values[0]:
+            return b"\0"
+        numbers = _narrowest(values[:1])
+        return bytes([numbers.itemsize]) + b"".join([bytes([one]) * len(values) for one in numbers.tobytes()])
+    numbers = _narrowest(values)
+    raw, width = numbers.tobytes(), numbers.itemsize
+    return bytes([width]) + b"".join([raw[i::width] for i in range(width)])
+
+
+def _narrowest(values: Sequence[int]) -> array[int]:
+    """Return little-endian numbers of as few bytes as all of them fit in.
+
+    Raises:
+        OverflowError: They fit in none.
+    """
+    for code in "bhi":
+        try:
+            numbers = array(code, values)
+            break
+        except OverflowError:
+            continue
+    else:
+        numbers = array("q", values)
     if sys.byteorder == "big":
         numbers.byteswap()
-    raw = numbers.tobytes()
-    return bytes([width]) + b"".join([raw[i::width] for i in range(width)])
+    return numbers
 
 
 class _Columns:

@@ -9,6 +9,8 @@ import errno
 import os
 import threading
 import time
+from itertools import repeat
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from jcache.profile.format import (
@@ -22,11 +24,12 @@ from jcache.profile.format import (
     pack_start,
 )
 from jcache.report.places import create_inside, make_place, storage_of
+from jcache.vectors import Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jcache.counters import Counted
+    from jcache.counters import Asked
     from jcache.system.storage import Storage
 
 __all__ = ["Recorder"]
@@ -40,18 +43,23 @@ FLUSH_RANGES = 1 << 15
 MOST_WAITING = 1 << 18
 """Ranges that wait for a slow file system, but for one vector; of what comes on top, only the number is recorded."""
 
-_FIELDS = 10  # of a request that waits
+_FIELDS = 11  # of a request that waits
+
+_MORE = 8
+"""Added to the kind of a request that has other than one range: they wait in the place of the first one's start."""
 
 # The thread of the application in which a request began: what serves it may run on an event loop's.
 _thread_of: contextvars.ContextVar[int | None] = contextvars.ContextVar("jcache_profile_thread", default=None)
+_begun_in, _this_thread = _thread_of.get, _thread.get_ident  # here, for they are called on every read
 
 
 class Recorder:
     """Records requests into a file, which it makes with the first one.
 
-    Any thread may add; adding appends to a list and never waits for the file system. One thread of the recorder's own
-    packs and writes, from the first request on, until `close`. A block is written by one call, so what was flushed is
-    whole, whatever becomes of the process. Where writing fails, one line says so, and nothing more is recorded.
+    Any thread may add, also in a signal handler: a request is put behind a list by one call, which nothing comes
+    between, and nobody waits for the file system. One thread of the recorder's own packs and writes, from the first
+    request on, until `close`. A block is written by one call, so what was flushed is whole, whatever becomes of the
+    process. Where writing fails, one line says so, and nothing more is recorded.
 
     A forked child makes its own recorder, and calls `forget` of the one that it inherited.
 
@@ -84,11 +92,12 @@ class Recorder:
         self._flush_s = flush_s
         # Reentrant: a signal handler may read, and so record, while its own thread is inside.
         self._lock = threading.RLock()
-        # Requests field by field, and their ranges: lists of what the garbage collector does not look at.
+        # Requests, field by field. It is always the same list: whoever has it at hand may put something behind it.
         self._waiting: list[Any] = []
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-        self._ranges = 0
+        # How long that list becomes before there is something to do; at first it is to be started.
+        self._bound = 0
+        # Ranges that wait, but for one a request.
+        self._more = 0
         self._lost = 0
         self._started = self._over = False
         # Both held until there is something to do, and until the end.
@@ -100,29 +109,53 @@ class Recorder:
         self._files: dict[str, int] = {}
         self._threads: dict[int, int] = {}
 
-    def add(self, request: Counted, /) -> None:
-        """Record a request that has ended."""
-        kind, url, asked, hit, miss, bypass, ahead, end_s, seconds = request
-        thread = _thread_of.get() or _thread.get_ident()
-        count = 0 if asked is None else 1 if isinstance(asked, tuple) else len(asked.starts)
+    def add(  # noqa: PLR0917 - keywords would be a tenth of what it costs
+        self,
+        kind: int,
+        url: str | None,
+        asked: Asked,
+        hit: int,
+        miss: int,
+        bypass: int,
+        ahead: int,
+        end_s: float,
+        seconds: float,
+        /,
+    ) -> None:
+        """See `jcache.counters.Profile`."""
+        start: Any
+        waiting = self._waiting
+        if isinstance(asked, tuple):
+            start, stop = asked
+        elif asked is not None and len(asked.starts) == 1:
+            start, stop = asked.starts[0], asked.stops[0]
+        elif self._has_room(0 if asked is None else len(asked.starts)):
+            kind, start, stop = kind + _MORE, asked, 0
+        else:
+            return
+        if len(waiting) >= self._bound and kind < _MORE and not self._has_room(1):
+            return
+        thread = _begun_in() or _this_thread()
+        waiting.extend((kind, url, thread, start, stop, hit, miss, bypass, ahead, end_s, seconds))
+
+    def _has_room(self, count: int) -> bool:
+        """Whether a request of so many ranges is to wait; have it written where it is time for that."""
         with self._lock:
-            before, after = self._ranges, self._ranges + (count or 1)
-            if self._over or (before and after > MOST_WAITING) or count > MOST_RANGES // 2:
-                self._lost += not self._over
-                return
-            self._waiting.extend((kind, url or "", thread, count, hit, miss, bypass, ahead, end_s, seconds))
-            if isinstance(asked, tuple):
-                self._starts.append(asked[0])
-                self._stops.append(asked[1])
-            elif asked is not None:
-                self._starts.extend(asked.starts)
-                self._stops.extend(asked.stops)
-            self._ranges = after
+            if self._over:
+                return False
+            before = len(self._waiting) // _FIELDS + self._more
+            if (before and before + count > MOST_WAITING) or count > MOST_RANGES // 2:
+                self._lost += 1
+                return False
+            self._more += max(count - 1, 0)
             starts, self._started = not self._started, True
+            bound = _FIELDS * (FLUSH_RANGES if before + count < FLUSH_RANGES else MOST_WAITING)
+            fills, self._bound = bound > max(self._bound, _FIELDS * FLUSH_RANGES), bound
         if starts:
             self._start()
-        if before < FLUSH_RANGES <= after:
+        if fills:
             self._wake()
+        return True
 
     def from_here(self) -> None:
         """See `jcache.counters.Profile`."""
@@ -138,7 +171,7 @@ class Recorder:
         with self._lock:
             if self._over:
                 return
-            self._over = True
+            self._over, self._bound = True, 0
         self._wake()
         if self._started and self._writing.acquire(timeout=timeout_s):
             try:
@@ -174,14 +207,17 @@ class Recorder:
 
     def _flush(self, *, last: bool = False) -> None:
         with self._lock:
-            waiting, starts, stops = self._waiting, self._starts, self._stops
-            self._waiting, self._starts, self._stops, self._ranges = [], [], [], 0
+            waiting = self._waiting
+            count = len(waiting)  # something may be put behind that meanwhile
+            columns = [waiting[i:count:_FIELDS] for i in range(_FIELDS)]
+            del waiting[:count]
+            self._more, self._bound = 0, 0 if self._over else _FIELDS * FLUSH_RANGES
             lost = self._lost
-        if not waiting and not last:
+        if not count and not last:
             return
         try:
             known = len(self._files)
-            blocks = [pack_batch(self._batch(waiting, starts, stops))] if waiting else []
+            blocks = [pack_batch(self._batch(*columns))] if count else []
             if known < len(self._files):
                 blocks.insert(0, pack_json(FILES, list(self._files)[known:]))
             if self._fd is None:
@@ -195,7 +231,8 @@ class Recorder:
                 self._storage.close(fd)
         except (OSError, ValueError, OverflowError) as error:
             with self._lock:
-                self._over, self._waiting, self._starts, self._stops = True, [], [], []
+                self._over, self._bound = True, 0
+                self._waiting.clear()
             self.forget()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._trouble(f"the access profile ends here: {self.path}: {reason}")
@@ -218,22 +255,56 @@ class Recorder:
             self._position += written
             view = view[written:]
 
-    def _batch(self, waiting: list[Any], starts: list[int], stops: list[int]) -> Batch:
+    def _batch(
+        self,
+        kinds: list[int],
+        urls: list[str | None],
+        threads: list[int],
+        starts: list[Any],
+        stops: list[int],
+        *served: list[Any],
+    ) -> Batch:
         """Return requests by column; files and threads by the numbers that they have in this file."""
-        columns = (waiting[i::_FIELDS] for i in range(_FIELDS))
-        kinds, urls, threads, counts, hits, misses, bypasses, aheads, ends, seconds = columns
-        for found, numbers in ((urls, self._files), (threads, self._threads)):
-            for one in dict.fromkeys(found):
-                numbers.setdefault(one, len(numbers))
+        hits, misses, bypasses, aheads, ends, seconds = served
+        counts = [1] * len(kinds)
+        if kinds.count(kinds[0]) < len(kinds) or kinds[0] >= _MORE:
+            kinds, counts, starts, stops = _spread(kinds, starts, stops)
         return Batch(
             kinds,
             _microseconds(ends),
             _microseconds(seconds),
-            list(map(self._threads.__getitem__, threads)),
-            list(map(self._files.__getitem__, urls)),
+            _numbered(threads, self._threads),
+            _numbered(urls, self._files),
             *(counts, starts, stops, hits, misses, bypasses, aheads),
         )
 
 
+def _spread(kinds: list[int], starts: list[Any], stops: list[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return kinds, numbers of ranges, and all ranges, where some requests have other than one."""
+    counts, firsts, lasts = [1] * len(kinds), [], []
+    at = 0
+    for i in [i for i, kind in enumerate(kinds) if kind >= _MORE]:
+        firsts += starts[at:i]
+        lasts += stops[at:i]
+        kinds[i] -= _MORE
+        ranges: Vector = starts[i] or Vector([], [])
+        counts[i] = len(ranges)
+        firsts += ranges.starts
+        lasts += ranges.stops
+        at = i + 1
+    return kinds, counts, firsts + starts[at:], lasts + stops[at:]
+
+
+def _numbered(found: list[Any], numbers: dict[Any, int]) -> list[int]:
+    """Return the numbers of what was found, in the order of their first appearance; None has that of no name."""
+    if found.count(found[0]) == len(found):
+        return [numbers.setdefault(found[0] or "", len(numbers))] * len(found)
+    known = {one: numbers.setdefault(one or "", len(numbers)) for one in dict.fromkeys(found)}
+    return list(map(known.__getitem__, found))
+
+
 def _microseconds(seconds: list[float]) -> list[int]:
-    return [int(one * 1e6) if one > 0 else 0 for one in seconds]
+    if seconds.count(0.0) == len(seconds):
+        return [0] * len(seconds)
+    found = list(map(float.__trunc__, map(mul, seconds, repeat(1e6))))  # in C, and in half the time that `int` takes
+    return found if min(found) >= 0 else [max(one, 0) for one in found]

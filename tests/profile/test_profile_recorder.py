@@ -36,7 +36,7 @@ def recorder_in(path: Path, **options: Any) -> Recorder:
 
 def add(recorder: Recorder, asked: Vector | None, kind: int = READ, end_s: float = 1.0) -> None:
     size = 0 if asked is None else sum(asked.lengths())
-    recorder.add((kind, URL, asked, size, 0, 0, 0, end_s, 0.5))
+    recorder.add(kind, URL, asked, size, 0, 0, 0, end_s, 0.5)
 
 
 def requests_of(path: Path) -> list[Request]:
