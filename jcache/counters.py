@@ -279,9 +279,7 @@ class Counters:
             self._read_hit += hit
             self._read_miss += miss
             self._read_bypass += bypass
-            self._count(now, nbytes, hit, miss, bypass)
-            if url is not None:
-                self._count_file(url, nbytes, hit, seconds)
+            self._count(now, nbytes, hit, miss, bypass, url, seconds)
         if self.profile is not None:
             self.profile.add(READ, url, asked, hit, miss, bypass, ahead, now - self._start, seconds)
         if self._on_read is not None:
@@ -308,9 +306,7 @@ class Counters:
             self._readv_hit += hit
             self._readv_miss += miss
             self._readv_bypass += bypass
-            self._count(now, nbytes, hit, miss, bypass)
-            if url is not None:
-                self._count_file(url, nbytes, hit, seconds)
+            self._count(now, nbytes, hit, miss, bypass, url, seconds)
         if self.profile is not None:
             self.profile.add(VECTOR, url, asked, hit, miss, bypass, ahead, now - self._start, seconds)
         if self._on_read is not None:
@@ -362,16 +358,13 @@ class Counters:
         now = self._clock()
         with self._lock:
             self._opened += 1
-            entry = self._files.get(url) or self._files.setdefault(url, _File())
-            entry.opens += 1
-            entry.size = nbytes
-            entry.requested += nbytes
-            entry.hit += hit
-            entry.read_s += seconds
             self._read_ops += 1
             self._read_hit += hit
             self._read_miss += nbytes - hit
-            self._count(now, nbytes, hit, nbytes - hit, 0)
+            self._count(now, nbytes, hit, nbytes - hit, 0, url, seconds)
+            entry = self._files[url]
+            entry.opens += 1
+            entry.size = nbytes
             if fetched:
                 self._origin_requests += 1
                 self._origin_bytes += nbytes
@@ -511,14 +504,15 @@ class Counters:
         if call is not None:
             call()
 
-    def _count_file(self, url: str, nbytes: int, hit: int, seconds: float) -> None:
-        entry = self._files.get(url) or self._files.setdefault(url, _File())
-        entry.requested += nbytes
-        entry.hit += hit
-        entry.read_s += seconds
-
-    def _count(self, now: float, nbytes: int, hit: int, miss: int, bypass: int) -> None:
-        """Classify one request and put its bytes into the time bin of its end; the caller holds the lock."""
+    def _count(  # noqa: PLR0917 - keywords would be a tenth of what it costs
+        self, now: float, nbytes: int, hit: int, miss: int, bypass: int, url: str | None, seconds: float
+    ) -> None:
+        """Classify one request, count it for its file, and for the time bin of its end; the caller holds the lock."""
+        if url is not None:
+            entry = self._files.get(url) or self._files.setdefault(url, _File())
+            entry.requested += nbytes
+            entry.hit += hit
+            entry.read_s += seconds
         if bypass == 0 and nbytes:  # bypassed and empty requests say nothing about the journal
             if hit == nbytes:
                 self._full_hits += 1

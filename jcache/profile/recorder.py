@@ -37,7 +37,7 @@ __all__ = ["Recorder"]
 FLUSH_S = 1.0
 """What is older is in the file: so much of a process that is killed is lost at most."""
 
-FLUSH_RANGES = 1 << 15
+FLUSH_RANGES = 1 << 13
 """So many ranges (a request without any counts as one) are written at once, without waiting for that time."""
 
 MOST_WAITING = 1 << 18

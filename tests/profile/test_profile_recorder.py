@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
+
     from jcache.profile.format import Request
 
 URL = "far://host/file"
@@ -92,6 +94,46 @@ def test_threads_are_told_apart_and_a_request_is_of_the_thread_in_which_it_began
     loop.call_soon_threadsafe(loop.stop)
     recorder.close()
     assert [one.thread for one in requests_of(tmp_path / "p.jcp")] == [0, 0, 1, 1]
+
+
+def test_what_threads_add_at_once_is_all_there_and_not_mixed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jcache.profile.recorder.FLUSH_RANGES", 64)
+    recorder = recorder_in(tmp_path, flush_s=0.0005)
+
+    def ranges(thread: int, i: int) -> list[tuple[int, int]]:
+        return [(1_000_000 * thread + 10 * i + k, 1_000_000 * thread + 10 * i + 5 * k) for k in range(i % 4)]
+
+    def ask(thread: int) -> None:
+        for i in range(4000):
+            one = ranges(thread, i)
+            asked = Vector.of(one) if len(one) != 1 or i % 8 == 1 else one[0]
+            recorder.add(VECTOR, f"far://host/{thread}", asked if one else None, i, thread, 0, 0, float(i), 0.25)
+
+    threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join(LIMIT_S)
+    finally:
+        sys.setswitchinterval(before)
+    recorder.close()
+    recording = Recording.open(tmp_path / "p.jcp")
+    found = [one for batch in recording.batches() for one in batch]
+    assert recording.lost == 0
+    for number in range(4):
+        own = [one for one in found if recording.files[one.file] == f"far://host/{number}"]
+        assert len({one.thread for one in own}) == 1
+        assert [(one.kind, one.hit, one.miss, one.end_us, one.duration_us) for one in own] == [
+            (VECTOR, i, number, i * 1_000_000, 250_000) for i in range(4000)
+        ]
+        assert [list(zip(one.starts, one.stops, strict=True)) for one in own] == [
+            ranges(number, i) for i in range(4000)
+        ]
 
 
 def test_the_file_is_for_whoever_its_directory_is_for(tmp_path: Path) -> None:
