@@ -100,13 +100,16 @@ def test_what_threads_add_at_once_is_all_there_and_not_mixed_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jcache.profile.recorder.FLUSH_RANGES", 64)
-    recorder = recorder_in(tmp_path, flush_s=0.0005)
+    recorder, count = recorder_in(tmp_path, flush_s=0.0005), 5000
 
     def ranges(thread: int, i: int) -> list[tuple[int, int]]:
-        return [(1_000_000 * thread + 10 * i + k, 1_000_000 * thread + 10 * i + 5 * k) for k in range(i % 4)]
+        return [
+            (1_000_000 * thread + 10 * i + k, 1_000_000 * thread + 10 * i + 5 * k)
+            for k in range(i % 4 if i % 50 < 5 else 1)
+        ]
 
     def ask(thread: int) -> None:
-        for i in range(4000):
+        for i in range(count):
             one = ranges(thread, i)
             asked = Vector.of(one) if len(one) != 1 or i % 8 == 1 else one[0]
             recorder.add(VECTOR, f"far://host/{thread}", asked if one else None, i, thread, 0, 0, float(i), 0.25)
@@ -129,11 +132,31 @@ def test_what_threads_add_at_once_is_all_there_and_not_mixed_up(
         own = [one for one in found if recording.files[one.file] == f"far://host/{number}"]
         assert len({one.thread for one in own}) == 1
         assert [(one.kind, one.hit, one.miss, one.end_us, one.duration_us) for one in own] == [
-            (VECTOR, i, number, i * 1_000_000, 250_000) for i in range(4000)
+            (VECTOR, i, number, i * 1_000_000, 250_000) for i in range(count)
         ]
         assert [list(zip(one.starts, one.stops, strict=True)) for one in own] == [
-            ranges(number, i) for i in range(4000)
+            ranges(number, i) for i in range(count)
         ]
+
+
+def test_what_is_added_while_the_others_are_taken_waits_for_the_next_time(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path)
+    later = list(range(1, 6))
+
+    class Busy(list[Any]):
+        def __getitem__(self, key: Any) -> Any:
+            found = super().__getitem__(key)
+            if later and isinstance(key, slice):
+                start = later.pop(0)
+                recorder.add(READ, URL, (start, start + 1), 1, 0, 0, 0, 1.0, 0.0)
+            return found
+
+    recorder._waiting = Busy()
+    recorder.add(READ, URL, (0, 1), 1, 0, 0, 0, 1.0, 0.0)
+    recorder._flush()
+    assert [list(one.starts) for one in requests_of(tmp_path / "p.jcp")] == [[0]]
+    recorder.close()
+    assert [list(one.starts) for one in requests_of(tmp_path / "p.jcp")] == [[start] for start in range(6)]
 
 
 def test_the_file_is_for_whoever_its_directory_is_for(tmp_path: Path) -> None:
