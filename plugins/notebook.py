@@ -39,6 +39,8 @@ USAGE = """%jcache on [DIR] [NAME=VALUE ...]   cache what this notebook reads, i
 %jcache                             say whether it is on
 %%jcache [--profile]                run a cell and show what it read; request by request"""
 
+_WIDTH = 120  # of a profile's tables and picture
+
 COUNTING = (
     "read", "readv", "file_opened", "file_read", "file_size", "asked", "uncached", "origin", "recorded", "damaged",
     "failure", "bypassed",
@@ -235,13 +237,14 @@ def _recorder(running: Session, counters: Counters, name: str, cell: str) -> Rec
 
 
 def _show_profile(path: str) -> None:
-    from jcache.profile.faces import print_profile
+    from jcache.profile.faces import drawn, print_profile
     from jcache.profile.reader import Profile, ProfileError, Recording
     from jcache.profile.statistics import look_at
 
     try:
         profile = Profile([Recording.open(path)])
-        print_profile(profile, look_at(profile), sys.stdout, width=120)
+        look = look_at(profile)
+        print_profile(profile, look, drawn(profile, look, width=_WIDTH), sys.stdout, width=_WIDTH)
     except ProfileError:
         print("jcache: the cell read nothing, so there is no profile")  # noqa: T201 - the cell's output
     else:

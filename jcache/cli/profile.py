@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -25,10 +26,13 @@ from jcache.report.select import SelectionError
 from jcache.settings.config import Config, ConfigError, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import IO
 
     from jcache.profile.reader import Recording
+
+PATIENCE_S = 2.0
+"""What takes longer shows how far it is."""
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _file_option = click.option("--file", "pattern", metavar="GLOB", help="Only files whose address this matches.")
@@ -79,9 +83,10 @@ def list_(ctx: click.Context, place: str | None, directory: Path | None, *, as_j
         raise WrongInputError(str(error)) from None
     rows, documents = [], []
     for one in found:
-        counts = [_counted(recording, errors) for recording in one.recordings]
+        with _progress("counting", one.recordings):
+            counts = [_counted(recording, errors) for recording in one.recordings]
         requests, ranges = (sum(column) for column in zip(*counts, strict=True))
-        size = sum(os.path.getsize(recording.path) for recording in one.recordings)
+        size = sum(map(_size, one.recordings))
         states = {state: count for state, count in one.profile.states.items() if state != "complete"}
         documents.append({
             "run": one.run,
@@ -143,15 +148,19 @@ def show(
         from jcache.profile.drawing import document, picture_of
         from jcache.profile.faces import name_of
 
-        picture = picture_of(found, look, chosen)
+        with _progress("drawing", found.recordings):
+            picture = picture_of(found, look, chosen)
         _write(svg, lambda file: file.write(document(picture, f"{name_of(found)}: offset over time")))
     if as_json:
         told = look.to_json()
         click.echo(json.dumps(told | {"files": [one.to_json() for one in chosen]}, indent=1))
     elif svg is None:
-        from jcache.profile.faces import print_profile
+        from jcache.profile.faces import drawn, print_profile
 
-        print_profile(found, look, sys.stdout, width=_width(), files=chosen if pattern is not None else None)
+        files, width = chosen if pattern is not None else None, _width()
+        with _progress("drawing", found.recordings):
+            shown = drawn(found, look, width=width, files=files)
+        print_profile(found, look, shown, sys.stdout, width=width, files=files)
     _end(ctx, errors)
 
 
@@ -215,10 +224,12 @@ def export(
         if path == "-":
             write(found, sys.stdout)
         elif path:
-            lines[path] = _write(Path(path), functools.partial(write, found))
+            with _progress("exporting", found.recordings):
+                lines[path] = _write(Path(path), functools.partial(write, found))
     if parquet:
         try:
-            lines[parquet] = to_parquet(found, parquet)
+            with _progress("exporting", found.recordings):
+                lines[parquet] = to_parquet(found, parquet)
         except ModuleNotFoundError as error:
             raise CommandError(f"--parquet needs the Python package '{error.name}'") from None
         except OSError as error:
@@ -287,9 +298,47 @@ def _named(word: str, directory: Path | None, errors: list[ProfileError]) -> Pro
 
 def _look(found: Profile, gaps: Sequence[int]) -> Look:
     try:
-        return look_at(found, gaps=gaps)
+        with _progress("reading", found.recordings):
+            return look_at(found, gaps=gaps)
     except ProfileError as error:
         raise CommandError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _progress(what: str, recordings: Sequence[Recording]) -> Iterator[None]:
+    """Show how much of the recordings is read, on stderr, if that is a terminal and it takes more than two seconds."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shape = TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    bars = Progress(*shape, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    task = bars.add_task("", total=sum(map(_size, recordings)))
+    begun_s = time.monotonic()
+
+    def read(nbytes: int) -> None:
+        bars.advance(task, nbytes)
+        if time.monotonic() - begun_s >= PATIENCE_S:
+            bars.start()
+
+    for one in recordings:
+        one.on_read = read
+    try:
+        yield
+    finally:
+        if bars.live.is_started:
+            bars.stop()
+        for one in recordings:
+            one.on_read = None
+
+
+def _size(recording: Recording) -> int:
+    try:
+        return os.path.getsize(recording.path)
+    except OSError:
+        return 0  # it is gone since
 
 
 def _counted(recording: Recording, errors: list[ProfileError]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "differences",
+    "drawn",
     "file_differences",
     "files_apart",
     "heading",
@@ -39,30 +40,45 @@ _AXIS, _ROWS = 11, 20
 _STYLES = {0: "", HIT: "green", MISS: "yellow", HIT | MISS: "cyan"}
 
 
+def drawn(profile: Profile, look: Look, *, width: int, files: Sequence[FileUse] | None = None) -> Picture | None:
+    """Return the picture for `print_profile`, whose arguments these are; None where there is nothing to be seen.
+
+    Raises:
+        ProfileError: The profile cannot be read.
+    """
+    chosen = look.files if files is None else files
+    if not look.real_s or not any(one.bytes for one in chosen):
+        return None
+    return draw(profile, chosen, real_s=look.real_s, columns=min(width, MOST_COLUMNS) - _AXIS - 3, rows=_ROWS)
+
+
 def print_profile(
-    profile: Profile, look: Look, file: TextIO, *, width: int, files: Sequence[FileUse] | None = None
+    profile: Profile,
+    look: Look,
+    picture: Picture | None,
+    file: TextIO,
+    *,
+    width: int,
+    files: Sequence[FileUse] | None = None,
 ) -> None:
     """Print what a profile says, and its picture.
 
     Args:
         profile: The profile.
         look: What it says in numbers.
+        picture: As it was `drawn`.
         file: Where to.
         width: Columns to use.
         files: Only these, of which there is then the first table only.
-
-    Raises:
-        ProfileError: It cannot be read.
     """
     chosen = look.files if files is None else list(files)
     file.writelines(f"{line}\n" for line in heading(look, name_of(profile)))
     shown = tables(replace(look, files=chosen), width)
     for lines in shown if files is None else [next(shown)]:
         file.writelines(f"{line}\n" for line in ["", *lines])
-    if look.real_s and any(one.bytes for one in chosen):
+    if picture is not None:
         file.write("\n")
-        columns_ = min(width, MOST_COLUMNS) - _AXIS - 3
-        print_picture(draw(profile, chosen, real_s=look.real_s, columns=columns_, rows=_ROWS), file, width=width)
+        print_picture(picture, file, width=width)
 
 
 def name_of(profile: Profile) -> str:

@@ -28,7 +28,7 @@ from jcache.profile.format import (
 from jcache.report.places import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
 __all__ = ["Profile", "ProfileError", "Recording", "State"]
@@ -64,6 +64,7 @@ class Recording:
         files: Addresses by number, as far as the file was read.
         state: How it ends; known once it was read to its end.
         lost: Requests that happened and were not recorded; likewise.
+        on_read: Is told how many bytes of the file were read, block by block.
     """
 
     path: str
@@ -72,6 +73,7 @@ class Recording:
     state: State = "cut off"
     lost: int = 0
     end_time: float | None = None
+    on_read: Callable[[int], None] | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Recording:
@@ -137,6 +139,8 @@ class Recording:
             if payload is None:
                 self.state = "damaged"
                 return
+            if self.on_read is not None:
+                self.on_read(len(data) + len(stored))
             yield head, payload
 
     def _take(self, kind: int, value: Any) -> bool:

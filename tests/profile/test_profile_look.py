@@ -251,6 +251,32 @@ def test_a_program_is_told_what_was_exported_where(reports: Path, tmp_path: Path
     assert [one["lines"] for one in told_of["files"]] == [len(written[0]) - 1, len(written[1])]
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [(("list",), "counting"), (("show", "r1"), "drawing"), (("export", "r1", "--csv", "/dev/null"), "exporting")],
+)
+def test_what_takes_long_shows_how_far_it_is(
+    reports: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], word: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for patience_s, is_shown in ((0.0, True), (60.0, False)):
+        monkeypatch.setattr("jcache.cli.profile.PATIENCE_S", patience_s)
+        out, err = io.StringIO(), Terminal()
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stdout", out)
+            patched.setattr("sys.stderr", err)
+            with pytest.raises(SystemExit) as ended:
+                main(["profile", *args], prog_name="jcache")
+        assert ended.value.code == 0
+        assert (word in err.getvalue()) is is_shown
+        assert word not in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
