@@ -18,7 +18,7 @@ from rich.console import Console
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-COSTS = ("attach", "calls", "passed", "start", "two")
+COSTS = ("attach", "calls", "passed", "profile", "start", "two")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

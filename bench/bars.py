@@ -107,6 +107,10 @@ def checks(results: Mapping[str, Mapping[str, Result]], costs: Mapping[str, Any]
             yield Check(f"{how} vector of two ranges: {what}", limit, count, str(count))
         yield of_ratio("second read of a file, cold / origin", 1.7, paired(*passed["second"]))
         yield of_ratio("context switches of a cold vector / origin", 1.3, paired(*passed["switches"]))
+    if recorded := costs.get("profile"):
+        for what, name in (("vectors", "vectors of"), ("steps", "steps of")):
+            ways = recorded[what]
+            yield of_ratio(f"warm {name} 100 bytes, recorded / not", 1.15, paired(ways["on"], ways["off"]))
     if two := costs.get("two"):
         for way, name in (("jcache", "two processes, warm / one"), ("local", "the same of the local file (no bar)")):
             gain = Ratio(*two[way]["gain"], len(two[way]["one"]))

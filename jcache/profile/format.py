@@ -314,8 +314,10 @@ def _packed(values: Sequence[int]) -> bytes:
 
     That is done by loops in C: varints would take 0.3 us each in Python, and as much again on the way back.
     """
-    if not values or values.count(values[0]) == len(values):
-        if not values or not values[0]:
+    if not values:
+        return b"\0"
+    if values[0] == values[-1] and values.count(values[0]) == len(values):
+        if not values[0]:
             return b"\0"
         numbers = _narrowest(values[:1])
         return bytes([numbers.itemsize]) + b"".join([bytes([one]) * len(values) for one in numbers.tobytes()])

@@ -129,10 +129,14 @@ class Recorder:
             start, stop = asked
         elif asked is not None and len(asked.starts) == 1:
             start, stop = asked.starts[0], asked.stops[0]
-        elif self._has_room(0 if asked is None else len(asked.starts)):
-            kind, start, stop = kind + _MORE, asked, 0
         else:
-            return
+            count = 0 if asked is None else len(asked.starts)
+            if len(waiting) + _FIELDS * (self._more + count) >= self._bound:
+                if not self._has_room(count):
+                    return
+            elif count:
+                self._more += count - 1  # threads may lose some
+            kind, start, stop = kind + _MORE, asked, 0
         if len(waiting) >= self._bound and kind < _MORE and not self._has_room(1):
             return
         thread = _begun_in() or _this_thread()

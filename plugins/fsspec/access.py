@@ -159,7 +159,8 @@ class Access:
             elif meant is not None:
                 rows[i] = answer = await self.origin.ask(*span)
                 if isinstance(answer, bytes):
-                    session.counters.read(len(answer), 0, 0, len(answer), url=self.identity.url)
+                    asked, nbytes = delivered(session, [span], [answer]), len(answer)
+                    session.counters.read(nbytes, 0, 0, nbytes, url=self.identity.url, asked=asked)
 
     def peek(self, start: int, stop: int, *, version: Version | None = None) -> bytes:
         """Return what the journal has from `start` on, uncounted."""

@@ -198,7 +198,9 @@ def async_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        noted, is_hit = noting(self, kind, args[0] if args else kwargs.get(parameters.first)), False
+        session, is_hit = current(), False
+        is_profiled = session is not None and session.counters.profile is not None
+        noted = noting(self, kind, args[0] if args else kwargs.get(parameters.first)) if is_profiled else None
         try:
             await prepared(self)
             ask, anew = asked(self, kind, parameters, args, kwargs)
@@ -249,7 +251,9 @@ def sync_answer(original: Method) -> Method:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
             return known
-        noted, is_hit = noting(self, kind, args[0] if args else kwargs.get(parameters.first)), False
+        session, is_hit = current(), False
+        is_profiled = session is not None and session.counters.profile is not None
+        noted = noting(self, kind, args[0] if args else kwargs.get(parameters.first)) if is_profiled else None
         try:
             ask, anew = (None, False) if on_loop_of(self) else asked(self, kind, parameters, args, kwargs)
             if ask is not None and (ask.is_offline or (ask.trusts and not anew)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import time
 from typing import Any
@@ -35,7 +36,8 @@ class Noted:
         Args:
             hit: Whether it was answered without asking an origin.
         """
-        _within.reset(self._token)
+        with contextlib.suppress(ValueError):  # a coroutine that is dropped is closed in whatever context that happens
+            _within.reset(self._token)
         session = current()
         if session is None or session.counters.profile is None:
             return
@@ -46,14 +48,11 @@ class Noted:
 
 
 def noting(fs: Any, kind: str, path: Any) -> Noted | None:
-    """Begin to note a question; None where no profile is recorded, or another question asks it.
+    """Begin to note a question; None where another one, or JCache itself, puts it.
 
     Args:
         fs: The file system.
         kind: The method's name, without an underscore in front.
         path: What is asked about, as the file system takes it.
     """
-    session = current()
-    if session is None or session.counters.profile is None or _within.get() or within_origin():
-        return None
-    return Noted(fs, kind, path)
+    return None if _within.get() or within_origin() else Noted(fs, kind, path)

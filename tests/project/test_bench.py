@@ -23,6 +23,7 @@ XROOTD = (
     "attach",
     "calls",
     "passed",
+    "profile",
     "two",
 )
 HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start")
