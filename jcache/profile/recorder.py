@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from itertools import repeat
-from operator import mul
+from operator import gt, mul
 from typing import TYPE_CHECKING, Any
 
 from jcache.profile.format import (
@@ -273,6 +273,10 @@ class Recorder:
         counts = [1] * len(kinds)
         if kinds.count(kinds[0]) < len(kinds) or kinds[0] >= _MORE:
             kinds, counts, starts, stops = _spread(kinds, starts, stops)
+        if min(starts, default=0) < 0 or any(map(gt, starts, stops)):
+            # What is asked for backwards has no bytes.
+            starts = [max(start, 0) for start in starts]
+            stops = list(map(max, starts, stops))
         return Batch(
             kinds,
             _microseconds(ends),

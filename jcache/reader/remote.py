@@ -354,7 +354,7 @@ class RemoteFile:
                 total = plan.own.sizes(result)[0]
                 if total:
                     snapshot.deliver()
-                asked = in_file(spans, snapshot.version) if is_profiled else None
+                asked = asked_for(spans, snapshot.version, rows) if is_profiled else None
                 self._count(vector, count, total, total, started_s, asked=asked)
                 return rows  # type: ignore[return-value]  # no None is among them
             again: list[int] = []
@@ -372,7 +372,7 @@ class RemoteFile:
             todo = again
         if total:
             snapshot.deliver()
-        asked = in_file(spans, snapshot.version) if is_profiled else None
+        asked = asked_for(spans, snapshot.version, results) if is_profiled else None
         self._count(vector, count, total, miss, started_s, asked=asked, ahead=min(ahead, miss))
         return [result if result is not None else b"" for result in results]
 
@@ -545,3 +545,14 @@ def in_file(spans: Vector, version: Version | None) -> Vector:
     if spans.is_ascending and spans.stops[-1] <= version.size_bytes:
         return spans
     return Vector.of(resolve(start, stop, version.size_bytes) for start, stop in spans)
+
+
+def asked_for(spans: Vector, version: Version | None, rows: Sequence[bytes | Exception | None]) -> Vector:
+    """Return spans as byte ranges, for the profile: where no size is known, one without an end is what came of it."""
+    if version is not None:
+        return in_file(spans, version)
+    sizes = [len(row) if isinstance(row, bytes) else 0 for row in rows]
+    starts = [start or 0 for start in spans.starts]
+    stops: Sequence[int | None] = spans.stops
+    ends = [start + size if stop is None else stop for start, stop, size in zip(starts, stops, sizes, strict=True)]
+    return Vector(starts, ends)

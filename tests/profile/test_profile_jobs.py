@@ -217,6 +217,30 @@ def test_what_was_read_ahead_is_told(nginx_server: Nginx, run_python: RunPython,
     assert steps[0].ahead == 0
 
 
+MISSED = """
+import sys, fsspec
+fs = fsspec.filesystem("http")
+for bounds in ((), (10, 20), (30, None)):
+    try:
+        fs.cat_file(sys.argv[1] + ".gone", *bounds)
+    except FileNotFoundError:
+        print("gone")
+print(len(fs.cat_file(sys.argv[1], -7)), len(fs.cat_file(sys.argv[1], 990)))
+"""
+
+
+def test_reads_that_fail_or_count_from_the_end_are_recorded_as_what_they_are(
+    nginx_server: Nginx, run_python: RunPython, tmp_path: Path
+) -> None:
+    (nginx_server.directory / "f.root").write_bytes(bytes(1000))
+    where = tmp_path / "profiles"
+    ran = run_python(MISSED, nginx_server.url("f.root"), env={"JCACHE_PROFILE": str(where)})
+    assert ran.stdout.split() == ["gone"] * 3 + ["7", "10"]
+    requests, _ = profiled(ran, where)
+    reads = [(one.starts[0], one.stops[0], one.hit + one.miss + one.bypass) for one in requests if one.kind == READ]
+    assert reads == [(0, 0, 0), (10, 20, 0), (30, 30, 0), (993, 1000, 7), (990, 1000, 10)]
+
+
 OVER_XROOTD = """
 import sys, fsspec
 url = sys.argv[1]

@@ -159,6 +159,16 @@ def test_what_is_added_while_the_others_are_taken_waits_for_the_next_time(tmp_pa
     assert [list(one.starts) for one in requests_of(tmp_path / "p.jcp")] == [[start] for start in range(6)]
 
 
+def test_bounds_that_are_no_range_spoil_nothing(tmp_path: Path) -> None:
+    recorder = recorder_in(tmp_path)
+    for asked in (Vector([7], [0]), Vector([0, 100, 50], [5, 7, 60]), Vector([-5], [-1]), Vector([], []), (9, 3)):
+        recorder.add(READ, URL, asked, 0, 0, 0, 0, 1.0, 0.5)
+    recorder.close()
+    found = [list(zip(one.starts, one.stops, strict=True)) for one in requests_of(tmp_path / "p.jcp")]
+    assert found == [[(7, 7)], [(0, 5), (100, 100), (50, 60)], [(0, 0)], [], [(9, 9)]]
+    assert Recording.open(tmp_path / "p.jcp").count() == (5, 6)
+
+
 def test_the_file_is_for_whoever_its_directory_is_for(tmp_path: Path) -> None:
     recorder = recorder_in(tmp_path / "new" / "directory")
     add(recorder, None)
