@@ -55,8 +55,8 @@ if TYPE_CHECKING:
             ...
 
 
-OPEN, READ, VECTOR, STAT, LISTING = range(5)
-"""Kinds of requests, for who records them."""
+OPEN, READ, VECTOR, STAT, LISTING, NAMED = range(6)
+"""Kinds of requests, for who records them. The last is none: a file is read by name, which nobody has opened."""
 
 FIRST_BIN_S = 1 / 64
 """Width of a time bin at the start. A power of two, so that every later width and every bin number is exact."""
@@ -312,13 +312,14 @@ class Counters:
         if self._on_read is not None:
             self._tell()
 
-    def file_opened(self, url: str, size_bytes: int | None, seconds: float) -> None:
+    def file_opened(self, url: str, size_bytes: int | None, seconds: float, *, asked: bool = True) -> None:
         """Count one opening of a file.
 
         Args:
             url: The file as shown to people, without secrets.
             size_bytes: Its size; `None` where it is not known (yet).
             seconds: What opening took.
+            asked: Whether the application opened it; else it is about to read it by name.
         """
         with self._lock:
             self._opened += 1
@@ -330,7 +331,8 @@ class Counters:
                 entry.size = size_bytes
         if self.profile is not None:
             whole = None if size_bytes is None else (0, size_bytes)
-            self.profile.add(OPEN, url, whole, 0, 0, 0, 0, self._clock() - self._start, seconds)
+            kind = OPEN if asked else NAMED
+            self.profile.add(kind, url, whole, 0, 0, 0, 0, self._clock() - self._start, seconds)
 
     def asked(self, kind: int, url: str, *, seconds: float, hit: bool) -> None:
         """Take note of a question about a name, for the profile, which is the only one that counts those.
@@ -371,7 +373,7 @@ class Counters:
                 self._origin_busy.add(now - seconds, now)
         if self.profile is not None:
             whole, end_s = (0, nbytes), now - self._start
-            self.profile.add(OPEN, url, whole, 0, 0, 0, 0, end_s - seconds, 0.0)
+            self.profile.add(NAMED, url, whole, 0, 0, 0, 0, end_s - seconds, 0.0)
             self.profile.add(READ, url, whole, hit, nbytes - hit, 0, 0, end_s, seconds)
         if self._on_read is not None:
             self._tell()

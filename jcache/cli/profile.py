@@ -16,23 +16,22 @@ import click
 
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
+from jcache.cli.progress import progress
+from jcache.cli.recorded import given_above, profiles_directory, recorded
 from jcache.profile.format import SUFFIX
 from jcache.profile.reader import Profile, ProfileError
-from jcache.profile.select import in_directory, named, runs
+from jcache.profile.select import in_directory, runs
 from jcache.profile.statistics import GAPS, Look, look_at
 from jcache.report.faces import columns
 from jcache.report.faces.units import human, visible
 from jcache.report.select import SelectionError
-from jcache.settings.config import Config, ConfigError, parse_size
+from jcache.settings.config import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import IO
 
     from jcache.profile.reader import Recording
-
-PATIENCE_S = 2.0
-"""What takes longer shows how far it is."""
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _file_option = click.option("--file", "pattern", metavar="GLOB", help="Only files whose address this matches.")
@@ -78,7 +77,7 @@ def list_(ctx: click.Context, place: str | None, directory: Path | None, *, as_j
     """
     errors: list[ProfileError] = []
     try:
-        found = runs(in_directory(place or _directory(directory)), errors)
+        found = runs(in_directory(place or profiles_directory(given_above(directory))), errors)
     except SelectionError as error:
         raise WrongInputError(str(error)) from None
     rows, documents = [], []
@@ -139,7 +138,7 @@ def show(
     except (ValueError, OverflowError):
         raise WrongInputError(f"--gap: {', '.join(gaps)} is no size: give one such as 16k") from None
     errors: list[ProfileError] = []
-    found = _named(run, directory, errors)
+    found = recorded(run, given_above(directory), errors)
     look = _look(found, wanted)
     chosen = [one for one in look.files if pattern is None or fnmatchcase(one.url, pattern)]
     if pattern is not None and not chosen:
@@ -177,7 +176,7 @@ def diff(ctx: click.Context, a: str, b: str, directory: Path | None, *, as_json:
     from jcache.profile.faces import differences, file_differences, files_apart
 
     errors: list[ProfileError] = []
-    first, second = (_look(_named(word, directory, errors), list(GAPS)) for word in (a, b))
+    first, second = (_look(recorded(word, given_above(directory), errors), list(GAPS)) for word in (a, b))
     found, apart = differences(first, second), files_apart(first, second)
     if as_json:
         sides = [{"url": url, "a": x and x.to_json(), "b": y and y.to_json()} for url, x, y in apart]
@@ -218,7 +217,7 @@ def export(
     if as_json and "-" in (csv_path, xrootd):
         raise WrongInputError("the output cannot be both: give a file instead of -, or leave out --json")
     errors: list[ProfileError] = []
-    found = _named(run, directory, errors)
+    found = recorded(run, given_above(directory), errors)
     lines: dict[str, int] = {}
     for path, write in ((csv_path, to_csv), (xrootd, to_xrootd)):
         if path == "-":
@@ -268,34 +267,6 @@ def import_(source: str, output: str | None, *, xrootd: bool, as_json: bool) -> 
 # -- what they have in common -------------------------------------------------------------------------------------
 
 
-def _directory(given: Path | None) -> str:
-    environ = dict(os.environ)
-    given = click.get_current_context().obj if given is None else given
-    if given is not None:
-        environ.pop("JCACHE_JSON", None)
-        environ.pop("JCACHE_PROFILE", None)
-        environ["JCACHE_DIR"] = os.path.abspath(given)
-    try:
-        config = Config.from_environ(environ)
-    except ConfigError as error:
-        raise WrongInputError(str(error)) from None
-    found = config.profile_directory or config.report_directory
-    if found is None:
-        raise WrongInputError("where are the profiles? Name them, give --dir DIR, or set JCACHE_DIR")
-    return found
-
-
-def _named(word: str, directory: Path | None, errors: list[ProfileError]) -> Profile:
-    try:
-        where = None if os.path.exists(word) else _directory(directory)
-        found = named(word, where, errors)
-    except SelectionError as error:
-        raise WrongInputError(str(error)) from None
-    if not found.recordings:
-        raise WrongInputError(str(errors[-1]) if errors else f"no profile: {word}")
-    return found
-
-
 def _look(found: Profile, gaps: Sequence[int]) -> Look:
     try:
         with _progress("reading", found.recordings):
@@ -306,32 +277,22 @@ def _look(found: Profile, gaps: Sequence[int]) -> Look:
 
 @contextlib.contextmanager
 def _progress(what: str, recordings: Sequence[Recording]) -> Iterator[None]:
-    """Show how much of the recordings is read, on stderr, if that is a terminal and it takes more than two seconds."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    """Show how much of the recordings is read."""
+    of, done = sum(map(_size, recordings)), 0
+    with progress(what) as tell:
 
-    shape = TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    bars = Progress(*shape, console=Console(stderr=True), transient=True, redirect_stdout=False)
-    task = bars.add_task("", total=sum(map(_size, recordings)))
-    begun_s = time.monotonic()
+        def read(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            tell(done, of)
 
-    def read(nbytes: int) -> None:
-        bars.advance(task, nbytes)
-        if time.monotonic() - begun_s >= PATIENCE_S:
-            bars.start()
-
-    for one in recordings:
-        one.on_read = read
-    try:
-        yield
-    finally:
-        if bars.live.is_started:
-            bars.stop()
         for one in recordings:
-            one.on_read = None
+            one.on_read = read
+        try:
+            yield
+        finally:
+            for one in recordings:
+                one.on_read = None
 
 
 def _size(recording: Recording) -> int:

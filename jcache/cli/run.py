@@ -99,6 +99,19 @@ def run(
     environ.update({name: value for name, value in options.items() if value is not None})
     if not environ.get("JCACHE_DIR"):
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+    sys.exit(run_job(command, environ))
+
+
+def run_job(command: Sequence[str], environ: dict[str, str]) -> int:
+    """Run a command as one job with one report, and return its exit code.
+
+    Args:
+        command: The command and its arguments.
+        environ: Its environment, with a cache directory in it.
+
+    Raises:
+        WrongInputError: A setting is wrong; it was not started.
+    """
     # The command's processes may run in other directories.
     environ["JCACHE_DIR"] = os.path.abspath(os.path.expanduser(environ["JCACHE_DIR"]))
     try:
@@ -110,10 +123,9 @@ def run(
         code = _run(command, environ)
     except OSError as error:
         say(f"cannot run {command[0]}: {error.strerror or error}")
-        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-    else:
-        _report(config, job, command)
-    sys.exit(code)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    _report(config, job, command)
+    return code
 
 
 def _name(command: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_64_intdigest
 
-from jcache.counters import LISTING, OPEN, READ, STAT, VECTOR
+from jcache.counters import LISTING, NAMED, OPEN, READ, STAT, VECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -59,9 +59,9 @@ MAGIC, BLOCK_MAGIC = b"\x89JCPRF\r\n", b"JCPB"
 HEAD, FILES, REQUESTS, END = b"HFRZ"
 """Kinds of blocks: who recorded; addresses of files; requests; that the process came to its end."""
 
-KINDS = ("open", "read", "vector", "stat", "listing")
+KINDS = ("open", "read", "vector", "stat", "listing", "named")
 """Names of the kinds of requests, by number."""
-assert (KINDS[OPEN], KINDS[READ], KINDS[VECTOR], KINDS[STAT], KINDS[LISTING]) == KINDS
+assert tuple(KINDS[kind] for kind in (OPEN, READ, VECTOR, STAT, LISTING, NAMED)) == KINDS
 
 MOST_BYTES = 256 << 20
 """No block holds more, packed or not."""

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jcache.counters import LISTING, OPEN, STAT, VECTOR
+from jcache.counters import LISTING, NAMED, OPEN, STAT, VECTOR
 from jcache.profile.format import KINDS
 
 if TYPE_CHECKING:
@@ -51,10 +51,15 @@ class Union:
         self._pieces, self._pending = pieces, []
 
     @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """What is in it, in order, no two pieces touching."""
+        self._merge()
+        return self._pieces
+
+    @property
     def size_bytes(self) -> int:
         """How many bytes are in it."""
-        self._merge()
-        return sum(stop - start for start, stop in self._pieces)
+        return sum(stop - start for start, stop in self.pieces)
 
 
 @dataclass(slots=True)
@@ -225,7 +230,7 @@ class _Looking:
             if use is None:
                 use = self.files[file] = FileUse(urls[file], first_s=(end_us - took_us) / 1e6)
             use.waited_s += took_us / 1e6
-            if kind == OPEN:
+            if kind in (OPEN, NAMED):
                 use.opens += 1
                 use.size = batch.stops[ranges][0] if count else use.size
                 continue

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from jcache.counters import LISTING, OPEN, READ, STAT, VECTOR
+from jcache.counters import LISTING, NAMED, OPEN, READ, STAT, VECTOR
 from jcache.naming.address import split_scheme
 from jcache.naming.identity import Unidentifiable, identify
 from jcache.profile.format import END, FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
@@ -61,7 +61,7 @@ def to_xrootd(profile: Profile, file: TextIO) -> int:
         writer.writerow([number, name, f"{start_s:.9f}", arguments, f"{stop_s:.9f}", _SUCCESS, said])
 
     for process, one in profile.requests():
-        if one.kind in (STAT, LISTING):
+        if one.kind in (STAT, LISTING, NAMED):
             continue
         key = process, one.file
         stop_s = profile.start_time + one.end_us / 1e6

@@ -471,11 +471,12 @@ class RemoteFile:
         """Whether anything of the file is recorded, or was validated in this process."""
         return self.known() is not None or bool(await self._store.versions())
 
-    def opened(self, seconds: float) -> None:
-        """Count an open of this file by the application, `seconds` long."""
+    def opened(self, seconds: float, *, asked: bool = True) -> None:
+        """Count an open of this file, `seconds` long; by the application, or because it reads it by name."""
         self._opened = True
         info = self.known()
-        self._host.counters.file_opened(self.url, None if info is None else info.version.size_bytes, seconds)
+        size_bytes = None if info is None else info.version.size_bytes
+        self._host.counters.file_opened(self.url, size_bytes, seconds, asked=asked)
 
     def invalidate(self) -> None:
         """Forget the version, because this process has written to the file; see `Validation.invalidate`."""
@@ -519,7 +520,7 @@ class RemoteFile:
     ) -> None:
         counters = self._host.counters
         if not self._opened:
-            self.opened(self._validation.open_s)
+            self.opened(self._validation.open_s, asked=False)
         if not self._store.is_used:
             hit, missed_bytes, bypass, ahead = 0, 0, total, 0
             if self._store.why_not:

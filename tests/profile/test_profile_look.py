@@ -265,7 +265,7 @@ def test_what_takes_long_shows_how_far_it_is(
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     for patience_s, is_shown in ((0.0, True), (60.0, False)):
-        monkeypatch.setattr("jcache.cli.profile.PATIENCE_S", patience_s)
+        monkeypatch.setattr("jcache.cli.progress.PATIENCE_S", patience_s)
         out, err = io.StringIO(), Terminal()
         with monkeypatch.context() as patched:
             patched.setattr("sys.stdout", out)

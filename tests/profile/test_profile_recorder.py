@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from activation import LIMIT_S, Site
 from faults import FaultyStorage, error
 
-from jcache.counters import OPEN, READ, VECTOR, Counters
+from jcache.counters import NAMED, OPEN, READ, VECTOR, Counters
 from jcache.profile.reader import ProfileError, Recording
 from jcache.profile.recorder import MOST_WAITING, Recorder
 from jcache.vectors import Vector
@@ -63,7 +63,7 @@ def test_what_is_counted_is_recorded(tmp_path: Path) -> None:
     assert (read.kind, list(read.starts), list(read.stops), read.duration_us) == (READ, [100], [170], 500_000)
     assert (read.hit, read.miss, read.bypass, read.ahead) == (50, 20, 0, 10)
     assert (vector.kind, list(vector.starts), list(vector.stops), vector.bypass) == (VECTOR, [0, 100], [10, 120], 30)
-    assert (small_open.kind, small.kind, list(small.stops), small.hit) == (OPEN, READ, [7], 7)
+    assert (small_open.kind, small.kind, list(small.stops), small.hit) == (NAMED, READ, [7], 7)
     assert (small_open.end_us, small.end_us, small.duration_us) == (1_875_000, 2_000_000, 125_000)
     assert (list(unknown.starts), unknown.bypass) == ([], 9)
     recording = Recording.open(tmp_path / "p.jcp")

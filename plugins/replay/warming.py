@@ -1,0 +1,310 @@
+"""Filling a cache ahead of the job: exactly the ranges that a profile names, or whole files."""
+
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jcache.activate import activate
+from jcache.profile.reader import Profile
+from jcache.profile.statistics import look_at
+from jcache.ranges import Range, subtract, total
+from jcache.session import Session, current
+from jcache.settings.config import Config
+from jcache_plugins.fsspec.access import access, run
+from jcache_plugins.replay.places import PlaceError, Places
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Need", "Progress", "Warmed", "needs_of", "warm"]
+
+# One request of so many bytes and ranges at most: enough of them at a time fill a long wire, and none takes for ever.
+VECTOR_BYTES, VECTOR_RANGES = 8 << 20, 512
+# So often what the cache did not take (it was full for a moment, or could not keep up) is fetched again.
+ROUNDS = 3
+FLUSH_S = 60.0
+
+Progress = Callable[[int, int], None]
+"""Is told how many bytes are there, and of how many; from several threads, one at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is wanted of one file: half-open ranges, in order and apart; None for all of it."""
+
+    url: str
+    ranges: list[Range] | None = None
+
+
+@dataclass(slots=True)
+class Warmed:
+    """What came of it. Sizes are in bytes.
+
+    Attributes:
+        wanted_bytes: What was to be there.
+        held_bytes: What had been there before.
+        fetched_bytes: What was fetched.
+        missing_bytes: What is not there now.
+        failed: Files that could not be had, and why, by address.
+    """
+
+    files: int = 0
+    wanted_bytes: int = 0
+    held_bytes: int = 0
+    fetched_bytes: int = 0
+    missing_bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was wanted is there."""
+        return not self.failed and not self.missing_bytes
+
+    def add(self, other: "Warmed") -> None:
+        """Add what others did."""
+        for name, value in asdict(other).items():
+            if name != "failed":
+                setattr(self, name, getattr(self, name) + value)
+        self.failed.update(other.failed)
+
+
+def needs_of(profile: Profile) -> list[Need]:
+    """Return what was read of each file of a profile, in the order in which the run came to them.
+
+    Raises:
+        ProfileError: The profile cannot be read.
+    """
+    return [Need(one.url, one.union.pieces) for one in look_at(profile, gaps=()).files if one.union.pieces]
+
+
+def warm(
+    what: Profile | Iterable[Need | str],
+    *,
+    cache_dir: str | None = None,
+    maps: Sequence[tuple[str, str]] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    parallel: int = 8,
+    rate: float | None = None,
+    progress: Progress | None = None,
+    client: "Client | None" = None,
+) -> Warmed:
+    """Fetch what is wanted and not there yet into the cache.
+
+    It may be ended at any time and begun again: what was fetched by then is there.
+
+    Args:
+        what: What is wanted: what was read of each file of a profile, or these; of a URL, or a glob, the whole file.
+        cache_dir: The cache directory, instead of that of the session or JCACHE_DIR.
+        maps: Beginnings of addresses, and what stands in their place.
+        options: Of fsspec's file systems, by protocol.
+        parallel: How many requests to make at a time (of each worker, where there is a `client`).
+        rate: How many bytes a second to fetch at most, all together.
+        progress: Is told how far it is.
+        client: A Dask client, among whose workers the files are dealt out. They need JCache (`JCachePlugin`).
+
+    Returns:
+        What came of it.
+
+    Raises:
+        RuntimeError: There is no cache directory, or it cannot be used.
+        PlaceError: A glob means nothing.
+        ProfileError: The profile cannot be read.
+    """
+    places = Places(maps, options)
+    needs = needs_of(what) if isinstance(what, Profile) else what
+    wanted = [need if isinstance(need, Need) else Need(url) for need in needs for url in _expanded(places, need)]
+    if client is not None:
+        return _dealt_out(client, wanted, progress, maps=maps, options=options, parallel=parallel, rate=rate)
+    if cache_dir is not None and current() is None:
+        session = activate(Config.from_environ({"JCACHE_DIR": cache_dir}))
+    else:
+        session = current() or activate()
+    if session is None:
+        raise RuntimeError("there is no cache to fill: set JCACHE_DIR, or name a directory that can be used")
+    warming = _Warming(session, places, wanted, rate=rate, progress=progress)
+    with ThreadPoolExecutor(parallel, thread_name_prefix="jcache-warm") as pool:
+        for _ in range(ROUNDS):
+            for done in [pool.submit(warming.work) for _ in range(parallel)]:
+                done.result()
+            if not warming.again():
+                break
+    return warming.warmed
+
+
+def _expanded(places: Places, need: Need | str) -> list[str]:
+    return [need.url] if isinstance(need, Need) else places.expand(need)
+
+
+class _Warming:
+    """Files to be opened, and pieces of opened ones to be fetched, that several threads take one after the other."""
+
+    def __init__(
+        self, session: Session, places: Places, needs: Sequence[Need], *, rate: float | None, progress: Progress | None
+    ) -> None:
+        self.warmed = Warmed(files=len(needs))
+        self._session = session
+        self._places = places
+        self._todo = deque(needs)
+        self._open: deque[Iterator[tuple[Any, str, list[Range]]]] = deque()
+        self._opened: list[tuple[Need, Any, str, list[Range]]] = []
+        self._lock = threading.Lock()
+        self._progress = progress
+        self._pace = None if rate is None else _Pace(rate)
+        self._expected = sum(total(need.ranges or ()) for need in needs)
+        self._is_first = True
+
+    def work(self) -> None:
+        """Fetch pieces, and open files where there are none left, until there are none of either."""
+        while True:
+            with self._lock:
+                piece = self._next_piece()
+                need = self._todo.popleft() if piece is None and self._todo else None
+            if piece is not None:
+                self._fetch(*piece)
+            elif need is not None:
+                self._begin(need)
+            else:
+                return
+
+    def _next_piece(self) -> tuple[Any, str, list[Range]] | None:
+        while self._open:
+            piece = next(self._open[0], None)
+            if piece is not None:
+                return piece
+            self._open.popleft()
+        return None
+
+    def _begin(self, need: Need) -> None:
+        """Find out how long a file is and what the cache has of it."""
+        try:
+            fs, path = self._places.find(need.url)
+            found = access(fs, path, session=self._session)
+            if found is None or found.excluded:
+                raise PlaceError(f"{need.url} is not cached here")
+            size = run(fs, found.stat()).version.size_bytes
+            wanted = [(0, size)] if need.ranges is None else _within(need.ranges, size)
+            missing = _common(wanted, found.gaps(1))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's; the others are fetched
+            self._failed(need, error)
+            return
+        with self._lock:
+            if self._is_first:
+                self._expected += total(wanted) if need.ranges is None else total(wanted) - total(need.ranges)
+                self.warmed.wanted_bytes += total(wanted)
+                self.warmed.held_bytes += total(wanted) - total(missing)
+            self._opened.append((need, fs, path, wanted))
+            if missing:
+                self._open.append((fs, path, piece) for piece in _pieces(missing))
+            self._tell()
+
+    def _fetch(self, fs: Any, path: str, ranges: list[Range]) -> None:
+        if self._pace is not None:
+            self._pace.wait(total(ranges))
+        starts, stops = (list(column) for column in zip(*ranges, strict=True))
+        try:
+            rows = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(Need(fs.unstrip_protocol(path)), error)
+            return
+        with self._lock:
+            self.warmed.fetched_bytes += sum(map(len, rows))
+            self._tell()
+
+    def _failed(self, need: Need, error: Exception) -> None:
+        with self._lock:
+            self.warmed.failed[need.url] = f"{type(error).__name__}: {error}".partition("\n")[0]
+            self._expected -= total(need.ranges or ())
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            done = self.warmed.held_bytes + self.warmed.fetched_bytes
+            self._progress(min(done, self._expected), self._expected)
+
+    def again(self) -> bool:
+        """Begin another round with what the cache has not taken; return whether there is any."""
+        self._session.recorder.flush(FLUSH_S)
+        self._is_first, self.warmed.missing_bytes = False, 0
+        opened, self._opened = self._opened, []
+        for need, fs, path, wanted in opened:
+            found = access(fs, path, session=self._session)
+            missing = [] if found is None else _common(wanted, found.gaps(1))
+            if missing and need.url not in self.warmed.failed:
+                self.warmed.missing_bytes += total(missing)
+                self._open.append((fs, path, piece) for piece in _pieces(missing))
+                self._opened.append((need, fs, path, wanted))
+        return bool(self._opened)
+
+
+class _Pace:
+    """Has those who fetch wait for as long as their bytes take at a rate."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_s = time.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self, nbytes: int) -> None:
+        """Wait until so many bytes may be fetched."""
+        with self._lock:
+            begin_s = max(self._free_s, time.monotonic())
+            self._free_s = begin_s + nbytes / self._rate
+        time.sleep(max(begin_s - time.monotonic(), 0.0))
+
+
+def _within(ranges: Sequence[Range], size: int) -> list[Range]:
+    return [(start, min(stop, size)) for start, stop in ranges if start < size]
+
+
+def _common(first: Sequence[Range], second: Sequence[Range]) -> list[Range]:
+    return subtract(first, subtract(first, second))
+
+
+def _pieces(ranges: Iterable[Range]) -> Iterator[list[Range]]:
+    """Cut ranges into vectors that are neither large nor long."""
+    vector: list[Range] = []
+    left = VECTOR_BYTES
+    for start, stop in ranges:
+        at = start
+        while at < stop:
+            end = min(stop, at + left)
+            vector.append((at, end))
+            left -= end - at
+            at = end
+            if not left or len(vector) == VECTOR_RANGES:
+                yield vector
+                vector, left = [], VECTOR_BYTES
+    if vector:
+        yield vector
+
+
+def _dealt_out(
+    client: "Client", needs: Sequence[Need], progress: Progress | None, *, rate: float | None, **how: Any
+) -> Warmed:
+    """Have the workers of a cluster each fetch some of the files; the largest first."""
+    from distributed import as_completed
+
+    workers = max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
+    shares: list[list[Need]] = [[] for _ in range(min(len(needs), workers * 4))]
+    ordered = sorted(needs, key=lambda need: total(need.ranges or ()), reverse=True)
+    for need, share in zip(ordered, itertools.cycle(shares), strict=False):
+        share.append(need)
+    each = None if rate is None else rate / workers
+    done, expected = Warmed(), sum(total(need.ranges or ()) for need in needs)
+    futures = client.map(_share, shares, pure=False, rate=each, **how)
+    with contextlib.ExitStack() as stack:
+        stack.callback(client.cancel, futures)
+        for future in as_completed(futures):
+            done.add(future.result())
+            if progress is not None:
+                progress(done.held_bytes + done.fetched_bytes, max(expected, done.wanted_bytes))
+    return done
+
+
+def _share(needs: list[Need], **how: Any) -> Warmed:
+    return warm(needs, **how)

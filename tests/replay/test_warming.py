@@ -1,0 +1,213 @@
+"""A cache that is filled before the job: with exactly what the profile says, from real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from analysis import CLIENT, COLUMNS, JOB, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from analysis import Served
+    from conftest import RunPython
+    from servers import Nginx
+
+READS = """
+import sys, fsspec
+fs = fsspec.filesystem("http")
+for url in sys.argv[1:]:
+    fs.cat_ranges([url] * 3, [0, 50, 90_000], [100, 200, 90_010])
+    fs.cat_file(url, 400_000, 499_000)
+"""
+DISTINCT = 200 + 10 + 99_000
+
+
+def jcache(*args: str | Path, env: dict[str, str] | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "jcache", *map(str, args)],
+        env={**clean, **CLIENT, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def warmed(*args: str | Path, **how: Any) -> dict[str, Any]:
+    return json.loads(jcache("warm", *args, "--json", **how).stdout)
+
+
+@pytest.fixture
+def files(nginx_server: Nginx) -> list[str]:
+    for number in range(4):
+        path = nginx_server.directory / f"f{number}"
+        path.write_bytes(os.urandom(500_000))
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    nginx_server.reset()
+    return [nginx_server.url(f"f{number}") for number in range(4)]
+
+
+@pytest.fixture
+def profiles(run_python: RunPython, files: list[str], tmp_path: Path) -> Path:
+    where = tmp_path / "profiles"
+    run_python(READS, *files, cache=tmp_path / "recorded", env={"JCACHE_PROFILE": str(where)})
+    return where
+
+
+def test_an_analysis_reads_all_from_a_cache_that_was_filled_by_its_profile(
+    served: Served, run_python: RunPython, tmp_path: Path, cache_dir: Path
+) -> None:
+    urls = []
+    for number, is_rntuple in enumerate((False, True)):
+        write(served.directory / f"f{number}.root", rntuple=is_rntuple)
+        urls.append(served.url(f"f{number}.root"))
+    where, args = tmp_path / "profiles", (",".join(COLUMNS), *urls)
+    cold = run_python(JOB, *args, cache=tmp_path / "recorded", env={**CLIENT, "JCACHE_PROFILE": str(where)})
+    distinct = json.loads(jcache("profile", "show", where, "--json").stdout)["total"]["distinct_bytes"]
+    served.reset()
+    told = warmed("--dir", cache_dir, where)
+    assert (told["files"], told["failed"], told["missing_bytes"]) == (2, {}, 0)
+    assert told["wanted_bytes"] == told["fetched_bytes"] == served.data_bytes() == distinct
+    warm = run_python(JOB, *args, env=CLIENT)
+    assert warm.stdout == cold.stdout
+    assert served.data_bytes() == distinct, "the job takes none from the origin"
+    assert warm.report["read"]["miss_bytes"] == warm.report["readv"]["miss_bytes"] == 0
+
+
+def test_what_is_there_is_not_fetched_again(
+    nginx_server: Nginx, profiles: Path, run_python: RunPython, files: list[str], cache_dir: Path
+) -> None:
+    run_python(READS, files[0])
+    nginx_server.reset()
+    told = warmed("--dir", cache_dir, profiles)
+    assert (told["held_bytes"], told["fetched_bytes"]) == (DISTINCT, 3 * DISTINCT)
+    assert nginx_server.body_bytes() == 3 * DISTINCT
+    nginx_server.reset()
+    told = warmed("--dir", cache_dir, profiles)
+    assert (told["held_bytes"], told["fetched_bytes"]) == (4 * DISTINCT, 0)
+    assert nginx_server.body_bytes() == 0
+
+
+def test_one_that_is_killed_goes_on_where_it_was(
+    nginx_server: Nginx, profiles: Path, files: list[str], cache_dir: Path, run_python: RunPython
+) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
+    command = [sys.executable, "-m", "jcache", "warm", "--dir", cache_dir, "--rate", "100k", "--parallel", "1"]
+    for _ in range(2):
+        nginx_server.reset()
+        process = subprocess.Popen([*command, "--whole", profiles], env=clean, stderr=subprocess.DEVNULL)
+        while nginx_server.body_bytes() < 400_000 and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    told = warmed("--dir", cache_dir, profiles)
+    assert told["held_bytes"] > 0
+    assert (told["held_bytes"] + told["fetched_bytes"], told["missing_bytes"]) == (4 * DISTINCT, 0)
+    nginx_server.reset()
+    ran = run_python(READS, *files)
+    assert nginx_server.body_bytes() == 0
+    assert ran.report["read"]["hit_bytes"] + ran.report["readv"]["hit_bytes"] == 4 * (DISTINCT + 50)
+
+
+def test_whole_files_by_their_addresses_by_a_glob_and_of_a_run(
+    nginx_server: Nginx, profiles: Path, files: list[str], tmp_path: Path
+) -> None:
+    listed = nginx_server.directory / "listed"
+    listed.mkdir()
+    for name in ("a.bin", "b.bin", "c.txt"):
+        (listed / name).write_bytes(bytes(30_000))
+    assert warmed("--dir", tmp_path / "a", files[0], files[1])["fetched_bytes"] == 1_000_000
+    assert warmed("--dir", tmp_path / "b", nginx_server.url("listed/") + "*.bin")["fetched_bytes"] == 60_000
+    assert warmed("--dir", tmp_path / "c", profiles, "--whole", "--file", "*/f2")["fetched_bytes"] == 500_000
+
+
+def test_a_file_that_is_gone_is_named_and_the_others_are_fetched(
+    nginx_server: Nginx, profiles: Path, files: list[str], cache_dir: Path
+) -> None:
+    (nginx_server.directory / "f1").unlink()
+    done = jcache("warm", "--dir", cache_dir, profiles, code=1)
+    assert f"jcache: {files[1]}: FileNotFoundError" in done.stderr
+    assert done.stdout.startswith("4 files, ")
+    assert warmed("--dir", cache_dir, profiles, "--file", "*[!1]")["held_bytes"] == 3 * DISTINCT
+
+
+def test_what_the_cache_does_not_take_is_said(profiles: Path, cache_dir: Path, files: list[str]) -> None:
+    done = jcache("warm", "--dir", cache_dir, profiles, env={"JCACHE_BYPASS": "1"}, code=1)
+    assert "the cache did not take" in done.stderr or "is not cached here" in done.stderr
+
+
+def test_another_site_serves_what_was_recorded(
+    nginx_server: Nginx, profiles: Path, files: list[str], cache_dir: Path, run_python: RunPython
+) -> None:
+    there = nginx_server.directory / "elsewhere"
+    there.mkdir()
+    for number in range(4):
+        (nginx_server.directory / f"f{number}").rename(there / f"f{number}")
+    assert (
+        warmed("--dir", cache_dir, profiles, "--map", f"{nginx_server.url()}={nginx_server.url('elsewhere/')}")[
+            "fetched_bytes"
+        ]
+        == 4 * DISTINCT
+    )
+    nginx_server.reset()
+    run_python(READS, *(nginx_server.url(f"elsewhere/f{number}") for number in range(4)))
+    assert nginx_server.body_bytes() == 0
+
+
+def test_a_rate_is_kept(nginx_server: Nginx, files: list[str], cache_dir: Path) -> None:
+    started_s = time.monotonic()
+    told = warmed("--dir", cache_dir, *files, "--rate", "1MB")
+    assert told["fetched_bytes"] == 2_000_000
+    assert time.monotonic() - started_s > 1.4, "the last file's turn comes when the others' time is over"
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_cluster_fill_one_cache(
+    nginx_server: Nginx, profiles: Path, files: list[str], cache_dir: Path, run_python: RunPython
+) -> None:
+    pytest.importorskip("distributed")
+    code = """
+import sys
+from distributed import Client, LocalCluster
+import jcache
+from jcache.profile.select import in_directory, runs
+from jcache_plugins.dask import JCachePlugin
+
+if __name__ == "__main__":
+    (run,) = runs(in_directory(sys.argv[1]), [])
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        client.register_plugin(JCachePlugin(cache_dir=sys.argv[2]))
+        done = jcache.warm(run.profile, client=client)
+        print(done.files, done.fetched_bytes, done.missing_bytes, done.failed)
+"""
+    ran = run_python(code, str(profiles), str(cache_dir), cache=None, env={"JCACHE_SUMMARY": "0"})
+    assert ran.stdout.splitlines()[-1] == f"4 {4 * DISTINCT} 0 {{}}"
+    nginx_server.reset()
+    run_python(READS, *files)
+    assert nginx_server.body_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("nothing",), "no such run"),
+        (("https://host/f", "--rate", "much"), "--rate"),
+        (("https://host/f", "--map", "x"), "OLD=NEW"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(args: tuple[str, ...], words: str, profiles: Path, tmp_path: Path) -> None:
+    env = {"JCACHE_PROFILE": str(profiles), "JCACHE_DIR": str(tmp_path / "recorded")}
+    done = jcache("warm", *args, code=2, env=env)
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
