@@ -60,7 +60,7 @@ def replay(
     compare: bool,
     as_json: bool,
 ) -> None:
-    r"""Make the requests of a recorded run again, as many at a time as it did, and report as any job does.
+    """Make the requests of a recorded run again, as many at a time as it did, and report as any job does.
 
     So one measures a storage system, a wire or a cache with what users do. RUN is as in 'jcache profile'; --dir is
     where it was recorded.
@@ -68,7 +68,7 @@ def replay(
     \b
     Examples:
       jcache replay --no-cache --map root://eos.example//=https://xcache.example/
-      jcache replay ttbar --cache /scratch/empty --speed max --compare
+      jcache replay ttbar --cache empty-cache --speed max --compare
 
     \b
     Exit codes:
@@ -172,7 +172,7 @@ def warm(
     rate: str | None,
     as_json: bool,
 ) -> None:
-    r"""Fill the cache before a job runs: with what a recorded run read, or with whole files.
+    """Fill the cache before a job runs: with what a recorded run read, or with whole files.
 
     What is there is not fetched again, so it may be stopped at any time and begun anew. RUN is as in 'jcache profile'
     ('last' where nothing is named); of a URL, which may be a glob, all is fetched.

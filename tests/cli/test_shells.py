@@ -18,7 +18,7 @@ from places import ROOT
 SCRIPTS = ROOT / "jcache" / "cli" / "completion"
 BIN = Path(sys.executable).parent
 CASES = [
-    ("jcache rep", {"report"}),
+    ("jcache rep", {"replay", "report"}),
     ("jcache --ver", {"--version"}),
     ("jcache report --com", {"--compare"}),
     ("jcache ls --sort hi", {"hits"}),

@@ -71,7 +71,7 @@ def profile_of(path: Path, requests: list[Request]) -> Profile:
 
 def test_the_numbers_of_a_small_job(tmp_path: Path) -> None:
     look = look_at(profile_of(tmp_path, JOB), gaps=[0, 50, 1000])
-    assert look.requests == {"open": 2, "read": 3, "vector": 1, "stat": 1, "listing": 1}
+    assert look.requests == {"open": 2, "read": 3, "vector": 1, "stat": 1, "listing": 1, "named": 0}
     assert (look.answered, look.real_s, look.states, look.lost) == (1, 0.009, {"complete": 1}, 0)
     first, second = look.files
     assert (first.url, first.size, first.opens, first.reads, first.ranges, first.bytes) == (A, 10_000, 1, 3, 5, 600)
