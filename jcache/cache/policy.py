@@ -42,14 +42,17 @@ def times_read_again(entry: Entry) -> int:
     return (2 * entry.hit_bytes // entry.size_bytes + 1) // 2 if entry.size_bytes else 0
 
 
-def eviction_order(entries: Mapping[str, Entry], room_bytes: int) -> tuple[list[str], list[str]]:
+def eviction_order(
+    entries: Mapping[str, Entry], room_bytes: int, *, now_s: float | None = None
+) -> tuple[list[str], list[str]]:
     """Return the journals that may be there, in the order in which they are to go, and which of them to go last.
 
     Args:
         entries: What is known of them, by path.
         room_bytes: What the cache is to hold.
+        now_s: The Unix time, where it is not the present one.
     """
-    since_s = time.time() - KEPT_FOR_S
+    since_s = (time.time() if now_s is None else now_s) - KEPT_FOR_S
     order: list[tuple[float, str]] = []
     again: list[tuple[float, str]] = []
     for path, entry in entries.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -16,7 +15,7 @@ import click
 
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
-from jcache.cli.progress import progress
+from jcache.cli.progress import reading, size_of
 from jcache.cli.recorded import given_above, profiles_directory, recorded
 from jcache.profile.format import SUFFIX
 from jcache.profile.reader import Profile, ProfileError
@@ -28,7 +27,7 @@ from jcache.report.select import SelectionError
 from jcache.settings.config import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import IO
 
     from jcache.profile.reader import Recording
@@ -82,10 +81,10 @@ def list_(ctx: click.Context, place: str | None, directory: Path | None, *, as_j
         raise WrongInputError(str(error)) from None
     rows, documents = [], []
     for one in found:
-        with _progress("counting", one.recordings):
+        with reading("counting", one.recordings):
             counts = [_counted(recording, errors) for recording in one.recordings]
         requests, ranges = (sum(column) for column in zip(*counts, strict=True))
-        size = sum(map(_size, one.recordings))
+        size = sum(map(size_of, one.recordings))
         states = {state: count for state, count in one.profile.states.items() if state != "complete"}
         documents.append({
             "run": one.run,
@@ -147,7 +146,7 @@ def show(
         from jcache.profile.drawing import document, picture_of
         from jcache.profile.faces import name_of
 
-        with _progress("drawing", found.recordings):
+        with reading("drawing", found.recordings):
             picture = picture_of(found, look, chosen)
         _write(svg, lambda file: file.write(document(picture, f"{name_of(found)}: offset over time")))
     if as_json:
@@ -157,7 +156,7 @@ def show(
         from jcache.profile.faces import drawn, print_profile
 
         files, width = chosen if pattern is not None else None, _width()
-        with _progress("drawing", found.recordings):
+        with reading("drawing", found.recordings):
             shown = drawn(found, look, width=width, files=files)
         print_profile(found, look, shown, sys.stdout, width=width, files=files)
     _end(ctx, errors)
@@ -223,11 +222,11 @@ def export(
         if path == "-":
             write(found, sys.stdout)
         elif path:
-            with _progress("exporting", found.recordings):
+            with reading("exporting", found.recordings):
                 lines[path] = _write(Path(path), functools.partial(write, found))
     if parquet:
         try:
-            with _progress("exporting", found.recordings):
+            with reading("exporting", found.recordings):
                 lines[parquet] = to_parquet(found, parquet)
         except ModuleNotFoundError as error:
             raise CommandError(f"--parquet needs the Python package '{error.name}'") from None
@@ -269,37 +268,10 @@ def import_(source: str, output: str | None, *, xrootd: bool, as_json: bool) -> 
 
 def _look(found: Profile, gaps: Sequence[int]) -> Look:
     try:
-        with _progress("reading", found.recordings):
+        with reading("reading", found.recordings):
             return look_at(found, gaps=gaps)
     except ProfileError as error:
         raise CommandError(str(error)) from None
-
-
-@contextlib.contextmanager
-def _progress(what: str, recordings: Sequence[Recording]) -> Iterator[None]:
-    """Show how much of the recordings is read."""
-    of, done = sum(map(_size, recordings)), 0
-    with progress(what) as tell:
-
-        def read(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            tell(done, of)
-
-        for one in recordings:
-            one.on_read = read
-        try:
-            yield
-        finally:
-            for one in recordings:
-                one.on_read = None
-
-
-def _size(recording: Recording) -> int:
-    try:
-        return os.path.getsize(recording.path)
-    except OSError:
-        return 0  # it is gone since
 
 
 def _counted(recording: Recording, errors: list[ProfileError]) -> tuple[int, int]:

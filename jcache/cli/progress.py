@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["PATIENCE_S", "progress"]
+    from jcache.profile.reader import Recording
+
+__all__ = ["PATIENCE_S", "progress", "reading", "size_of"]
 
 PATIENCE_S = 2.0
 """What takes longer shows how far it is."""
@@ -40,3 +43,31 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if bars.live.is_started:
             bars.stop()
+
+
+@contextlib.contextmanager
+def reading(what: str, recordings: Sequence[Recording]) -> Iterator[None]:
+    """Show how much of some recordings is read."""
+    of, done = sum(map(size_of, recordings)), 0
+    with progress(what) as tell:
+
+        def read(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            tell(done, of)
+
+        for one in recordings:
+            one.on_read = read
+        try:
+            yield
+        finally:
+            for one in recordings:
+                one.on_read = None
+
+
+def size_of(recording: Recording) -> int:
+    """Return the size of its file in bytes; 0 where that is gone."""
+    try:
+        return os.path.getsize(recording.path)
+    except OSError:
+        return 0

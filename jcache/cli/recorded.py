@@ -53,7 +53,7 @@ def recorded(word: str, directory: Path | None, errors: list[ProfileError]) -> P
         WrongInputError: It means nothing.
     """
     try:
-        where = None if os.path.exists(word) else profiles_directory(directory)
+        where = None if os.sep in word or os.path.exists(word) else profiles_directory(directory)
         found = named(word, where, errors)
     except SelectionError as error:
         raise WrongInputError(str(error)) from None

@@ -1,0 +1,144 @@
+"""`jcache whatif`: what recorded runs would have read from other caches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from jcache.cli.errors import CommandError, WrongInputError
+from jcache.cli.options import directory_option, paths
+from jcache.cli.progress import reading
+from jcache.cli.recorded import recorded
+from jcache.profile.reader import ProfileError
+from jcache.profile.whatif import EXACT, WHOLE, Kind, what_if
+from jcache.report.faces import columns
+from jcache.report.faces.units import human, percent, visible
+from jcache.settings.config import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jcache.profile.whatif import Policy, WhatIf
+
+_BAR = 30
+_UNITS = {"exact": EXACT, "whole": WHOLE}
+
+
+@click.command("whatif")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=paths("file"))
+@directory_option
+@click.option(
+    "--size",
+    "sizes",
+    metavar="SIZE[,SIZE]...",
+    help="What the cache may hold: 10GB,100GB,1TB; else also without limit.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Choice(["jcache", "lru"]),
+    multiple=True,
+    default=["jcache"],
+    show_default=True,
+    help="Which files go first: as JCache chooses, or what was not used for longest. Repeatable.",
+)
+@click.option(
+    "--block",
+    "blocks",
+    default="exact",
+    show_default=True,
+    metavar="SIZE|whole|exact[,...]",
+    help="What the cache keeps: ranges, blocks of a size, or whole files.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def whatif(
+    *,
+    runs: tuple[str, ...],
+    directory: Path | None,
+    sizes: str | None,
+    policies: tuple[Policy, ...],
+    blocks: str,
+    as_json: bool,
+) -> None:
+    """Tell what runs that were recorded would have read from caches of other sizes and kinds.
+
+    RUN is as in 'jcache profile', 'last' where none is given; of several, each finds what those before it left. The
+    first one finds the cache empty.
+
+    \b
+    Examples:
+      jcache whatif ttbar --size 10GB,100GB,1TB
+      jcache whatif ttbar~1 ttbar --block exact,128KiB,1MiB,whole --size 100GB
+
+    \b
+    Exit codes:
+      0  done
+      1  done, but some profiles could not be read; they are named on stderr
+      2  a path, name or value is wrong, or there is no profile
+    """
+    kinds = [Kind(size, unit, policy) for unit in _units(blocks) for policy in policies for size in _sizes(sizes)]
+    errors: list[ProfileError] = []
+    found = [recorded(word, directory, errors) for word in runs or ("last",)]
+    try:
+        with reading("reading", [one for profile in found for one in profile.recordings]):
+            told = what_if(found, kinds)
+    except ProfileError as error:
+        raise CommandError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps([_document(one) for one in told], indent=1))
+    else:
+        for line in _table(told):
+            click.echo(line)
+    for error in errors:
+        click.echo(f"jcache: {visible(str(error))}", err=True)
+    sys.exit(1 if errors else 0)
+
+
+def _sizes(text: str | None) -> list[int | None]:
+    if text is None:
+        return [None]
+    try:
+        return [parse_size(word) for word in text.split(",")]
+    except (ValueError, OverflowError):
+        raise WrongInputError(f"--size: {text} is no list of sizes such as 10GB,100GB") from None
+
+
+def _units(text: str) -> list[int]:
+    try:
+        return [_UNITS[word] if word in _UNITS else parse_size(word) for word in text.split(",")]
+    except (ValueError, OverflowError):
+        raise WrongInputError(f"--block: {text} is no list of 'exact', 'whole', and sizes such as 128k") from None
+
+
+def _name(unit: int) -> str:
+    return next((word for word, number in _UNITS.items() if number == unit), " ".join(human(unit)))
+
+
+def _document(one: WhatIf) -> dict[str, object]:
+    return {
+        "size": one.kind.size_bytes,
+        "block": next((word for word, number in _UNITS.items() if number == one.kind.unit), one.kind.unit),
+        "policy": one.kind.policy,
+        "read_bytes": one.read_bytes,
+        "hit_bytes": one.hit_bytes,
+        "hit_rate": one.hit_rate,
+        "origin_bytes": one.origin_bytes,
+        "held_bytes": one.held_bytes,
+        "evicted": one.evicted,
+    }
+
+
+def _table(told: Sequence[WhatIf]) -> list[str]:
+    rows = []
+    for one in told:
+        size = "no limit" if one.kind.size_bytes is None else " ".join(human(one.kind.size_bytes))
+        bar = f"{'█' * round(one.hit_rate * _BAR):{_BAR}}"
+        rate = f"{percent(one.hit_bytes, one.read_bytes)} %"
+        sizes = [" ".join(human(number)) for number in (one.origin_bytes, one.held_bytes)]
+        rows.append([_name(one.kind.unit), one.kind.policy, size, rate, *sizes, str(one.evicted), bar])
+    heads = ["keeps", "policy", "size", "hit rate", "origin", "held", "evicted", ""]
+    return columns.layout(heads, rows, 120)
