@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
-__all__ = ["directory_argument", "directory_option", "one_directory", "paths"]
+__all__ = ["directory_argument", "directory_option", "map_option", "one_directory", "pairs_of", "paths"]
 
 
 def paths(kind: str) -> Complete:
@@ -38,6 +38,15 @@ directory_option = click.option(
 )
 """Of all commands."""
 
+map_option = click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Addresses that begin with OLD begin with NEW now: another site, protocol, or directory. Repeatable.",
+)
+"""Of those that open what was recorded; see `pairs_of`."""
+
 directory_argument = click.argument("place", required=False, metavar="[DIR]", shell_complete=paths("dir"))
 """Of those whose subject is a directory; see `one_directory`."""
 
@@ -53,3 +62,18 @@ def one_directory(place: str | None, directory: Path | None) -> str | None:
     if os.path.abspath(place) != os.path.abspath(directory):
         raise WrongInputError(f"which directory? {place} was given, and --dir {directory}")
     return place
+
+
+def pairs_of(maps: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return what `map_option` was given, by twos.
+
+    Raises:
+        WrongInputError: One of them is not OLD=NEW.
+    """
+    pairs = []
+    for word in maps:
+        old, equals, new = word.partition("=")
+        if not (old and equals and new):
+            raise WrongInputError(f"--map: {word} is not OLD=NEW, the beginnings of two addresses")
+        pairs.append((old, new))
+    return pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import sys
@@ -14,15 +15,15 @@ from typing import TYPE_CHECKING
 import click
 
 from jcache.cli.errors import CommandError, WrongInputError
-from jcache.cli.options import directory_option, paths
-from jcache.cli.progress import reading, size_of
+from jcache.cli.options import directory_option, map_option, pairs_of, paths
+from jcache.cli.progress import progress, reading, size_of
 from jcache.cli.recorded import given_above, profiles_directory, recorded
 from jcache.profile.format import SUFFIX
 from jcache.profile.reader import Profile, ProfileError
 from jcache.profile.select import in_directory, runs
 from jcache.profile.statistics import GAPS, Look, look_at
 from jcache.report.faces import columns
-from jcache.report.faces.units import human, visible
+from jcache.report.faces.units import human, percent, visible
 from jcache.report.select import SelectionError
 from jcache.settings.config import parse_size
 
@@ -159,6 +160,49 @@ def show(
         with reading("drawing", found.recordings):
             shown = drawn(found, look, width=width, files=files)
         print_profile(found, look, shown, sys.stdout, width=width, files=files)
+    _end(ctx, errors)
+
+
+@profile.command("columns")
+@_run_argument
+@directory_option
+@_file_option
+@map_option
+@_json_option
+@click.pass_context
+def columns_(
+    ctx: click.Context, *, run: str, directory: Path | None, pattern: str | None, maps: tuple[str, ...], as_json: bool
+) -> None:
+    """Show which columns a run read: branches of TTree, fields of RNTuple, columns of Parquet, data sets of HDF5.
+
+    The metadata of each file is read for that, past the cache, from where the run read it or where --map says.
+    """
+    pairs, errors = pairs_of(maps), list[ProfileError]()
+    found = recorded(run, given_above(directory), errors)
+    for name in [name for name in os.environ if name.startswith("JCACHE_")]:
+        del os.environ[name]  # it is no job
+    try:
+        shares_of = importlib.import_module("jcache_plugins.columns.shares").shares_of
+        with progress("looking") as tell:
+            shares = shares_of(found, maps=pairs, pattern=pattern, progress=tell)
+    except ProfileError as error:
+        raise CommandError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(shares.to_json(), indent=1))
+    else:
+        rows = [
+            [
+                one.name or "(no column)",
+                " ".join(human(one.read_bytes)),
+                f"{percent(one.read_bytes, one.size_bytes)} %" if one.name else "-",
+                str(one.pieces),
+                str(one.files),
+            ]
+            for one in shares.columns
+        ]
+        _print(columns.layout(["column", "read", "of it", "ranges", "files"], rows, _width()))
+    for url, why in shares.failed.items():
+        click.echo(f"jcache: {visible(url)}: {visible(why)}", err=True)
     _end(ctx, errors)
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from jcache.cli.errors import CommandError, WrongInputError
-from jcache.cli.options import directory_option, paths
+from jcache.cli.options import directory_option, map_option, pairs_of, paths
 from jcache.cli.progress import progress
 from jcache.cli.recorded import recorded
 from jcache.cli.run import run_job
@@ -23,20 +23,13 @@ from jcache.settings.config import parse_size
 
 __all__ = ["replay", "warm"]
 
-_map_option = click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="OLD=NEW",
-    help="Addresses that begin with OLD begin with NEW now: another site, protocol, or directory. Repeatable.",
-)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 @click.command("replay")
 @click.argument("run", default="last", metavar="[RUN]", shell_complete=paths("file"))
 @directory_option
-@_map_option
+@map_option
 @click.option("--speed", default="recorded", show_default=True, metavar="recorded|max|N", help="N times as fast.")
 @click.option(
     "--cache",
@@ -77,7 +70,7 @@ def replay(
       2  a path, name or value is wrong, or there is no profile
     """
     rate = _speed(speed)
-    pairs = _pairs(maps)
+    pairs = pairs_of(maps)
     if cache is not None and no_cache:
         raise WrongInputError("give --cache DIR or --no-cache, not both")
     found = _recorded(run, directory)
@@ -155,8 +148,9 @@ def _compare(found: Profile, directory: str, *, as_json: bool) -> None:
 @directory_option
 @click.option("--from-run", "run", metavar="RUN", help="A run, also if its name looks like an address.")
 @click.option("--file", "pattern", metavar="GLOB", help="Only files whose address this matches.")
+@click.option("--columns", metavar="NAME[,NAME]...", help="These columns of the files only; globs such as Jet_*.")
 @click.option("--whole", is_flag=True, help="All of each file that a run read, not only what it read.")
-@_map_option
+@map_option
 @click.option("--parallel", default=8, show_default=True, type=click.IntRange(1, 256), help="So many requests at once.")
 @click.option("--rate", metavar="SIZE", help="At most so many bytes a second.")
 @_json_option
@@ -166,6 +160,7 @@ def warm(
     directory: Path | None,
     run: str | None,
     pattern: str | None,
+    columns: str | None,
     whole: bool,
     maps: tuple[str, ...],
     parallel: int,
@@ -182,6 +177,7 @@ def warm(
       jcache warm ttbar                      what the newest run of ttbar read
       jcache warm --map https://a/=root://b// ttbar
       jcache warm 'https://data.example/run3/*.root' --rate 100MB
+      jcache warm 'https://data.example/run3/*.root' --columns 'Jet_*,Muon_pt'
 
     \b
     Exit codes:
@@ -189,7 +185,7 @@ def warm(
       1  some of it is not; stderr says what
       2  a path, name or value is wrong, or there is no profile
     """
-    pairs = _pairs(maps)
+    pairs = pairs_of(maps)
     try:
         bytes_a_second = None if rate is None else float(parse_size(rate))
     except (ValueError, OverflowError):
@@ -206,7 +202,7 @@ def warm(
     os.environ["JCACHE_SUMMARY"] = "0"
     os.environ.pop("JCACHE_PROFILE", None)
 
-    from jcache_plugins.replay.places import PlaceError
+    from jcache_plugins.places import PlaceError
     from jcache_plugins.replay.warming import Need, needs_of
     from jcache_plugins.replay.warming import warm as fill
 
@@ -215,7 +211,10 @@ def warm(
         needs = [Need(need.url) for need in needs] if whole else needs
         needs = [need for need in needs if pattern is None or fnmatchcase(need.url, pattern)]
         with progress("warming") as tell, _interrupted():
-            done = fill([*needs, *urls], maps=pairs, parallel=parallel, rate=bytes_a_second, progress=tell)
+            wanted = None if columns is None else columns.split(",")
+            done = fill(
+                [*needs, *urls], columns=wanted, maps=pairs, parallel=parallel, rate=bytes_a_second, progress=tell
+            )
     except ProfileError as error:
         raise CommandError(str(error)) from None
     except PlaceError as error:
@@ -248,16 +247,6 @@ def _recorded(word: str, directory: Path | None) -> Profile:
     for error in errors:
         click.echo(f"jcache: {visible(str(error))}", err=True)
     return found
-
-
-def _pairs(maps: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for word in maps:
-        old, equals, new = word.partition("=")
-        if not (old and equals and new):
-            raise WrongInputError(f"--map: {word} is not OLD=NEW, the beginnings of two addresses")
-        pairs.append((old, new))
-    return pairs
 
 
 def _speed(word: str) -> float | None:

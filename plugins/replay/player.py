@@ -12,7 +12,7 @@ from typing import Any
 from jcache.counters import LISTING, NAMED, OPEN, READ, STAT
 from jcache.profile.reader import Profile
 from jcache.ranges import total
-from jcache_plugins.replay.places import PlaceError, Places
+from jcache_plugins.places import PlaceError, Places
 from jcache_plugins.replay.schedule import Call, calls
 
 __all__ = ["Played", "Player"]

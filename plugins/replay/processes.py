@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from jcache.profile.reader import Profile, Recording
-from jcache_plugins.replay.places import Places
+from jcache_plugins.places import Places
 from jcache_plugins.replay.player import Played, Player
 
 __all__ = ["main", "play"]

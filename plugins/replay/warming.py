@@ -16,8 +16,9 @@ from jcache.profile.statistics import look_at
 from jcache.ranges import Range, subtract, total
 from jcache.session import Session, current
 from jcache.settings.config import Config
+from jcache_plugins.columns.layout import layout_of
 from jcache_plugins.fsspec.access import access, run
-from jcache_plugins.replay.places import PlaceError, Places
+from jcache_plugins.places import PlaceError, Places
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -87,6 +88,7 @@ def warm(
     what: Profile | Iterable[Need | str],
     *,
     cache_dir: str | None = None,
+    columns: Sequence[str] | None = None,
     maps: Sequence[tuple[str, str]] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
     parallel: int = 8,
@@ -101,6 +103,7 @@ def warm(
     Args:
         what: What is wanted: what was read of each file of a profile, or these; of a URL, or a glob, the whole file.
         cache_dir: The cache directory, instead of that of the session or JCACHE_DIR.
+        columns: Of each file only these columns, which may be globs, and what is read to find them.
         maps: Beginnings of addresses, and what stands in their place.
         options: Of fsspec's file systems, by protocol.
         parallel: How many requests to make at a time (of each worker, where there is a `client`).
@@ -120,14 +123,16 @@ def warm(
     needs = needs_of(what) if isinstance(what, Profile) else what
     wanted = [need if isinstance(need, Need) else Need(url) for need in needs for url in _expanded(places, need)]
     if client is not None:
-        return _dealt_out(client, wanted, progress, maps=maps, options=options, parallel=parallel, rate=rate)
+        return _dealt_out(
+            client, wanted, progress, columns=columns, maps=maps, options=options, parallel=parallel, rate=rate
+        )
     if cache_dir is not None and current() is None:
         session = activate(Config.from_environ({"JCACHE_DIR": cache_dir}))
     else:
         session = current() or activate()
     if session is None:
         raise RuntimeError("there is no cache to fill: set JCACHE_DIR, or name a directory that can be used")
-    warming = _Warming(session, places, wanted, rate=rate, progress=progress)
+    warming = _Warming(session, places, wanted, columns=columns, rate=rate, progress=progress)
     with ThreadPoolExecutor(parallel, thread_name_prefix="jcache-warm") as pool:
         for _ in range(ROUNDS):
             for done in [pool.submit(warming.work) for _ in range(parallel)]:
@@ -145,11 +150,19 @@ class _Warming:
     """Files to be opened, and pieces of opened ones to be fetched, that several threads take one after the other."""
 
     def __init__(
-        self, session: Session, places: Places, needs: Sequence[Need], *, rate: float | None, progress: Progress | None
+        self,
+        session: Session,
+        places: Places,
+        needs: Sequence[Need],
+        *,
+        columns: Sequence[str] | None,
+        rate: float | None,
+        progress: Progress | None,
     ) -> None:
         self.warmed = Warmed(files=len(needs))
         self._session = session
         self._places = places
+        self._columns = columns
         self._todo = deque(needs)
         self._open: deque[Iterator[tuple[Any, str, list[Range]]]] = deque()
         self._opened: list[tuple[Need, Any, str, list[Range]]] = []
@@ -189,13 +202,15 @@ class _Warming:
                 raise PlaceError(f"{need.url} is not cached here")
             size = run(fs, found.stat()).version.size_bytes
             wanted = [(0, size)] if need.ranges is None else _within(need.ranges, size)
+            if self._columns is not None:
+                wanted = _common(wanted, layout_of(fs, path).matching(self._columns))
             missing = _common(wanted, found.gaps(1))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's; the others are fetched
             self._failed(need, error)
             return
         with self._lock:
             if self._is_first:
-                self._expected += total(wanted) if need.ranges is None else total(wanted) - total(need.ranges)
+                self._expected += total(wanted) - total(need.ranges or ())
                 self.warmed.wanted_bytes += total(wanted)
                 self.warmed.held_bytes += total(wanted) - total(missing)
             self._opened.append((need, fs, path, wanted))

@@ -10,8 +10,8 @@ import pytest
 from jcache.counters import READ, VECTOR
 from jcache.profile.format import END, FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
 from jcache.profile.reader import Profile, Recording
+from jcache_plugins.places import PlaceError, Places
 from jcache_plugins.replay import schedule
-from jcache_plugins.replay.places import PlaceError, Places
 from jcache_plugins.replay.schedule import calls
 
 if TYPE_CHECKING:

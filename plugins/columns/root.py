@@ -1,0 +1,60 @@
+"""Branches of TTree, and fields of RNTuple, by uproot."""
+
+from typing import Any
+
+import uproot
+from uproot.source.coalesce import DEFAULT_CONFIG
+
+from jcache.ranges import Range
+
+__all__ = ["GAP_BYTES", "columns_of"]
+
+GAP_BYTES = DEFAULT_CONFIG.max_range_gap
+
+
+def columns_of(fs: Any, path: str) -> dict[str, list[Range]]:
+    """Return the byte ranges of baskets and pages, by `tree/branch`, or `branch` where there is one tree only."""
+    found: dict[str, dict[str, list[Range]]] = {}
+    # As a job opens it: what that reads to find its way is read, and recorded, here.
+    with uproot.open({fs.unstrip_protocol(path): None}, **dict(fs.storage_options or {})) as file:
+        for name, kind in file.classnames(cycle=False).items():
+            if kind == "ROOT::RNTuple":
+                found[name] = _fields(file[name])
+            elif kind in {"TTree", "TNtuple", "TNtupleD"}:
+                found[name] = _branches(file[name])
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return {f"{tree}/{name}": ranges for tree, columns in found.items() for name, ranges in columns.items()}
+
+
+def _branches(tree: Any) -> dict[str, list[Range]]:
+    columns = {}
+    for name, branch in tree.iteritems(recursive=True):
+        count = int(branch.member("fWriteBasket"))
+        seeks, sizes = branch.member("fBasketSeek")[:count], branch.member("fBasketBytes")[:count]
+        columns[name] = [
+            (int(seek), int(seek) + int(size)) for seek, size in zip(seeks, sizes, strict=True) if seek and size
+        ]
+    return columns
+
+
+def _fields(ntuple: Any) -> dict[str, list[Range]]:
+    columns: dict[str, list[Range]] = {}
+    names = [_name(ntuple, record.field_id) for record in ntuple.column_records]
+    for cluster in ntuple.page_link_list:
+        for name, pages in zip(names, cluster, strict=False):
+            ranges = columns.setdefault(name, [])
+            for page in pages.pages if hasattr(pages, "pages") else pages:
+                where = page.locator
+                # The checksum of a page lies behind it.
+                ranges.append((where.offset, where.offset + where.num_bytes + (8 if page.has_checksum else 0)))
+    return columns
+
+
+def _name(ntuple: Any, field: int) -> str:
+    """Return the name of the field at the top that a field is of."""
+    records = ntuple.field_records
+    while records[field].parent_field_id != field:
+        field = records[field].parent_field_id
+    name: str = records[field].field_name
+    return name
