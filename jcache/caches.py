@@ -83,7 +83,7 @@ class Caches:
         if key not in self._known:
             cache, metered = self._new(path)
             try:
-                self._host.workers.call(cache.prepare)
+                self._host.workers.call(functools.partial(self._prepare, cache))
             except (CacheUnusable, CacheHungError) as error:
                 self._keep(key, cache, error, metered)
             else:
@@ -102,7 +102,7 @@ class Caches:
             return
         cache, metered = self._new(path)
         try:
-            await self._host.workers.run(cache.prepare)
+            await self._host.workers.run(functools.partial(self._prepare, cache))
         except (CacheUnusable, CacheHungError) as error:
             self._keep(key, cache, error, metered)
         else:
@@ -114,7 +114,25 @@ class Caches:
 
     def _new(self, path: str) -> tuple[Cache, MeteredStorage]:
         metered, config = MeteredStorage(), self._host.config
-        return Cache(path, storage=metered, **naming(config.rules, flat=config.flat, basepath=config.basepath)), metered
+        names = naming(config.rules, flat=config.flat, basepath=config.basepath)
+        cache = Cache(path, storage=metered, **names)
+        if path == config.dir:
+            cache.below = tuple(Cache(tier, **names) for tier in config.tiers)
+        return cache, metered
+
+    def _prepare(self, cache: Cache) -> None:
+        cache.prepare()
+        found = []
+        for one in cache.below:
+            try:
+                one.look_at()
+            except CacheUnusable as error:
+                self._host.trouble(f"{error}; it is left out")
+            else:
+                found.append(one)
+        cache.below = tuple(found)
+        # Whatever hangs there, nobody waits for it on a thread of his own.
+        cache.is_local = cache.is_local and all(one.is_local for one in found)
 
     def _keep(self, key: Directory, cache: Cache, error: Exception | None, metered: MeteredStorage) -> None:
         host = self._host
@@ -154,6 +172,8 @@ class Caches:
         """
         key = self.key(directory)
         shelf, cache = self._shelves.get(key), self.get(directory)
+        if cache is not None and cache.below:
+            return None  # a look there finds small files in one place only
         if shelf is None and cache is not None:
             keeper = self.keeper(key)
             admit = (lambda *_: True) if keeper is None else keeper.admit

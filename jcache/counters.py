@@ -114,6 +114,7 @@ class Snapshot(NamedTuple):
     failures: int
     bypassed: str | None
     uncached: tuple[tuple[str, int, int], ...]
+    tiers: tuple[tuple[str, int, int], ...]
     bin_s: float
     profile_hit: tuple[int, ...]
     profile_miss: tuple[int, ...]
@@ -204,6 +205,7 @@ class Counters:
         "_recorded",
         "_start",
         "_start_time",
+        "_tiers",
         "_uncached",
         "profile",
     )
@@ -227,6 +229,7 @@ class Counters:
         self._recorded = self._damaged = self._failures = 0
         self._bypassed: str | None = None
         self._uncached: dict[str, list[int]] = {}
+        self._tiers: dict[str, list[int]] = {}
         self._bin_s = FIRST_BIN_S
         self._bins_per_s = 1 / FIRST_BIN_S
         self._profile_hit = [0] * MAX_BINS
@@ -452,6 +455,19 @@ class Counters:
             entry[0] += 1
             entry[1] += nbytes
 
+    def tier(self, place: str, hit_bytes: int, copied_bytes: int = 0) -> None:
+        """Count what a tier of the cache below the first has served; `read` or `readv` count it as a hit as well.
+
+        Args:
+            place: Its directory, or its bundle.
+            hit_bytes: How much was read there.
+            copied_bytes: How much was recorded in the first one since it was read there again.
+        """
+        with self._lock:
+            entry = self._tiers.setdefault(place, [0, 0])
+            entry[0] += hit_bytes
+            entry[1] += copied_bytes
+
     def any_activity(self) -> bool:
         """Tell whether there is anything to report."""
         with self._lock:
@@ -491,6 +507,7 @@ class Counters:
                 failures=self._failures,
                 bypassed=self._bypassed,
                 uncached=tuple((reason, ops, int(nbytes)) for reason, (ops, nbytes) in self._uncached.items()),
+                tiers=tuple((place, int(hit), int(copied)) for place, (hit, copied) in self._tiers.items()),
                 bin_s=self._bin_s,
                 profile_hit=tuple(map(int, self._profile_hit[:bins])),
                 profile_miss=tuple(map(int, self._profile_miss[:bins])),

@@ -23,7 +23,7 @@ from jcache.reader.answers import Answers
 from jcache.reader.clearing import Clearing
 from jcache.reader.host import Host as FileHost
 from jcache.reader.remote import RemoteFile
-from jcache.reader.store import Home
+from jcache.reader.store import Home, anything
 from jcache.recording.small import Shelf, SmallFile, SmallFiles
 from jcache.settings.policy import Terms
 
@@ -133,7 +133,8 @@ class Registry:
             if cache is None:
                 return None
             journal, place = cache.journal(stored, asker=asker), cache.place(cache.stored(stored, asker=asker).parts)
-            return Home(journal, place, *(() if keeper is None else (functools.partial(keeper.admit, place),)))
+            below = tuple(one.directory for one in cache.below)
+            return Home(journal, place, anything if keeper is None else functools.partial(keeper.admit, place), below)
 
         def own(make: bool) -> Home | None:
             return home(asker=True) if cache is not None and (make or cache.is_owned(stored)) else None

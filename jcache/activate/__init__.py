@@ -40,9 +40,14 @@ def start() -> None:
     try:
         for name in _PATHS:
             value = os.environ.get(name)
-            if value and value[0] not in "/~" and not (name == "JCACHE_PROFILE" and value.lower() in _WORDS):
-                # The session begins later and children elsewhere; where the user was when they said it is what counts.
-                os.environ[name] = os.path.abspath(value)
+            if not value or (name == "JCACHE_PROFILE" and value.lower() in _WORDS):
+                continue
+            # The session begins later and children elsewhere; where the user was when they said it is what counts.
+            is_one = name != "JCACHE_DIR" or os.pathsep not in value or os.path.isdir(value)
+            for one in [value] if is_one else value.split(os.pathsep):
+                if one[:1] not in ("/", "~", ""):
+                    value = value.replace(one, os.path.abspath(one), 1)
+                    os.environ[name] = value
         _arm()
     except Exception as error:  # noqa: BLE001 - nothing of ours may break the start of an interpreter
         say(f"not active: {type(error).__name__}: {error}")

@@ -125,6 +125,23 @@ class Cache:
         self._basepath = basepath
         self._ignored = ignored
         self._same = same
+        # Others, which are read only, for what this one lacks.
+        self.below: tuple[Cache, ...] = ()
+
+    def look_at(self) -> None:
+        """Find out whether there is a cache that can be read; nothing is made or written.
+
+        Raises:
+            CacheUnusable: There is none.
+        """
+        try:
+            mode = self.storage.stat(self.directory).st_mode
+        except OSError as error:
+            raise CacheUnusable(self.directory, f"it cannot be read: {_why(error)}") from error
+        if not stat.S_ISDIR(mode):
+            raise CacheUnusable(self.directory, "it is a file")
+        mount = find_mount(self.directory)
+        self.is_local = mount is not None and mount.is_local
 
     def prepare(self) -> None:
         """Make the root where there is none, mark it as a cache, and find out whether it can be written.
@@ -284,6 +301,8 @@ class Cache:
             dir_mode=self.dir_mode,
             file_mode=self.file_mode,
             turns=self._turns if self.writable else None,
+            # What is one asker's own has another name in each cache.
+            below=[(one.storage, one.place(stored.parts)) for one in self.below] if stored is identity else (),
         )
 
     def forget(self) -> None:

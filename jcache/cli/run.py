@@ -14,7 +14,7 @@ from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option, paths
-from jcache.settings.config import Config, ConfigError
+from jcache.settings.config import Config, ConfigError, absolute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def run_job(command: Sequence[str], environ: dict[str, str]) -> int:
         WrongInputError: A setting is wrong; it was not started.
     """
     # The command's processes may run in other directories.
-    environ["JCACHE_DIR"] = os.path.abspath(os.path.expanduser(environ["JCACHE_DIR"]))
+    environ["JCACHE_DIR"] = absolute(environ["JCACHE_DIR"])
     try:
         config = Config.from_environ(environ)
     except ConfigError as error:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jcache.segment.version import Version
     from jcache.system.storage import Storage
 
+    Below = tuple[Storage, str]
+    """A file system, and a directory of segments on it."""
+
 __all__ = ["Journal", "StoredVersion"]
 
 
@@ -52,6 +55,7 @@ class Journal:
         dir_mode: int = 0o700,
         file_mode: int = 0o600,
         turns: Turns | None = None,
+        below: Sequence[Below] = (),
     ) -> None:
         """Name a journal; nothing is touched before `attach` or `append`.
 
@@ -63,7 +67,9 @@ class Journal:
                 owner's alone: who asks for sharing gets it.
             file_mode: Permissions of files, likewise.
             turns: Tell whose turn it is to fetch; without them all is as where there are no locks.
+            below: Where else segments of this file may lie, which are read only, for what this directory lacks.
         """
+        self._below_places = below
         self._storage = storage
         self._directory = Directory(storage, os.fsdecode(directory), dir_mode=dir_mode, file_mode=file_mode)
         self._identity = identity
@@ -75,6 +81,10 @@ class Journal:
         self._lock = threading.RLock()
         self._directory.forget()
         self._segments = Segments(self._storage, self._directory, self._identity)
+        self._below = [
+            Segments(storage, Directory(storage, path, dir_mode=0, file_mode=0), self._identity, tier=number)
+            for number, (storage, path) in enumerate(self._below_places, 1)
+        ]
         self._presence = Presence(self._storage)
         self._leases = Leases(self._storage, self._directory.join(LEASE_FILE), mode=self._directory.file_mode)
         self._views: dict[Version, View] = {}
@@ -98,7 +108,7 @@ class Journal:
         segments of this journal, or cannot be opened, are ignored: see `problems`.
         """
         with self._lock:
-            if not self._closed and self._segments.look():
+            if not self._closed and any([self._segments.look(), *(below.look() for below in self._below)]):
                 self._publish()
 
     def announce(self) -> bool:
@@ -157,8 +167,11 @@ class Journal:
             self._fill(view)
 
     def _fill(self, view: View) -> None:
-        known = [(segment, segment.metadata.version) for segment in self._segments.known.values() if segment.metadata]
-        versions = {version for _, version in known}
+        tiers = [
+            [(segment, segment.metadata.version) for segment in segments.known.values() if segment.metadata]
+            for segments in (self._segments, *self._below)
+        ]
+        versions = {version for known in tiers for _, version in known}
         # Versions that differ by their ETag may both be the same as one of which only the modification time is known.
         # Nothing says which of them that one is, so it stands for neither, and neither for it.
         usable = {
@@ -167,13 +180,22 @@ class Journal:
             if version.same_as(view.version)
             and all(other.same_as(version) is other.same_as(view.version) for other in versions)
         }
-        runs = [run for segment, version in known if version in usable for run in segment.table.runs]
-        # The longest is the likeliest to have what is sought.
-        view.runs = tuple(sorted(runs, key=len, reverse=True))
+        found: list[Run] = []
+        for known in tiers:
+            runs = [run for segment, version in known if version in usable for run in segment.table.runs]
+            # The longest is the likeliest to have what is sought.
+            found += sorted(runs, key=len, reverse=True)
+        view.runs = tuple(found)
 
     def versions(self) -> list[StoredVersion]:
-        """Return the states of the file that the journal's segments belong to, the most recently validated first."""
-        return self._segments.versions()
+        """Return the states of the file that the journal's segments belong to, the most recently validated first.
+
+        Those that lie below only are behind all others: which of them is newer nobody knows.
+        """
+        found = self._segments.versions()
+        for below in self._below:
+            found += [one for one in below.versions() if not any(one.version.same_as(each.version) for each in found)]
+        return found
 
     @overload
     def view(self, version: Version) -> View: ...
@@ -378,7 +400,8 @@ class Journal:
     def _empty(self) -> None:
         self._leases.close()
         self.turn.close()
-        self._segments.known.clear()
+        for segments in (self._segments, *self._below):
+            segments.known.clear()
         self._publish()
         self._views.clear()
 
@@ -496,4 +519,7 @@ class Journal:
 
     def _forget_rows(self, run: Run, rows: Sequence[int], what: str) -> int:
         with self._lock:
-            return self._segments.forget_rows(run, rows, what)
+            return self._segments_of(run).forget_rows(run, rows, what)
+
+    def _segments_of(self, run: Run) -> Segments:
+        return next((below for below in self._below if below.has(run)), self._segments)

@@ -41,10 +41,12 @@ class Segments:
     """
 
     __slots__ = (
-        "_directory", "_identity", "_ignored", "_storage", "damaged", "generations", "known", "problems", "writer",
+        "_directory", "_identity", "_ignored", "_storage", "_tier", "damaged", "generations", "known", "problems",
+        "writer",
     )  # fmt: skip
 
-    def __init__(self, storage: Storage, directory: Directory, identity: str) -> None:
+    def __init__(self, storage: Storage, directory: Directory, identity: str, *, tier: int = 0) -> None:
+        self._tier = tier
         self._storage = storage
         self._directory = directory
         self._identity = identity
@@ -107,6 +109,10 @@ class Segments:
             self.damaged += forgotten
             self._report(self._directory.join(name), f"{forgotten} extents: {what}")
         return forgotten
+
+    def has(self, run: Run) -> bool:
+        """Whether a run is of one of these segments."""
+        return any(segment.source is run.source for segment in self.known.values())
 
     def lose(self, run: Run) -> None:
         """Let go of a segment that cannot be opened any more; it is found again when the directory has changed."""
@@ -214,6 +220,7 @@ class Segments:
             # Not for good: the next listing tries again (too many open files, a server that comes back).
             self._report(path, f"cannot be opened: {error.strerror}")
             return False
+        segment.source.tier = self._tier
         self.known[name] = segment
         self._collect(segment)
         return True

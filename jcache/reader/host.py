@@ -23,6 +23,7 @@ class Host(Protocol):
     retries: Retries
     validate: str | float
     offline: bool
+    copy_up: int
 
     def trouble(self, what: str) -> None:
         """Say once that the cache is in trouble, and count it."""

@@ -21,6 +21,7 @@ from jcache.reader.assembly import assemble, missed, part_bytes, row_bytes
 from jcache.reader.fetching import Fetching
 from jcache.reader.host import Host
 from jcache.reader.store import ROOM_S, Home, Own, Store
+from jcache.reader.tiers import Tiers
 from jcache.reader.validation import RESTARTS, Validation
 from jcache.recording.workers import CacheHungError
 from jcache.segment.table import Run
@@ -80,6 +81,7 @@ class RemoteFile:
         self._store = Store(
             host, home, url=url, writable=writable, local=local, own=own, shared=shared, why_not=why_not
         )
+        self._tiers = Tiers(host, self._store) if self._store.below else None
         self._validation = Validation(
             host, self._store, url=url, validate=host.validate if validate is None else validate
         )
@@ -142,6 +144,8 @@ class RemoteFile:
         out = self._read_rows(rows, snapshot, view)
         if out is None:
             return None
+        if self._tiers is not None:
+            self._tiers.served(snapshot.info, view, (part for row in rows for part in row))
         miss = 0
         ahead = [part for row in rows for part in row if isinstance(part[2], Held) and part[2].ahead]
         if ahead:
@@ -433,6 +437,8 @@ class RemoteFile:
             # From here on the origin serves this version; what was read so far stays good.
             snapshot.view = None
             return dict(served)
+        if self._tiers is not None and snapshot.info is not None:
+            self._tiers.served(snapshot.info, view, list(served))
         return served
 
     # -- version, life ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
 from jcache.origin import Info, Sharing
+from jcache.planning.plan import Part
 from jcache.planning.snapshot import Snapshot
 from jcache.ranges import Range
 from jcache.reader.host import Host
@@ -18,7 +19,7 @@ from jcache.recording.recorder import Recording
 from jcache.recording.workers import CacheHungError
 from jcache.vectors import Extents
 
-__all__ = ["ROOM_S", "Home", "Own", "Store"]
+__all__ = ["ROOM_S", "Home", "Own", "Store", "anything"]
 
 # Recording may hold up a read for as long as its fetch took, and at least this long, before bytes go unrecorded.
 ROOM_S = 0.1
@@ -40,11 +41,13 @@ class Home(NamedTuple):
         journal: The journal.
         place: Its directory, for the record of use.
         admit: See `Recording`. With `copy=True` it is asked for a compaction, which nothing is to wait or go for.
+        below: Where else the journal looks for what it lacks: the tiers, from the first below it on.
     """
 
     journal: Journal
     place: str | None = None
     admit: Callable[..., bool] = anything
+    below: tuple[str, ...] = ()
 
 
 Own = Callable[[bool], Home | None]
@@ -102,6 +105,11 @@ class Store:
     def place(self) -> str | None:
         """The journal's directory; None where there is none."""
         return self._homes[-1].place if self._homes else None
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """The tiers below the journal's directory."""
+        return self._homes[-1].below if self._homes else ()
 
     @property
     def is_used(self) -> bool:
@@ -245,6 +253,29 @@ class Store:
         recording = Recording(journal, self._storable[1], extents, settled, lambda: not snapshot.outdated, admit)
         urgent = lease is not None and bool(lease.ranges)
         return self._host.recorder.submit(recording, timeout_s=timeout_s, urgent=urgent)
+
+    def copy_up(self, info: Info, view: View, parts: Sequence[Part], done: Callable[[int], None]) -> None:
+        """Have bytes that lie below recorded in the journal's own directory, behind the caller's back.
+
+        Args:
+            info: Of the version that they are of.
+            view: Of that version.
+            parts: Where they lie.
+            done: Is told how many bytes were recorded.
+        """
+        journal, admit = self._journal, self._homes[-1].admit
+        if journal is None or not self.writable:
+            return
+        what = Info(info.version, storable(info.details))
+
+        def copy() -> None:
+            with contextlib.suppress(JournalError):  # what lies below stays there
+                extents = Extents.of((part[0], view.read(part)) for part in parts)  # type: ignore[arg-type]
+                if admit(extents.size_bytes):
+                    journal.append(what.version, what.details, extents)
+                    done(extents.size_bytes)
+
+        self._host.recorder.call(copy)
 
     def note_empty(self, snapshot: Snapshot) -> None:
         """Have recorded, behind the caller's back, that the file is empty, unless it is not or that is known."""

@@ -13,6 +13,7 @@ from jcache.report.model import (
     ReadV,
     Report,
     Requests,
+    TierUse,
     Uncached,
     UrlUse,
 )
@@ -124,4 +125,5 @@ def from_counters(
             for f in now.files
         ),
         uncached=tuple(Uncached(*item) for item in now.uncached),
+        tiers=tuple(TierUse(*item) for item in now.tiers),
     )

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jcache.counters import MAX_BINS
-from jcache.report.model import Files, Parts, Profile, Report, Uncached, UrlUse
+from jcache.report.model import Files, Parts, Profile, Report, TierUse, Uncached, UrlUse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,7 @@ def merge(reports: Sequence[Report]) -> Report:
         profile=_merge_profiles(reports, first.start_time),
         urls=urls,
         uncached=_merge_uncached(reports),
+        tiers=_merge_tiers(reports),
     )
 
 
@@ -124,6 +125,16 @@ def _merge_uncached(reports: Sequence[Report]) -> tuple[Uncached, ...]:
     for item in (item for report in reports for item in report.uncached):
         before = sums.get(item.reason, Uncached(item.reason))
         sums[item.reason] = Uncached(item.reason, before.ops + item.ops, before.bytes + item.bytes)
+    return tuple(sums.values())
+
+
+def _merge_tiers(reports: Sequence[Report]) -> tuple[TierUse, ...]:
+    """Add up by place, in order of first appearance."""
+    sums: dict[str, TierUse] = {}
+    for item in (item for report in reports for item in report.tiers):
+        before = sums.get(item.place, TierUse(item.place))
+        hit, copied = before.hit_bytes + item.hit_bytes, before.copied_bytes + item.copied_bytes
+        sums[item.place] = TierUse(item.place, hit, copied)
     return tuple(sums.values())
 
 

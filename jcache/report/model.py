@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA", "CacheState", "Files", "OriginTraffic", "Parts", "Profile", "Read", "ReadV", "Report", "ReportError",
-    "Requests", "Uncached", "UrlUse",
+    "Requests", "TierUse", "Uncached", "UrlUse",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -31,7 +31,7 @@ _LEAST_BIN_S = 1e-6
 
 # Keys beyond the schema's first publication: other writers may leave them out.
 _OPTIONAL = {
-    "Report": frozenset({"run", "place", "interval_s", "parts", "uncached"}),
+    "Report": frozenset({"run", "place", "interval_s", "parts", "uncached", "tiers"}),
     "OriginTraffic": frozenset({"busy_s"}),
     "UrlUse": frozenset({"hit_bytes", "opens", "open_s", "read_s"}),
 }
@@ -149,6 +149,15 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class TierUse:
+    """What a tier of the cache below the first served, as part of the hits; `copied_bytes` is in the first one now."""
+
+    place: str
+    hit_bytes: int = 0
+    copied_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run. `run` is one for all processes of a job; `complete` is false in a report of a run that goes on.
 
@@ -179,6 +188,7 @@ class Report:
     profile: Profile = Profile()
     urls: tuple[UrlUse, ...] = ()
     uncached: tuple[Uncached, ...] = ()
+    tiers: tuple[TierUse, ...] = ()
 
     @property
     def requested_bytes(self) -> int:
@@ -245,7 +255,7 @@ class Report:
         document: dict[str, Any] = {"schema": SCHEMA, **_plain(self)}
         if self.parts is None:
             del document["parts"]
-        for name in ("place", "interval_s", "uncached"):
+        for name in ("place", "interval_s", "uncached", "tiers"):
             if not document[name]:
                 del document[name]
         for name, value in document.items():
@@ -254,6 +264,8 @@ class Report:
         document["urls"] = [_plain(use) for use in self.urls]
         if self.uncached:
             document["uncached"] = [_plain(item) for item in self.uncached]
+        if self.tiers:
+            document["tiers"] = [_plain(item) for item in self.tiers]
         return document
 
     def dumps(self) -> str:

@@ -40,9 +40,10 @@ class Source:
         salt: Seed of the extents' checksums.
         size_bytes: What the file was known to hold; nothing longer is ever read at once.
         used: See `Holder`.
+        tier: 0 in the cache directory that is written; of those below it, their number, from 1.
     """
 
-    __slots__ = ("__weakref__", "_storage", "file", "path", "salt", "seal", "size_bytes", "used")
+    __slots__ = ("__weakref__", "_storage", "file", "path", "salt", "seal", "size_bytes", "tier", "used")
 
     def __init__(self, storage: Storage, path: str, salt: int) -> None:
         self._storage = storage
@@ -52,6 +53,7 @@ class Source:
         self.salt = salt
         self.size_bytes = 0
         self.used = False
+        self.tier = 0
 
     @property
     def is_writer(self) -> bool:

@@ -26,7 +26,7 @@ from jcache.settings.values import validate as _validate
 from jcache.system.allocator import KEEP_BYTES
 from jcache.system.stopwatch import acquire
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "gather", "parse_size"]
+__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "absolute", "directories", "gather", "parse_size"]
 
 FILE_NAME = "jcache.toml"
 """The file in a cache directory that sets what the environment does not."""
@@ -55,6 +55,10 @@ class Config:
     """
 
     dir: str | None = None
+    tiers: tuple[str, ...] = ()
+    """Further cache directories, which are read only, for what `dir` lacks; in the order in which they are asked."""
+    copy: int = 2
+    """How often what lies in a tier is read before it is copied into `dir`; 0 for never."""
     validate: str | float = "open"
     """`open`, `never`, or seconds."""
     offline: bool = False
@@ -169,6 +173,7 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         if text and setting.field is not None:
             value = setting.parse(text, f"{setting.variable}={_shown(text)}", os.curdir)
             found[setting.field] = value, setting.variable
+    _part(found)
     limit_s = found["timeout"][0] if "timeout" in found else Config().timeout
     named = environ.get(CONFIG_VARIABLE, "").strip()
     if named:
@@ -182,7 +187,30 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
             raise ConfigError(f"{FILE_NAME} in {_shown(directory)} must not set 'dir', by which it was found")
     else:
         return found
-    return {**{field: (value, path) for field, value in stored.items()}, **found}
+    return _part({**{field: (value, path) for field, value in stored.items()}, **found})
+
+
+def _part(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    """Tell the first of several cache directories from the others."""
+    if "dir" in found:
+        value, source = found["dir"]
+        first, *others = directories(value)
+        found["dir"] = first, source
+        if others:
+            found["tiers"] = tuple(others), source
+    return found
+
+
+def directories(text: str) -> list[str]:
+    """Return the directories that a value of JCACHE_DIR names; one whose name has a colon in it is that one."""
+    if os.path.isdir(os.path.expanduser(text)):
+        return [text]
+    return [word for word in text.split(os.pathsep) if word] or [text]
+
+
+def absolute(text: str) -> str:
+    """Return a value of JCACHE_DIR with absolute paths."""
+    return os.pathsep.join(map(_path, directories(text)))
 
 
 class Setting(NamedTuple):
@@ -233,7 +261,10 @@ class Setting(NamedTuple):
             read = self.read(value)
         except (ValueError, TypeError, OverflowError):
             raise ConfigError(f"{where} is wrong: give {self.type}") from None
-        return _path(read, base) if self.is_path and isinstance(read, str) else read
+        if self.is_path and isinstance(read, str):
+            several = directories(read) if self.key == "dir" else [read]
+            return os.pathsep.join(_path(one, base) for one in several)
+        return read
 
 
 class File(NamedTuple):
@@ -376,8 +407,11 @@ _ON = "1 or 0"
 _LEVELS = "debug, info, warning, error or critical"
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("JCACHE_DIR", "a directory", "-",
-            "The cache, made where it is missing. Setting it turns JCache on.", _text, is_path=True),
+    Setting("JCACHE_DIR", "a directory, or several with colons between them", "-",
+            "The cache, made where it is missing. Setting it turns JCache on. Others are read, for what it lacks.",
+            _text, is_path=True),
+    Setting("JCACHE_COPY", "a number, 0 for never", "2",
+            "How often what a further directory has is read before it is copied into the first.", _count),
     Setting("JCACHE_VALIDATE", "open, never or a number of seconds", "open",
             "When to ask whether a file has changed: once a process, never, or if the answer is that old.", _validate),
     Setting("JCACHE_OFFLINE", _ON, "0", "Never contact an origin; what is not in the cache raises an error.", _boolean),

@@ -8,7 +8,7 @@ import click
 
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
-from jcache.settings.config import Config, ConfigError
+from jcache.settings.config import Config, ConfigError, absolute
 
 __all__ = ["serve"]
 
@@ -152,7 +152,7 @@ def settings(directory: Path | None, validate: str | None) -> Config:
     os.environ.setdefault("JCACHE_APPNAME", "jcache-serve")
     if not os.environ.get("JCACHE_DIR"):
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
-    os.environ["JCACHE_DIR"] = os.path.abspath(os.path.expanduser(os.environ["JCACHE_DIR"]))
+    os.environ["JCACHE_DIR"] = absolute(os.environ["JCACHE_DIR"])
     try:
         config = Config.from_environ(os.environ)
         if config.validate == "open":

@@ -68,6 +68,7 @@ def test_the_table_and_the_fields_are_the_same() -> None:
         "ignored",
         "file",
         "stated",
+        "tiers",
     }
     for setting in SETTINGS:
         assert setting.help.endswith(".")
@@ -243,3 +244,17 @@ def test_what_a_worker_is_given_is_a_path_only_where_it_is_one() -> None:
 
     assert checked({"profile": True, "summary": False}) == {"JCACHE_PROFILE": "1", "JCACHE_SUMMARY": "0"}
     assert checked({"profile": "here"}) == {"JCACHE_PROFILE": str(Path.cwd() / "here")}
+
+
+def test_further_directories_are_tiers(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    config = Config.from_environ({"JCACHE_DIR": f"{first}:{second}:/c"})
+    assert (config.dir, config.tiers) == (str(first), (str(second), "/c"))
+    odd = tmp_path / "one:two"
+    odd.mkdir()
+    config = Config.from_environ({"JCACHE_DIR": str(odd)})
+    assert (config.dir, config.tiers) == (str(odd), ())
+    file = tmp_path / "settings.toml"
+    file.write_text('dir = "near:../far"')
+    config = Config.from_environ({"JCACHE_CONFIG": str(file)})
+    assert (config.dir, config.tiers) == (str(tmp_path / "near"), (str(tmp_path.parent / "far"),))

@@ -94,6 +94,8 @@ def groups(report: Report) -> Iterable[list[Row]]:
     more = [row for row in more if row[1] != "0"]
     if more:
         yield more
+    if report.tiers:
+        yield [("bytes from below", str(item.hit_bytes), f"of {item.place}", "value") for item in report.tiers]
     if report.uncached:
         most = sorted(report.uncached, key=lambda item: (-item.bytes, item.reason))
         yield [("bytes not cached", str(item.bytes), f"because {item.reason}", "bad") for item in most]

@@ -1,0 +1,187 @@
+"""A cache of several directories: the first is written, the others are asked for what it lacks before the origin is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from analysis import CLIENT, COLUMNS, JOB, MORE_COLUMNS, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from analysis import Served
+    from conftest import Ran, RunPython
+    from servers import Nginx
+
+READ = """
+import sys, fsspec
+fs = fsspec.filesystem("http")
+for span in sys.argv[2:]:
+    start, stop = map(int, span.split("-"))
+    rows = fs.cat_ranges([sys.argv[1]] * 2, [start, 400_000], [stop, 400_000 + stop - start])
+    sys.stdout.write(rows[0].hex() + "\\n")
+"""
+SIZE = 500_000
+
+
+@pytest.fixture
+def file(nginx_server: Nginx) -> bytes:
+    data = os.urandom(SIZE)
+    (nginx_server.directory / "f").write_bytes(data)
+    os.utime(nginx_server.directory / "f", (1_600_000_000, 1_600_000_000))
+    nginx_server.reset()
+    return data
+
+
+@pytest.fixture
+def read(run_python: RunPython, nginx_server: Nginx, file: bytes) -> Any:
+    def run(*spans: str, tiers: list[Path], **env: str) -> Ran:
+        ran = run_python(READ, nginx_server.url("f"), *spans, env={"JCACHE_DIR": ":".join(map(str, tiers)), **env})
+        for line, span in zip(ran.stdout.split(), spans, strict=True):
+            start, stop = map(int, span.split("-"))
+            assert bytes.fromhex(line) == file[start:stop]
+        return ran
+
+    return run
+
+
+def recorded(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*.seg"))
+
+
+def test_what_the_first_lacks_is_read_below_and_what_all_lack_is_fetched_into_the_first(
+    read: Any, nginx_server: Nginx, tmp_path: Path
+) -> None:
+    near, middle, far = (tmp_path / name for name in ("near", "middle", "far"))
+    read("0-1000", "5000-6000", tiers=[far])
+    read("5000-6000", "9000-9500", tiers=[middle])
+    before = recorded(middle), recorded(far)
+    nginx_server.reset()
+    ran = read("0-1000", "5200-5800", "9000-9500", tiers=[near, middle, far], JCACHE_COPY="0")
+    assert nginx_server.body_bytes() == 0
+    report = ran.report
+    assert report["readv"]["hit_bytes"] == report["readv"]["bytes"] == 2 * 2100
+    places = {tier["place"]: tier["hit_bytes"] for tier in report["tiers"]}
+    assert sum(places.values()) == 4200
+    # What lies in both of them is read in the nearer one.
+    assert places == {str(middle): 3200, str(far): 1000}
+    nginx_server.reset()
+    ran = read("0-1000", "20000-21000", tiers=[near, middle, far], JCACHE_COPY="0")
+    assert nginx_server.body_bytes() == 1000
+    assert ran.report["cache"]["recorded_bytes"] == 1000
+    assert (recorded(middle), recorded(far)) == before, "they are never written"
+    nginx_server.reset()
+    ran = read("20000-21000", tiers=[near])
+    assert nginx_server.body_bytes() == 1000, "of the other range, which lay below"
+
+
+@pytest.mark.parametrize(("copy", "reads"), [("1", 1), ("2", 2), ("3", 3), ("0", None)])
+def test_what_is_read_so_often_below_is_copied_into_the_first(
+    read: Any, nginx_server: Nginx, tmp_path: Path, copy: str, reads: int | None
+) -> None:
+    near, far = tmp_path / "near", tmp_path / "far"
+    read("0-1000", tiers=[far])
+    nginx_server.reset()
+    for times in (1, 2, 3):
+        shutil.rmtree(near, ignore_errors=True)
+        ran = read(*["0-1000"] * times, tiers=[near, far], JCACHE_COPY=copy)
+        copied = sum(tier["copied_bytes"] for tier in ran.report["tiers"])
+        assert copied == (2000 if reads is not None and times >= reads else 0), times
+    nginx_server.reset()
+    read("0-1000", tiers=[near], JCACHE_VALIDATE="never")
+    assert nginx_server.body_bytes() == (2000 if reads is None else 0)
+
+
+def test_a_newer_file_is_never_mixed_with_what_lies_below(
+    read: Any, run_python: RunPython, nginx_server: Nginx, tmp_path: Path, file: bytes
+) -> None:
+    near, far = tmp_path / "near", tmp_path / "far"
+    read("0-1000", tiers=[far])
+    newer = os.urandom(SIZE)
+    (nginx_server.directory / "f").write_bytes(newer)
+    os.utime(nginx_server.directory / "f", (1_650_000_000, 1_650_000_000))
+    env = {"JCACHE_DIR": f"{near}:{far}"}
+    for _ in range(2):
+        ran = run_python(READ, nginx_server.url("f"), "0-1000", env=env)
+        assert bytes.fromhex(ran.stdout.strip()) == newer[:1000]
+    ran = run_python(READ, nginx_server.url("f"), "0-1000", env={**env, "JCACHE_OFFLINE": "1"})
+    assert bytes.fromhex(ran.stdout.strip()) == newer[:1000]
+
+
+@pytest.mark.parametrize("what", ["gone", "file", "damaged", "no cache"])
+def test_a_tier_that_is_of_no_use_costs_no_read(read: Any, nginx_server: Nginx, tmp_path: Path, what: str) -> None:
+    near, far = tmp_path / "near", tmp_path / "far"
+    read("0-1000", tiers=[far])
+    if what == "gone":
+        shutil.rmtree(far)
+    elif what == "file":
+        shutil.rmtree(far)
+        far.write_text("x")
+    elif what == "no cache":
+        shutil.rmtree(far)
+        (far / "other").mkdir(parents=True)
+    else:
+        for path in far.rglob("*.seg"):
+            raw = bytearray(path.read_bytes())
+            raw[len(raw) // 4] ^= 1
+            raw[len(raw) // 2] ^= 1
+            path.write_bytes(raw)
+    nginx_server.reset()
+    ran = read("0-1000", "0-1000", tiers=[near, far])
+    assert nginx_server.body_bytes() >= 1000
+    assert ("is left out" in ran.stderr) == (what in ("gone", "file"))
+
+
+def test_a_first_directory_that_cannot_be_written_leaves_the_others_to_be_read(
+    read: Any, nginx_server: Nginx, tmp_path: Path
+) -> None:
+    near, far = tmp_path / "near", tmp_path / "far"
+    read("0-1000", tiers=[far])
+    read("2000-3000", tiers=[near])
+    near.chmod(0o500)
+    nginx_server.reset()
+    try:
+        read("0-1000", "2000-3000", tiers=[near, far])
+    finally:
+        near.chmod(0o700)
+    assert nginx_server.body_bytes() == 0
+
+
+def test_without_a_network_all_tiers_together_are_enough(served: Served, run_python: RunPython, tmp_path: Path) -> None:
+    urls = []
+    for number, is_rntuple in enumerate((False, True)):
+        write(served.directory / f"f{number}.root", rntuple=is_rntuple)
+        urls.append(served.url(f"f{number}.root"))
+    near, far = tmp_path / "near", tmp_path / "far"
+    some = run_python(JOB, ",".join(COLUMNS), *urls, cache=far, env=CLIENT)
+    served.reset()
+    more = run_python(JOB, ",".join(MORE_COLUMNS), *urls, env={**CLIENT, "JCACHE_DIR": f"{near}:{far}"})
+    assert 0 < served.data_bytes() == more.report["cache"]["recorded_bytes"]
+    served.stop()
+    env = {**CLIENT, "JCACHE_DIR": f"{near}:{far}", "JCACHE_OFFLINE": "1"}
+    again = run_python(JOB, ",".join(MORE_COLUMNS), *urls, env=env)
+    assert again.stdout == more.stdout
+    assert run_python(JOB, ",".join(COLUMNS), *urls, env=env).stdout == some.stdout
+    served.start()
+
+
+def test_small_files_are_found_below_too(run_python: RunPython, nginx_server: Nginx, tmp_path: Path) -> None:
+    code = """
+import sys, fsspec
+fs = fsspec.filesystem("http")
+print(sum(map(len, fs.cat([sys.argv[1] + str(n) for n in range(40)]).values())))
+"""
+    for number in range(40):
+        (nginx_server.directory / f"s{number}").write_bytes(bytes(number + 1))
+        os.utime(nginx_server.directory / f"s{number}", (1_600_000_000, 1_600_000_000))
+    near, far = tmp_path / "near", tmp_path / "far"
+    total = sum(range(41))
+    assert run_python(code, nginx_server.url("s"), cache=far).stdout == f"{total}\n"
+    nginx_server.reset()
+    ran = run_python(code, nginx_server.url("s"), env={"JCACHE_DIR": f"{near}:{far}", "JCACHE_VALIDATE": "never"})
+    assert ran.stdout == f"{total}\n"
+    assert nginx_server.body_bytes() == 0
+    assert ran.report["tiers"] == [{"place": str(far), "hit_bytes": total, "copied_bytes": 0}]
