@@ -118,6 +118,10 @@ class Caches:
         cache = Cache(path, storage=metered, **names)
         if path == config.dir:
             cache.below = tuple(Cache(tier, **names) for tier in config.tiers)
+            if config.bundles:
+                from jcache.bundle.reader import Bundle  # few have any
+
+                cache.below += tuple(map(Bundle, config.bundles))
         return cache, metered
 
     def _prepare(self, cache: Cache) -> None:

@@ -115,6 +115,7 @@ class Session:
         self.ahead = Room(AHEAD_BYTES, make=self.files.drop_ahead)
         self.retries = Retries(self.config.retries, self.config.retry_for)
         self.copy_up = self.config.copy
+        self.trusts_unreachable = bool(self.config.bundles)
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         self.answers = Answers(self, self.caches.answers_home)
         self._lock = threading.Lock()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["activate", "deactivate", "ensure", "start"]
 
-_PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE")
+_PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE", "JCACHE_BUNDLES")
+_SEVERAL = ("JCACHE_DIR", "JCACHE_BUNDLES")
 _WORDS = ("0", "1", "yes", "no", "on", "off", "true", "false")
 
 _ending: Ending | None = None
@@ -43,14 +44,31 @@ def start() -> None:
             if not value or (name == "JCACHE_PROFILE" and value.lower() in _WORDS):
                 continue
             # The session begins later and children elsewhere; where the user was when they said it is what counts.
-            is_one = name != "JCACHE_DIR" or os.pathsep not in value or os.path.isdir(value)
+            is_one = name not in _SEVERAL or os.pathsep not in value or os.path.isdir(value)
             for one in [value] if is_one else value.split(os.pathsep):
                 if one[:1] not in ("/", "~", ""):
                     value = value.replace(one, os.path.abspath(one), 1)
                     os.environ[name] = value
+        if not os.environ.get("JCACHE_DIR"):
+            os.environ["JCACHE_DIR"] = _for_this_job()
         _arm()
     except Exception as error:  # noqa: BLE001 - nothing of ours may break the start of an interpreter
         say(f"not active: {type(error).__name__}: {error}")
+
+
+def _for_this_job() -> str:
+    """Return a cache directory that goes with this process: bundles are read, and nothing else is to be kept."""
+    import shutil
+    import tempfile
+
+    directory, pid = tempfile.mkdtemp(prefix="jcache-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == pid:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)  # before what ends the session, and so called after it
+    return directory
 
 
 def activate(config: "Config | None" = None) -> "Session":

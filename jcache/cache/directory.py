@@ -7,8 +7,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.catalogue import key_of
 from jcache.naming import identity as identities
@@ -19,6 +19,7 @@ from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from jcache.journal import Journal, Turns
+    from jcache.journal.segments import Segments
 
 TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -64,6 +65,25 @@ class CacheUnusable(Exception):  # noqa: N818 (a verdict: the job runs without a
         super().__init__(f"the cache directory {directory!r} cannot be used: {reason}")
         self.directory = directory
         self.reason = reason
+
+
+class Tier(Protocol):
+    """Where else than in a cache directory the segments of its journals may lie, to be read only."""
+
+    directory: str
+    is_local: bool
+
+    def look_at(self) -> None:
+        """Find out whether it can be used; nothing is made or written.
+
+        Raises:
+            CacheUnusable: It cannot.
+        """
+        ...
+
+    def segments_at(self, parts: tuple[bytes, ...]) -> "Callable[[str, int], Segments]":
+        """Return what gives the segments of an object, whose place in a cache is this, for its journal."""
+        ...
 
 
 class Cache:
@@ -126,7 +146,7 @@ class Cache:
         self._ignored = ignored
         self._same = same
         # Others, which are read only, for what this one lacks.
-        self.below: tuple[Cache, ...] = ()
+        self.below: tuple[Tier, ...] = ()
 
     def look_at(self) -> None:
         """Find out whether there is a cache that can be read; nothing is made or written.
@@ -302,8 +322,21 @@ class Cache:
             file_mode=self.file_mode,
             turns=self._turns if self.writable else None,
             # What is one asker's own has another name in each cache.
-            below=[(one.storage, one.place(stored.parts)) for one in self.below] if stored is identity else (),
+            below=[one.segments_at(stored.parts) for one in self.below] if stored is identity else (),
         )
+
+    def segments_at(self, parts: tuple[bytes, ...]) -> "Callable[[str, int], Segments]":
+        """Return what gives the segments of an object, for the journal that another cache has of it."""
+        from jcache.journal.segments import Segments
+        from jcache.segment.directory import Directory
+
+        place = self.place(parts)
+
+        def segments(identity: str, tier: int) -> Segments:
+            directory = Directory(self.storage, place, dir_mode=self.dir_mode, file_mode=self.file_mode)
+            return Segments(self.storage, directory, identity, tier=tier)
+
+        return segments
 
     def forget(self) -> None:
         """In a forked child: let go of what the parent has locked."""

@@ -16,6 +16,7 @@ COMMANDS = {
     "warm": ("jcache_plugins.replay.commands:warm", "Fill the cache before a job runs."),
     "replay": ("jcache_plugins.replay.commands:replay", "Make a recorded run's requests again."),
     "whatif": ("jcache.cli.whatif:whatif", "Tell what a run would have read from other caches."),
+    "bundle": ("jcache.cli.bundle:bundle", "Carry an analysis away in one file, and look into it."),
     "top": ("jcache.cli.top:top", "Show the jobs that use a cache just now."),
     "ls": ("jcache.cli.ls:ls", "List the remote files that the cache holds bytes of."),
     "info": ("jcache.cli.info:info", "Tell what the cache holds of one remote file."),

@@ -23,7 +23,7 @@ from jcache.segment.writer import SegmentWriter, describe
 from jcache.vectors import Extents
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
+    from collections.abc import Buffer, Callable, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer: only for annotations
 
     from jcache.journal.leases import Contended, Lease
     from jcache.journal.turns import Turns
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from jcache.segment.version import Version
     from jcache.system.storage import Storage
 
-    Below = tuple[Storage, str]
-    """A file system, and a directory of segments on it."""
+    Below = Callable[[str, int], Segments]
+    """Gives the segments of a file, by its identity and the number of their tier, that are read only."""
 
 __all__ = ["Journal", "StoredVersion"]
 
@@ -81,10 +81,7 @@ class Journal:
         self._lock = threading.RLock()
         self._directory.forget()
         self._segments = Segments(self._storage, self._directory, self._identity)
-        self._below = [
-            Segments(storage, Directory(storage, path, dir_mode=0, file_mode=0), self._identity, tier=number)
-            for number, (storage, path) in enumerate(self._below_places, 1)
-        ]
+        self._below = [segments_of(self._identity, number) for number, segments_of in enumerate(self._below_places, 1)]
         self._presence = Presence(self._storage)
         self._leases = Leases(self._storage, self._directory.join(LEASE_FILE), mode=self._directory.file_mode)
         self._views: dict[Version, View] = {}

@@ -24,6 +24,7 @@ class Host(Protocol):
     validate: str | float
     offline: bool
     copy_up: int
+    trusts_unreachable: bool
 
     def trouble(self, what: str) -> None:
         """Say once that the cache is in trouble, and count it."""

@@ -232,7 +232,7 @@ class Validation:
         if info is None and before is not None and before.info is None:
             return before  # nothing was ever proved: nothing to hold against the origin
         if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
-            info = vouched(await stat(self._host, origin), self.validate)
+            info = vouched(await self._asked(origin, versions), self.validate)
             if await self._store.suit(info.sharing) and before is not None:
                 before.view = None
             keep_time = isinstance(self.validate, float)
@@ -244,6 +244,15 @@ class Validation:
             if self.discard(before) and not is_doubted:
                 raise OriginChangedError(REPLACED)
         return Snapshot(info, None if info is None else await self._store.view(info.version))
+
+    async def _asked(self, origin: Origin, versions: Sequence[StoredVersion]) -> Info:
+        """Return what the origin says, or what is recorded, where that goes for an origin that cannot be reached."""
+        try:
+            return await stat(self._host, origin)
+        except Exception as error:
+            if not versions or not self._host.trusts_unreachable or origin.retry_after(error, met=True) is None:
+                raise
+            return Info(versions[0].version, versions[0].info)
 
     def _keep(self, snapshot: Snapshot, epoch: int) -> bool:
         with self._lock:

@@ -57,6 +57,8 @@ class Config:
     dir: str | None = None
     tiers: tuple[str, ...] = ()
     """Further cache directories, which are read only, for what `dir` lacks; in the order in which they are asked."""
+    bundles: tuple[str, ...] = ()
+    """Files that `jcache bundle` has made, the last tiers."""
     copy: int = 2
     """How often what lies in a tier is read before it is copied into `dir`; 0 for never."""
     validate: str | float = "open"
@@ -206,6 +208,10 @@ def directories(text: str) -> list[str]:
     if os.path.isdir(os.path.expanduser(text)):
         return [text]
     return [word for word in text.split(os.pathsep) if word] or [text]
+
+
+def _bundles(value: object) -> tuple[str, ...]:
+    return tuple(_path(word) for word in _text(value).split(os.pathsep) if word)
 
 
 def absolute(text: str) -> str:
@@ -410,6 +416,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_DIR", "a directory, or several with colons between them", "-",
             "The cache, made where it is missing. Setting it turns JCache on. Others are read, for what it lacks.",
             _text, is_path=True),
+    Setting("JCACHE_BUNDLES", "files, with colons between them", "-",
+            "Bundles that are read for what the cache lacks; where an origin cannot be reached, they are believed.",
+            _bundles),
     Setting("JCACHE_COPY", "a number, 0 for never", "2",
             "How often what a further directory has is read before it is copied into the first.", _count),
     Setting("JCACHE_VALIDATE", "open, never or a number of seconds", "open",

@@ -31,6 +31,7 @@ LAYERS = (
     "jcache.recording",
     "jcache.planning",
     "jcache.origin",
+    "jcache.bundle",
     "jcache.cache",
     "jcache.naming",
     "jcache.journal",

@@ -1,0 +1,184 @@
+"""From a recorded run and the cache that has its bytes to a bundle, and from a bundle into a cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from jcache.bundle.writer import BundleWriter
+from jcache.cache.catalogue import journals
+from jcache.counters import LISTING, STAT
+from jcache.journal import Journal, JournalError
+from jcache.naming.identity import is_answers, is_below, names_of
+from jcache.naming.layout import is_journal
+from jcache.profile.statistics import look_at
+from jcache.ranges import normalise, subtract, total
+from jcache.system.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jcache.bundle.reader import Bundle
+    from jcache.cache.catalogue import Entry
+    from jcache.profile.reader import Profile
+    from jcache.ranges import Range
+
+__all__ = ["Bundled", "Extracted", "extract", "write_bundle"]
+
+_COPY_BYTES = 4 << 20
+
+
+@dataclass(slots=True)
+class Bundled:
+    """What came of it. Sizes are in bytes.
+
+    Attributes:
+        missing: Bytes that the run read and the cache has not, by address.
+    """
+
+    files: int = 0
+    listings: int = 0
+    bytes: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Extracted:
+    """What came of it: files, bytes, and what could not be extracted, and why, by identity."""
+
+    files: int = 0
+    bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def write_bundle(
+    profile: Profile,
+    root: str,
+    file: BinaryIO,
+    *,
+    about: Mapping[str, Any],
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Bundled:
+    """Write what a run read, as a cache has it, into a bundle.
+
+    Args:
+        profile: Of the run.
+        root: The cache's directory.
+        file: Where to; it is open, and empty.
+        about: Of the run; see `docs/bundle.md`.
+        progress: Is told how many bytes are written, and of how many.
+
+    Raises:
+        ProfileError: The profile cannot be read.
+        OSError: The bundle cannot be written.
+    """
+    storage, done = Storage(root), Bundled()
+    wanted = {one.url: one.union.pieces for one in look_at(profile, gaps=()).files}
+    asked = {
+        profile.files[file]
+        for _, batch in profile.batches()
+        for kind, file in zip(batch.kinds, batch.files, strict=True)
+        if kind in (STAT, LISTING)
+    }
+    missing: dict[str, list[Range]] = {}
+    of, written = sum(map(total, wanted.values())), 0
+    left, writer = dict(wanted), BundleWriter(file)
+    for entry in sorted(journals(storage, root, keep=False), key=lambda one: one.name):
+        names = names_of(entry.name)
+        url = next((name for name in names if name in wanted), None)
+        if is_answers(entry.name):
+            if not _is_asked(names, wanted.keys() | asked):
+                continue
+        elif url is None:
+            continue
+        ranges = None if is_answers(entry.name) else wanted[url or ""]
+        size, gaps = _add(writer, storage, root, entry, ranges)
+        if is_answers(entry.name):
+            done.listings += 1
+            continue
+        left.pop(url or "", None)
+        done.files += 1
+        if gaps:
+            done.missing[url or ""] = total(gaps)
+            missing[entry.name] = gaps
+        written += size
+        progress(written, of)
+    done.missing.update({url: total(ranges) for url, ranges in left.items() if ranges})
+    writer.end({**about, "missing": missing})
+    done.bytes = written
+    return done
+
+
+def _is_asked(names: Sequence[str], addresses: set[str]) -> bool:
+    places = [name.removesuffix(" (listing)").rstrip("/") for name in names]
+    return any(is_below(address, place) for place in places for address in addresses)
+
+
+def _add(
+    writer: BundleWriter, storage: Storage, root: str, entry: Entry, ranges: Sequence[Range] | None
+) -> tuple[int, list[Range]]:
+    """Add what a journal has of some ranges, or all that it has; return how much, and what it lacks."""
+    journal = Journal(storage, entry.directory, entry.name)
+    journal.attach()
+    try:
+        stored = journal.versions()[0]
+        view = journal.view(stored.version)
+        held = normalise(view.extents())
+        wanted = (
+            held if ranges is None else [(start, min(stop, view.size)) for start, stop in ranges if start < view.size]
+        )
+        lacking = subtract(wanted, held)
+        place = os.path.relpath(entry.directory, root)
+
+        def read(start: int, stop: int) -> bytes:
+            return b"".join(view.read(part) for part in view.find(start, stop))
+
+        size = writer.add(entry.name, place, stored.version, stored.info, ranges=subtract(wanted, lacking), read=read)
+    finally:
+        journal.close()
+    return size, lacking
+
+
+def extract(bundle: Bundle, root: str, *, progress: Callable[[int, int], None] = lambda _done, _of: None) -> Extracted:
+    """Record what a bundle has in a cache directory, as if it had been read there.
+
+    Args:
+        bundle: The bundle.
+        root: The cache's directory, which may not exist yet.
+        progress: Is told how many bytes are recorded, and of how many.
+
+    Raises:
+        OSError: The bundle cannot be read.
+    """
+    storage, done = Storage(root), Extracted()
+    of, at = sum(sum(entry.lengths) for entry in bundle.entries.values()), 0
+    for entry in bundle.entries.values():
+        if not is_journal(entry.place):
+            done.failed[entry.identity] = "its place in a cache is none"
+            continue
+        journal = Journal(storage, os.path.join(root, entry.place), entry.identity)
+        journal.attach()
+        piece: list[tuple[int, bytes]] = []
+        held = journal.view(entry.version)
+        try:
+            for start, data, is_sound in bundle.extents(entry):
+                at += len(data)
+                if not is_sound:
+                    done.failed[entry.identity] = f"{len(data)} bytes from {start} on are damaged"
+                elif any(part[2] is None for part in held.find(start, start + len(data))):
+                    piece.append((start, data))
+                if sum(len(data) for _, data in piece) >= _COPY_BYTES:
+                    journal.append(entry.version, entry.info, piece)
+                    piece = []
+                progress(at, of)
+            if piece:
+                journal.append(entry.version, entry.info, piece)
+            journal.seal()
+        except JournalError as error:
+            done.failed[entry.identity] = str(error)
+        finally:
+            journal.close()
+        done.files += 1
+        done.bytes += sum(entry.lengths)
+    return done
