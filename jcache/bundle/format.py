@@ -75,7 +75,7 @@ class Entry(NamedTuple):
 class Tail(NamedTuple):
     """What the end of a bundle says: where the index lies, and the SHA-256 of all before the end."""
 
-    index: int
+    position: int
     entries_bytes: int
     about_bytes: int
     sha256: bytes
@@ -170,7 +170,7 @@ def _parse_entry(index: bytes, at: int, tail: Tail) -> tuple[Entry, int] | None:
     sizes = entry.lengths
     if not isinstance(identity, str) or not isinstance(info, dict) or not isinstance(place, str):
         return None
-    if position < START.size or position + sum(sizes) > tail.index or max(sizes, default=1) > EXTENT_BYTES:
+    if position < START.size or position + sum(sizes) > tail.position or max(sizes, default=1) > EXTENT_BYTES:
         return None
     stops = list(map(sum, zip(entry.starts, sizes, strict=True)))
     ordered = all(stop <= start for stop, start in zip(stops, entry.starts[1:], strict=False))

@@ -92,7 +92,7 @@ class Bundle:
         tail = parse_end(end, size)
         if tail is None:
             raise BundleError(self.directory, "is cut off or damaged: its end is not there")
-        index = read_all(self.storage, fd, size - END.size - tail.index, tail.index)
+        index = read_all(self.storage, fd, size - END.size - tail.position, tail.position)
         found = parse_index(index, tail, end)
         if found is None:
             raise BundleError(self.directory, "is damaged: its index is not what it was")

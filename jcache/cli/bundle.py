@@ -86,8 +86,8 @@ def create(*, run: str, directory: Path | None, output: Path | None, as_json: bo
         click.echo(f"{target}: {size} of {done.files} files, and what was asked of {done.listings} directories")
     for url, lacking in done.missing.items():
         click.echo(f"jcache: {visible(url)}: the cache lacks {' '.join(human(lacking))}", err=True)
-    for error in errors:
-        click.echo(f"jcache: {visible(str(error))}", err=True)
+    for unread in errors:
+        click.echo(f"jcache: {visible(str(unread))}", err=True)
     sys.exit(1 if done.missing or errors else 0)
 
 

@@ -93,8 +93,8 @@ def whatif(
     else:
         for line in _table(told):
             click.echo(line)
-    for error in errors:
-        click.echo(f"jcache: {visible(str(error))}", err=True)
+    for unread in errors:
+        click.echo(f"jcache: {visible(str(unread))}", err=True)
     sys.exit(1 if errors else 0)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
-from jcache.origin import Fetched, Info, Origin, is_immutable
+from jcache.origin import Fetched, Info, Origin, is_immutable, retry_after
 from jcache.planning.flight import Flight, FlightAbortedError
 from jcache.planning.snapshot import REPLACED, Snapshot, agrees
 from jcache.planning.waiting import landed
@@ -250,7 +250,7 @@ class Validation:
         try:
             return await stat(self._host, origin)
         except Exception as error:
-            if not versions or not self._host.trusts_unreachable or origin.retry_after(error, met=True) is None:
+            if not versions or not self._host.trusts_unreachable or retry_after(origin, error, met=True) is None:
                 raise
             return Info(versions[0].version, versions[0].info)
 

@@ -75,7 +75,7 @@ def test_wherever_it_is_cut_it_is_none(tmp_path: Path) -> None:
 def test_each_flipped_bit_is_found_and_named_and_nothing_wrong_is_read(tmp_path: Path) -> None:
     raw, chance = bytearray(made(tmp_path / "a.jcb").read_bytes()), random.Random(8)
     path = tmp_path / "flipped.jcb"
-    index = Bundle.open(tmp_path / "a.jcb").tail.index
+    index = Bundle.open(tmp_path / "a.jcb").tail.position
     places = [
         *range(16),
         *range(len(raw) - END.size, len(raw)),
@@ -186,7 +186,7 @@ def test_a_damaged_bundle_costs_time_and_no_wrong_byte(
 ) -> None:
     cold, target, _ = bundled(analysis, tmp_path)
     raw, chance = bytearray(target.read_bytes()), random.Random(1)
-    for at in (chance.randrange(16, Bundle.open(target).tail.index) for _ in range(40)):
+    for at in (chance.randrange(16, Bundle.open(target).tail.position) for _ in range(40)):
         raw[at] ^= 4
     target.write_bytes(raw)
     ran = analysis(cache=None, env={"JCACHE_BUNDLES": str(target)})
