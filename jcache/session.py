@@ -116,6 +116,8 @@ class Session:
         self.retries = Retries(self.config.retries, self.config.retry_for)
         self.copy_up = self.config.copy
         self.trusts_unreachable = bool(self.config.bundles)
+        # Told where a file is, by whom and by which path, before it is read for the first time.
+        self.places: Callable[[str, object, str], None] | None = None
         self.workers = Workers(threads=POOL_THREADS, limit_s=self.config.timeout, on_hung=self._hung)
         self.answers = Answers(self, self.caches.answers_home)
         self._lock = threading.Lock()

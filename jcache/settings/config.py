@@ -59,6 +59,8 @@ class Config:
     """Further cache directories, which are read only, for what `dir` lacks; in the order in which they are asked."""
     bundles: tuple[str, ...] = ()
     """Files that `jcache bundle` has made, the last tiers."""
+    prefetch: str = "off"
+    """`off`, `profile`, `columns`, or a recorded run."""
     copy: int = 2
     """How often what lies in a tier is read before it is copied into `dir`; 0 for never."""
     validate: str | float = "open"
@@ -419,6 +421,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_BUNDLES", "files, with colons between them", "-",
             "Bundles that are read for what the cache lacks; where an origin cannot be reached, they are believed.",
             _bundles),
+    Setting("JCACHE_PREFETCH", "off, profile, columns, or a profile", "off",
+            "Fetch ahead what the job's last run with a profile read next, or the columns read so far.", _text),
     Setting("JCACHE_COPY", "a number, 0 for never", "2",
             "How often what a further directory has is read before it is copied into the first.", _count),
     Setting("JCACHE_VALIDATE", "open, never or a number of seconds", "open",

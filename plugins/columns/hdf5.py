@@ -6,12 +6,18 @@ import h5py
 
 from jcache.ranges import Range
 
-__all__ = ["GAP_BYTES", "columns_of"]
+__all__ = ["GAP_BYTES", "of_file", "of_path"]
 
 GAP_BYTES = 0
 
 
-def columns_of(fs: Any, path: str) -> dict[str, list[Range]]:
+def of_path(fs: Any, path: str) -> dict[str, list[Range]]:
+    """Return what `of_file` does."""
+    with fs.open(path, "rb") as file:
+        return of_file(file)
+
+
+def of_file(remote: Any) -> dict[str, list[Range]]:
     """Return the byte ranges of chunks, by the path of their data set."""
     columns: dict[str, list[Range]] = {}
 
@@ -28,6 +34,6 @@ def columns_of(fs: Any, path: str) -> dict[str, list[Range]]:
             chunk = node.id.get_chunk_info(number)
             ranges.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
 
-    with fs.open(path, "rb") as remote, h5py.File(remote, "r") as file:
+    with h5py.File(remote, "r") as file:
         file.visititems(look)
     return columns

@@ -1,7 +1,7 @@
 """The columns of a file, by its own metadata, whichever format it is of."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -9,7 +9,7 @@ from typing import Any
 
 from jcache.ranges import Range, normalise, subtract, total
 
-__all__ = ["ColumnError", "Layout", "Use", "layout_of"]
+__all__ = ["ColumnError", "Layout", "Use", "layout_in", "layout_of"]
 
 # What files begin with, and which module reads the columns of such a file.
 _FORMATS = {b"root": "root", b"PAR1": "parquet", b"\x89HDF": "hdf5"}
@@ -86,15 +86,31 @@ def layout_of(fs: Any, path: str) -> Layout:
         OSError: The file cannot be read.
     """
     url = fs.unstrip_protocol(path)
-    kind = _FORMATS.get(fs.cat_file(path, start=0, end=4))
+    return _layout(fs.cat_file(path, start=0, end=4), url, lambda module: module.of_path(fs, path))
+
+
+def layout_in(file: Any, url: str) -> Layout:
+    """Return what `layout_of` does, of a file that is open; it raises the same.
+
+    Args:
+        file: A binary file, at its beginning.
+        url: Its address, for messages.
+    """
+    begin = file.read(4)
+    file.seek(0)
+    return _layout(begin, url, lambda module: module.of_file(file))
+
+
+def _layout(begin: bytes, url: str, read: Callable[[Any], dict[str, list[Range]]]) -> Layout:
+    kind = _FORMATS.get(begin)
     if kind is None:
         return Layout({})
     try:
-        module = import_module(f"jcache_plugins.columns.{kind}")
+        module: Any = import_module(f"jcache_plugins.columns.{kind}")
     except ModuleNotFoundError as error:
         raise ColumnError(f"the columns of {url} are read with the Python package '{error.name}'") from None
     try:
-        found: dict[str, list[Range]] = module.columns_of(fs, path)
+        found = read(module)
     except OSError:
         raise
     except Exception as error:

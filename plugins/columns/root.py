@@ -7,16 +7,20 @@ from uproot.source.coalesce import DEFAULT_CONFIG
 
 from jcache.ranges import Range
 
-__all__ = ["GAP_BYTES", "columns_of"]
+__all__ = ["GAP_BYTES", "of_file", "of_path"]
 
 GAP_BYTES = DEFAULT_CONFIG.max_range_gap
 
 
-def columns_of(fs: Any, path: str) -> dict[str, list[Range]]:
+def of_path(fs: Any, path: str) -> dict[str, list[Range]]:
+    """Return what `of_file` does. The file is opened as a job does: what that reads to find its way is read here."""
+    return of_file({fs.unstrip_protocol(path): None}, **dict(fs.storage_options or {}))
+
+
+def of_file(source: Any, **options: Any) -> dict[str, list[Range]]:
     """Return the byte ranges of baskets and pages, by `tree/branch`, or `branch` where there is one tree only."""
     found: dict[str, dict[str, list[Range]]] = {}
-    # As a job opens it: what that reads to find its way is read, and recorded, here.
-    with uproot.open({fs.unstrip_protocol(path): None}, **dict(fs.storage_options or {})) as file:
+    with uproot.open(source, **options) as file:
         for name, kind in file.classnames(cycle=False).items():
             if kind == "ROOT::RNTuple":
                 found[name] = _fields(file[name])

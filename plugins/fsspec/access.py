@@ -428,6 +428,8 @@ def _work_out(session: Session, known: _Known, path: Any, options: Mapping[str, 
     rules = session.policy.rules
     if rules and (others := replicas_of(rules, url := known.target.unstrip_protocol(named), identity.url)):
         origin = cast("FileSystemOrigin", Replicas(origin, url, others, _origin))
+    if session.places is not None:
+        session.places(identity.url, known.fs, named)
     refreshes = said is not None and said.refresh
     return Access(origin, known.directory, terms=session.terms(identity, said), refreshes=refreshes)
 

@@ -52,6 +52,11 @@ def install() -> None:
     """Hook file-system classes as they are instantiated, and those that were."""
     if _undo:
         return
+    session = current()
+    if session is not None and session.config.prefetch != "off":
+        from jcache_plugins.prefetch.begin import begin
+
+        begin(session)
     instantiate = _Cached.__call__
 
     @functools.wraps(instantiate)

@@ -1,0 +1,52 @@
+"""Where a job asks for it, an earlier run of it is looked for, and followed."""
+
+from jcache.activate.job import program_name
+from jcache.profile.reader import Profile, ProfileError
+from jcache.profile.select import in_directory, named, runs
+from jcache.report.select import SelectionError
+from jcache.session import Session
+from jcache_plugins.prefetch.ahead import Prefetcher
+from jcache_plugins.prefetch.guide import Guide
+
+__all__ = ["begin"]
+
+
+def begin(session: Session) -> Prefetcher | None:
+    """Begin to fetch ahead in a session; None where there is no run to go by.
+
+    Args:
+        session: One whose settings want it.
+    """
+    word = session.config.prefetch
+    errors: list[ProfileError] = []
+    if word == "columns":
+        return _follow(session, None)
+    try:
+        profile = _last_of_this(session, errors) if word == "profile" else named(word, None, errors)
+        guide = Guide(profile)
+    except (SelectionError, ProfileError) as error:
+        if word != "profile":
+            session.trouble(f"JCACHE_PREFETCH: {error}")
+        return None  # the first run has none before it
+    return _follow(session, guide)
+
+
+def _follow(session: Session, guide: Guide | None) -> Prefetcher:
+    prefetcher = Prefetcher(session, guide, session.counters.profile)
+    session.counters.profile = prefetcher
+    session.places = prefetcher.place
+    return prefetcher
+
+
+def _last_of_this(session: Session, errors: list[ProfileError]) -> Profile:
+    """Return the profile of the run of this program before this one.
+
+    Raises:
+        SelectionError: There is none.
+    """
+    config = session.config
+    name = config.appname or program_name()
+    for run in runs(in_directory(config.profile_directory or config.report_directory or ""), errors):
+        if run.run != session.run_id and run.is_called(name):
+            return run.profile
+    raise SelectionError(f"no profile of {name}")
