@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jcache.demo.gateway import CurlRead, read_by_curl, warm_whole
 from jcache.demo.http_server import HttpServer
 from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError
@@ -88,6 +89,7 @@ class Outcome:
     note: str
     dataset_bytes: int
     runs: tuple[Run, ...]
+    curl: CurlRead | None = None
 
     @property
     def warm(self) -> Run:
@@ -101,6 +103,8 @@ class Outcome:
         found += [f"{run.name}: results differ from those without JCache" for run in self.runs if run.equal is False]
         if self.warm.origin_bytes:
             found.append(f"warm: {self.warm.origin_bytes} bytes came from the origin")
+        if self.curl is not None and not self.curl.equal:
+            found.append(f"curl: {self.curl.nbytes} bytes through the gateway, which are not those of {self.curl.name}")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -124,6 +128,7 @@ class Outcome:
             "counted_by": self.counted,
             "dataset_bytes": self.dataset_bytes,
             "runs": runs,
+            "curl": None if self.curl is None else self.curl.to_json(),
             "problems": self.problems,
         }
 
@@ -170,9 +175,12 @@ def run(options: Options, progress: Callable[[str, int, int], None]) -> Outcome:
         server, note = _start_origin(data, names[0], options.origin)
         stack.callback(server.close)
         port = stack.enter_context(Wire(server.port, options.rtt_ms)).port if options.rtt_ms else server.port
-        runs = _run_all(work, server, [server.url(name, port) for name in names], progress)
+        urls = [server.url(name, port) for name in names]
+        served = work / "served"
+        runs = _run_all(work, server, urls, progress, last=lambda: warm_whole(served, urls[0]))
+        curl = read_by_curl(served, urls[0], data / names[0]) if served.is_dir() else None
         size = sum((data / name).stat().st_size for name in names)
-        return Outcome(server.kind, server.counted, note, size, tuple(runs))
+        return Outcome(server.kind, server.counted, note, size, tuple(runs), curl)
 
 
 @contextmanager
@@ -186,7 +194,7 @@ def _work_directory(keep: Path | None) -> Iterator[Path]:
     # A directory of our own below the user's, because what an earlier demonstration left there is removed.
     work = keep.expanduser().resolve() / "jcache-demo"
     work.mkdir(parents=True, exist_ok=True)
-    for name in ("cache", "reports"):
+    for name in ("cache", "reports", "served"):
         shutil.rmtree(work / name, ignore_errors=True)
     yield work
 
@@ -219,13 +227,20 @@ def _start_origin(
 
 
 def _run_all(
-    work: Path, server: XrootdServer | HttpServer, urls: Sequence[str], progress: Callable[[str, int, int], None]
+    work: Path,
+    server: XrootdServer | HttpServer,
+    urls: Sequence[str],
+    progress: Callable[[str, int, int], None],
+    *,
+    last: Callable[[], object],
 ) -> list[Run]:
+    """Run all plans; `last` is called before the origin stops for good."""
     runs: list[Run] = []
     references: dict[bool, Any] = {}
     for done, plan in enumerate(_PLANS):
         progress(plan.name, done, len(_PLANS))
         if plan.stopped:
+            last()
             server.stop()
         before = server.sent_bytes()
         run, output = _run_job(work, plan, urls)

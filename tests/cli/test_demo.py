@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -257,7 +258,9 @@ def test_demo_succeeds(origin, form, request, tmp_path):
     assert 0 < more["origin_bytes"] < runs["no cache, more columns"]["origin_bytes"] / 2
     assert cold["disk_bytes"] <= warm["disk_bytes"] < 1.05 * cold["origin_bytes"]
     assert warm["disk_bytes"] < 1.001 * cold["disk_bytes"], "a warm run adds to the record of use only"
-    assert (keep / "jcache-demo" / "data" / "ttbar_1.root").exists()
+    written = keep / "jcache-demo" / "data" / "ttbar_0.root"
+    read = {"file": written.name, "bytes": written.stat().st_size, "equal": True}
+    assert outcome["curl"] == (None if shutil.which("curl") is None else read)
 
 
 @pytest.mark.slow
