@@ -76,8 +76,9 @@ def demo(
 
     Writes a data set like CMS NanoAOD (947 columns), serves it on the loopback interface, and runs a selection of
     top-quark pairs over seven of the columns in fresh processes: without the cache, cold, warm, with more columns, and
-    warm with the origin stopped. The analysis is plain uproot. At the end curl reads a file through 'jcache serve'. A wire in front of the server makes it as far away as
-    --rtt says; else there would be nothing to save.
+    warm with the origin stopped. The analysis is plain uproot. At the end curl, if it is there, reads a file through
+    'jcache serve'. A wire in front of the server makes it as far away as --rtt says; else there would be nothing to
+    save.
 
     \b
     Exit codes:
