@@ -4,7 +4,7 @@ An I/O stack implements `Origin` for one remote file. The reader above it knows 
 proved (a conditional request, a stat behind the bytes) is the origin's own business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.naming.identity import Identity
 
-__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable", "retry_after"]
+__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable", "is_out_of_reach", "retry_after"]
 
 Sharing = Literal["all", "asker", "nobody"]
 """For whom a file is that the origin gave: for all who ask for it, for who asked, or for nobody to keep."""
@@ -115,3 +115,9 @@ def retry_after(origin: Origin, error: Exception, *, met: bool) -> float | None:
         return None
     judge: Callable[..., float | None] | None = getattr(origin, "retry_after", None)
     return None if judge is None else judge(error, met=met)
+
+
+async def is_out_of_reach(origin: Origin) -> bool:
+    """Whether it is known, sooner than by a request, that nobody can be asked for this file."""
+    reaches: Callable[[], Awaitable[bool]] | None = getattr(origin, "reaches", None)
+    return reaches is not None and not await reaches()

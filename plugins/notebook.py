@@ -43,7 +43,7 @@ _WIDTH = 120  # of a profile's tables and picture
 
 COUNTING = (
     "read", "readv", "file_opened", "file_read", "file_size", "asked", "uncached", "origin", "recorded", "damaged",
-    "failure", "bypassed",
+    "failure", "bypassed", "tier",
 )  # fmt: skip
 """The methods of `Counters` that count."""
 

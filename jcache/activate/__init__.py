@@ -16,6 +16,7 @@ from jcache.activate.exits import Ending
 from jcache.activate.job import Job
 from jcache.activate.notice import say, say_once
 from jcache.activate.plugins import PluginHooks
+from jcache.settings.several import directories, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["activate", "deactivate", "ensure", "start"]
 
 _PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE", "JCACHE_BUNDLES")
-_SEVERAL = ("JCACHE_DIR", "JCACHE_BUNDLES")
+_SEVERAL = {"JCACHE_DIR": directories, "JCACHE_BUNDLES": files}
 _WORDS = ("0", "1", "yes", "no", "on", "off", "true", "false")
 
 _ending: Ending | None = None
@@ -44,11 +45,8 @@ def start() -> None:
             if not value or (name == "JCACHE_PROFILE" and value.lower() in _WORDS):
                 continue
             # The session begins later and children elsewhere; where the user was when they said it is what counts.
-            is_one = name not in _SEVERAL or os.pathsep not in value or os.path.isdir(value)
-            for one in [value] if is_one else value.split(os.pathsep):
-                if one[:1] not in ("/", "~", ""):
-                    value = value.replace(one, os.path.abspath(one), 1)
-                    os.environ[name] = value
+            words = _SEVERAL[name](value) if name in _SEVERAL else [value]
+            os.environ[name] = os.pathsep.join(word if word[:1] in "/~" else os.path.abspath(word) for word in words)
         if not os.environ.get("JCACHE_DIR"):
             os.environ["JCACHE_DIR"] = _for_this_job()
         _arm()

@@ -16,7 +16,7 @@ from jcache.bundle.reader import Bundle, BundleError
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
 from jcache.cli.progress import progress
-from jcache.cli.recorded import recorded
+from jcache.cli.recorded import given_above, recorded
 from jcache.naming.identity import address_of, is_answers
 from jcache.profile.reader import ProfileError
 from jcache.report.faces import columns
@@ -30,7 +30,9 @@ _bundle_argument = click.argument("path", metavar="BUNDLE", shell_complete=paths
 
 
 @click.group("bundle")
-def bundle() -> None:
+@directory_option
+@click.pass_context
+def bundle(ctx: click.Context, *, directory: Path | None) -> None:
     """Carry an analysis away: exactly the bytes that it read, in one file.
 
     Elsewhere, JCACHE_BUNDLES names the file, and the analysis runs as it is: without a network, and without unpacking.
@@ -46,6 +48,7 @@ def bundle() -> None:
       1  some of it is missing or damaged; stderr says what
       2  a path, name or value is wrong, or there is no profile, cache or bundle
     """
+    ctx.obj = directory  # of `create`, where that is given none
 
 
 @bundle.command()
@@ -60,6 +63,7 @@ def create(*, run: str, directory: Path | None, output: Path | None, as_json: bo
     """
     from jcache.profile.bundling import write_bundle
 
+    directory = given_above(directory)
     root = os.path.abspath(directory or os.environ.get("JCACHE_DIR", "").partition(os.pathsep)[0] or os.curdir)
     if directory is None and not os.environ.get("JCACHE_DIR"):
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")

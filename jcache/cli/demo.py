@@ -140,7 +140,7 @@ def _show(outcome: Outcome, content: str, rtt_ms: float) -> None:
         console.print("\nAll runs gave the same results; the warm run took no byte from the origin.")
         if outcome.curl is not None:
             size = f"{_megabytes(outcome.curl.nbytes)} MB"
-            console.print(f"With the origin stopped, curl read {outcome.curl.name} ({size}) from jcache serve: equal.")
+            console.print(f"Origin stopped, curl read {outcome.curl.name} ({size}) from jcache serve: equal.")
 
 
 def _table(runs: tuple[Run, ...]) -> Table:

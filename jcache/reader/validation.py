@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import StoredVersion, Version
-from jcache.origin import Fetched, Info, Origin, is_immutable, retry_after
+from jcache.origin import Fetched, Info, Origin, is_immutable, is_out_of_reach, retry_after
 from jcache.planning.flight import Flight, FlightAbortedError
 from jcache.planning.snapshot import REPLACED, Snapshot, agrees
 from jcache.planning.waiting import landed
@@ -247,12 +247,17 @@ class Validation:
 
     async def _asked(self, origin: Origin, versions: Sequence[StoredVersion]) -> Info:
         """Return what the origin says, or what is recorded, where that goes for an origin that cannot be reached."""
+        if not versions or not self._host.trusts_unreachable:
+            return await stat(self._host, origin)
+        recorded = Info(versions[0].version, versions[0].info)
+        if await is_out_of_reach(origin):
+            return recorded
         try:
             return await stat(self._host, origin)
         except Exception as error:
-            if not versions or not self._host.trusts_unreachable or retry_after(origin, error, met=True) is None:
+            if retry_after(origin, error, met=True) is None:
                 raise
-            return Info(versions[0].version, versions[0].info)
+            return recorded
 
     def _keep(self, snapshot: Snapshot, epoch: int) -> bool:
         with self._lock:

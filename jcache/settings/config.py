@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from jcache.settings.rules import Rule, parse_rule
+from jcache.settings.several import directories, files
 from jcache.settings.values import basepath as _basepath
 from jcache.settings.values import boolean as _boolean
 from jcache.settings.values import count as _count
@@ -26,7 +27,7 @@ from jcache.settings.values import validate as _validate
 from jcache.system.allocator import KEEP_BYTES
 from jcache.system.stopwatch import acquire
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "absolute", "directories", "gather", "parse_size"]
+__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "absolute", "gather", "parse_size"]
 
 FILE_NAME = "jcache.toml"
 """The file in a cache directory that sets what the environment does not."""
@@ -205,15 +206,8 @@ def _part(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
     return found
 
 
-def directories(text: str) -> list[str]:
-    """Return the directories that a value of JCACHE_DIR names; one whose name has a colon in it is that one."""
-    if os.path.isdir(os.path.expanduser(text)):
-        return [text]
-    return [word for word in text.split(os.pathsep) if word] or [text]
-
-
 def _bundles(value: object) -> tuple[str, ...]:
-    return tuple(_path(word) for word in _text(value).split(os.pathsep) if word)
+    return tuple(map(_path, files(_text(value))))
 
 
 def absolute(text: str) -> str:

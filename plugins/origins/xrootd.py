@@ -22,6 +22,7 @@ from jcache.planning.snapshot import REPLACED, agrees
 from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, adler32, beside, is_settled, reaching
+from jcache_plugins.origins.reachable import listens
 
 __all__ = ["XRootDOrigin"]
 
@@ -31,6 +32,7 @@ LOST = re.compile(
     r"\[(?:ERROR|FATAL)\] (Connection error|Socket (?:error|timeout|disconnected)|Stream disconnect"
     r"|Invalid (?:address|session)|Operation (?:expired|interrupted)|TLS error|Hand shake failed|Internal error)"
 )
+PORT = 1094
 METALINKS = (".meta4", ".metalink")
 CLOSED = "I/O operation on closed file"
 # How long and how often the client tries to connect: as it comes, and so that it looks sooner and takes as long in all.
@@ -118,6 +120,10 @@ class XRootDOrigin(FileSystemOrigin):
 
     def meant(self, start: int | None, stop: int | None, size: int) -> None:
         """Leave bounds that are no ranges to the file system: no byte is the rest of the file, but not in vectors."""
+
+    async def reaches(self) -> bool:
+        """Whether its server can be connected to: the client tries for ten minutes where it cannot."""
+        return await listens(self.identity.url, PORT)
 
     async def checksum(self) -> str | None:
         """Ask for the one that the server keeps, or makes."""

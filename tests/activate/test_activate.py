@@ -41,6 +41,8 @@ def test_set_costs_only_its_own_small_modules(site: Site) -> None:
         "jcache.activate.past",
         "jcache.activate.plugins",
         "jcache.moved",
+        "jcache.settings",
+        "jcache.settings.several",
         "jcache.system",
         "jcache.system.processes",
         "jcache.system.stopwatch",

@@ -64,7 +64,7 @@ def test_contents(wheel: Path) -> None:
 
 def test_the_pth_file_is_one_line_of_code() -> None:
     (line,) = (ROOT / "jcache" / "activate" / "jcache.pth").read_text().splitlines()
-    assert line.startswith("import os; os.environ.get(")
+    assert line.startswith("import os; (os.environ.get(")
 
 
 def test_installing_activates(wheel: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from typing import TYPE_CHECKING
 
@@ -170,7 +171,9 @@ def test_it_says_what_real_runs_with_a_real_cache_did(
     nginx_server: Nginx, run_python: RunPython, tmp_path: Path, size: str, points: float
 ) -> None:
     for number in range(40):
-        (nginx_server.directory / f"f{number}").write_bytes(bytes(1_000_000))
+        file = nginx_server.directory / f"f{number}"
+        file.write_bytes(bytes(1_000_000))
+        os.utime(file, (1.6e9, 1.6e9))  # of one that was written just now nothing is recorded yet
     where, read, hit = tmp_path / "profiles", 0, 0
     nginx_server.reset()
     for seed in range(6):

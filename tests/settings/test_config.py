@@ -251,10 +251,11 @@ def test_further_directories_are_tiers(tmp_path: Path) -> None:
     config = Config.from_environ({"JCACHE_DIR": f"{first}:{second}:/c"})
     assert (config.dir, config.tiers) == (str(first), (str(second), "/c"))
     odd = tmp_path / "one:two"
-    odd.mkdir()
     config = Config.from_environ({"JCACHE_DIR": str(odd)})
     assert (config.dir, config.tiers) == (str(odd), ())
     file = tmp_path / "settings.toml"
+    config = Config.from_environ({"JCACHE_DIR": f"{first}::{second}:"})
+    assert (config.dir, config.tiers) == (str(first), (str(second),))
     file.write_text('dir = "near:../far"')
     config = Config.from_environ({"JCACHE_CONFIG": str(file)})
     assert (config.dir, config.tiers) == (str(tmp_path / "near"), (str(tmp_path.parent / "far"),))

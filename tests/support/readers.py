@@ -112,6 +112,7 @@ class Host:
         self.counters = Counters()
         self.validate = validate
         self.offline = offline
+        self.trusts_unreachable = False
         self.troubles: list[str] = []
         self.patience = Patience(LEASE_LIMIT_S)
         self.ahead = Room(1 << 30, make=lambda: None)
