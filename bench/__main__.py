@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 COSTS = ("attach", "calls", "passed", "profile", "start", "two")
+USES = ("ahead", "replay", "warm", "whatif")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,13 +61,13 @@ def main(
     if listing:
         for workload in WORKLOADS.values():
             console.print(f"{workload.name:18} {workload.help}")
-        console.print(f"costs: {', '.join(COSTS)}; ways: {', '.join(FAMILIES)}")
+        console.print(f"costs: {', '.join(COSTS)}; uses of profiles: {', '.join(USES)}; ways: {', '.join(FAMILIES)}")
         return
     if show is not None:
         report = json.loads(show.read_text())
     else:
-        wanted = only.split(",") if only else [*WORKLOADS, *COSTS]
-        if unknown := set(wanted) - {*WORKLOADS, *COSTS}:
+        wanted = only.split(",") if only else [*WORKLOADS, *COSTS, *USES]
+        if unknown := set(wanted) - {*WORKLOADS, *COSTS, *USES}:
             raise click.UsageError(f"no such workload: {', '.join(sorted(unknown))}; see --list")
         families = ways.split(",") if ways else list(FAMILIES)
         if unknown := set(families) - set(FAMILIES):
@@ -102,6 +103,7 @@ def measure_all(
 ) -> dict[str, Any]:
     """Measure what is wanted, one after the other."""
     import costs
+    import uses
     from bars import checks
     from compare import measure
     from daemons import has_xcache
@@ -127,7 +129,7 @@ def measure_all(
             elif name == "calls":
                 report["costs"][name] = costs.calls(stage, status.update)
             else:
-                report["costs"][name] = getattr(costs, name)(stage, rounds, status.update)
+                report["costs"][name] = getattr(uses if name in USES else costs, name)(stage, rounds, status.update)
             report["checks"] = [check.to_json() for check in checks(results, report["costs"])]
             console.print(f"{name}: {time.monotonic() - began:.0f} s", style="dim")
             if json_file is not None:

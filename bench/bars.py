@@ -111,6 +111,7 @@ def checks(results: Mapping[str, Mapping[str, Result]], costs: Mapping[str, Any]
         for what, name in (("vectors", "vectors of"), ("steps", "steps of")):
             ways = recorded[what]
             yield of_ratio(f"warm {name} 100 bytes, recorded / not", 1.15, paired(ways["on"], ways["off"]))
+    yield from of_uses(costs)
     if two := costs.get("two"):
         for way, name in (("jcache", "two processes, warm / one"), ("local", "the same of the local file (no bar)")):
             gain = Ratio(*two[way]["gain"], len(two[way]["one"]))
@@ -121,6 +122,27 @@ def checks(results: Mapping[str, Mapping[str, Result]], costs: Mapping[str, Any]
     if warm and origin and len(warm) == len(origin):
         added = spread_of([a - b for a, b in zip(warm, origin, strict=True)])
         yield milliseconds("exit and report add", 100, [added.median, added.low, added.high])
+
+
+def of_uses(costs: Mapping[str, Any]) -> Iterator[Check]:
+    """Yield the bars on what access profiles are good for."""
+    if again := costs.get("replay"):
+        ratio = paired(again["replayed"], again["recorded"])
+        yield of_ratio("replay / the run that was recorded", 1.1, ratio)
+        yield of_ratio("the same, which is to be no faster", 0.9, ratio, at_least=True)
+        yield of_ratio("replay at --speed max / recorded", 1.0, paired(again["max"], again["recorded"]))
+    for protocol, shares in (costs.get("warm") or {}).items():
+        share = spread_of(shares)
+        text = f"{share.median:.3f} ({share.low:.3f}-{share.high:.3f})"
+        yield Check(f"warm, {protocol}, 20 ms: share of a wire of 1 Gb/s", 0.9, share.median, text, at_least=True)
+    for fmt, found in (costs.get("ahead") or {}).items():
+        ways, unused = found["seconds"], max(found["unused"])
+        yield of_ratio(f"{fmt}, cold loop: off / prefetched by columns", 1.5, paired(ways["off"], ways["columns"]),
+                       at_least=True)  # fmt: skip
+        yield Check(f"{fmt}: fetched ahead and not used / fetched", 0.05, unused, f"{unused:.4f}")
+    for size, rates in (costs.get("whatif") or {}).items():
+        text = f"{rates['told']:.2f} % told, {rates['real']:.2f} % real"
+        yield Check(f"whatif, {size}: points from the real hit rate", 1.0, abs(rates["told"] - rates["real"]), text)
 
 
 def taken(results: Mapping[str, Mapping[str, Result]], place: tuple[str, str, str]) -> list[float]:

@@ -15,6 +15,7 @@ OLD_S = 1_600_000_000  # a file of this very second would not be recorded
 
 Vector = list[list[int]]
 
+AGC_EVENTS = 15_000  # make 40 MB
 SEED_SHARE = 0.0644
 SEED_RANGE = 580_000
 SEED_VECTOR = 9
@@ -48,8 +49,8 @@ class Size:
 
 SIZES = {
     "smoke": Size(40_000_000, 0.05, 1, 200, 3000, 20_000, 3 << 20, 60),
-    "small": Size(1_000_000_000, 1.0, 2, 15_000, 100_000, 1_000_000, 32 << 20, 2000),
-    "full": Size(1_000_000_000, 1.0, 4, 15_000, 1_000_000, 1_000_000, 128 << 20, 10_000),
+    "small": Size(1_000_000_000, 1.0, 2, AGC_EVENTS, 100_000, 1_000_000, 32 << 20, 2000),
+    "full": Size(1_000_000_000, 1.0, 4, AGC_EVENTS, 1_000_000, 1_000_000, 128 << 20, 10_000),
 }
 TINY_BYTES, TINY_STEP, TINY_VECTOR = 100, 900, 1000
 OBJECT_BYTES = 4096
@@ -131,17 +132,18 @@ class Data:
         self._write(name, fill)
         return [name], self._pattern(kind, [vectors])
 
-    def agc(self, fmt: str) -> list[str]:
-        """Files like those of the ttbar analysis, 40 MB and up."""
+    def agc(self, fmt: str, *, files: int | None = None) -> list[str]:
+        """Files like those of the ttbar analysis, 40 MB and up; as many as are asked for, at a size that says much."""
         from jcache.demo import dataset
 
-        directory = self.directory / fmt
+        count = self.size.agc_files if files is None or self.size.agc_events < AGC_EVENTS else files
+        directory = self.directory / (fmt if count == self.size.agc_files else f"{fmt}-{count}")
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
-        made = dataset.recipes(files=self.size.agc_files, events=self.size.agc_events, formats=fmt)  # type: ignore[arg-type]
+        made = dataset.recipes(files=count, events=self.size.agc_events, formats=fmt)  # type: ignore[arg-type]
         for recipe in dataset.write(directory, made):
             os.utime(directory / recipe.name, (OLD_S, OLD_S))
-        return [f"{fmt}/{recipe.name}" for recipe in made]
+        return [f"{directory.name}/{recipe.name}" for recipe in made]
 
     def stream(self) -> str:
         """A file to be read from front to back."""
