@@ -166,7 +166,9 @@ class _Warming:
         self._todo = deque(needs)
         self._open: deque[Iterator[tuple[Any, str, list[Range]]]] = deque()
         self._opened: list[tuple[Need, Any, str, list[Range]]] = []
-        self._lock = threading.Lock()
+        # How many files are just being opened: others wait for their pieces.
+        self._opening = 0
+        self._lock = threading.Condition()
         self._progress = progress
         self._pace = None if rate is None else _Pace(rate)
         self._expected = sum(total(need.ranges or ()) for need in needs)
@@ -177,11 +179,20 @@ class _Warming:
         while True:
             with self._lock:
                 piece = self._next_piece()
+                while piece is None and not self._todo and self._opening:
+                    self._lock.wait()
+                    piece = self._next_piece()
                 need = self._todo.popleft() if piece is None and self._todo else None
+                self._opening += need is not None
             if piece is not None:
                 self._fetch(*piece)
             elif need is not None:
-                self._begin(need)
+                try:
+                    self._begin(need)
+                finally:
+                    with self._lock:
+                        self._opening -= 1
+                        self._lock.notify_all()
             else:
                 return
 

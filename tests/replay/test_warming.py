@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from analysis import Served
     from conftest import RunPython
-    from servers import Nginx
+    from servers import Nginx, ScriptedOrigin
 
 READS = """
 import sys, fsspec
@@ -163,6 +163,17 @@ def test_another_site_serves_what_was_recorded(
     nginx_server.reset()
     run_python(READS, *(nginx_server.url(f"elsewhere/f{number}") for number in range(4)))
     assert nginx_server.body_bytes() == 0
+
+
+def test_one_file_is_fetched_by_several_requests_at_a_time(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
+    data, came_s = os.urandom(32 << 20), []
+    file = http_origin.put(
+        "f", data, delay_s=3.0, at=dict.fromkeys(range(9), lambda _: came_s.append(time.monotonic()))
+    )
+    told = warmed("--dir", cache_dir, http_origin.url("f"), "--parallel", "4")
+    assert told["fetched_bytes"] == file.body_bytes == len(data)
+    assert len(came_s) == 4
+    assert came_s[-1] - came_s[0] < 9.0, "each was asked for when the one before it was there"
 
 
 def test_a_rate_is_kept(nginx_server: Nginx, files: list[str], cache_dir: Path) -> None:
