@@ -15,7 +15,6 @@ OLD_S = 1_600_000_000  # a file of this very second would not be recorded
 
 Vector = list[list[int]]
 
-AGC_EVENTS = 15_000  # make 40 MB
 SEED_SHARE = 0.0644
 SEED_RANGE = 580_000
 SEED_VECTOR = 9
@@ -49,9 +48,10 @@ class Size:
 
 SIZES = {
     "smoke": Size(40_000_000, 0.05, 1, 200, 3000, 20_000, 3 << 20, 60),
-    "small": Size(1_000_000_000, 1.0, 2, AGC_EVENTS, 100_000, 1_000_000, 32 << 20, 2000),
-    "full": Size(1_000_000_000, 1.0, 4, AGC_EVENTS, 1_000_000, 1_000_000, 128 << 20, 10_000),
+    "small": Size(1_000_000_000, 1.0, 2, 15_000, 100_000, 1_000_000, 32 << 20, 2000),
+    "full": Size(1_000_000_000, 1.0, 4, 15_000, 1_000_000, 1_000_000, 128 << 20, 10_000),
 }
+WIDE_FILES, WIDE_BYTES, WIDE_COLUMNS, WIDE_CLUSTERS = 8, 40_000_000, 8, 8
 TINY_BYTES, TINY_STEP, TINY_VECTOR = 100, 900, 1000
 OBJECT_BYTES = 4096
 
@@ -132,18 +132,41 @@ class Data:
         self._write(name, fill)
         return [name], self._pattern(kind, [vectors])
 
-    def agc(self, fmt: str, *, files: int | None = None) -> list[str]:
-        """Files like those of the ttbar analysis, 40 MB and up; as many as are asked for, at a size that says much."""
+    def agc(self, fmt: str) -> list[str]:
+        """Files like those of the ttbar analysis, 40 MB and up."""
         from jcache.demo import dataset
 
-        count = self.size.agc_files if files is None or self.size.agc_events < AGC_EVENTS else files
-        directory = self.directory / (fmt if count == self.size.agc_files else f"{fmt}-{count}")
+        directory = self.directory / fmt
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
-        made = dataset.recipes(files=count, events=self.size.agc_events, formats=fmt)  # type: ignore[arg-type]
+        made = dataset.recipes(files=self.size.agc_files, events=self.size.agc_events, formats=fmt)  # type: ignore[arg-type]
         for recipe in dataset.write(directory, made):
             os.utime(directory / recipe.name, (OLD_S, OLD_S))
-        return [f"{directory.name}/{recipe.name}" for recipe in made]
+        return [f"{fmt}/{recipe.name}" for recipe in made]
+
+    def wide(self, fmt: str) -> list[str]:
+        """Eight files of 40 MB in eight clusters, of which a loop reads most columns; smaller ones in `smoke`."""
+        import numpy as np
+        import uproot
+
+        directory = self.directory / f"wide-{fmt}"
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)
+        entries = min(self.size.seed_bytes // 25, WIDE_BYTES) // (4 * WIDE_COLUMNS * WIDE_CLUSTERS)
+        names = [f"wide-{fmt}/{number}.root" for number in range(WIDE_FILES)]
+        for number, name in enumerate(names):
+            rng, path = np.random.default_rng(number), self.directory / name
+            if path.exists():
+                continue
+            partial = path.with_suffix(".partial")
+            with uproot.recreate(partial, compression=None) as file:
+                kinds = {f"c{column}": np.dtype("f4") for column in range(WIDE_COLUMNS)}
+                tree = file.mktree("Events", kinds) if fmt == "ttree" else file.mkrntuple("Events", kinds)
+                for _ in range(WIDE_CLUSTERS):
+                    tree.extend({column: rng.random(entries, dtype="f4") for column in kinds})
+            os.utime(partial, (OLD_S, OLD_S))
+            partial.rename(path)
+        return names
 
     def stream(self) -> str:
         """A file to be read from front to back."""

@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 LOOP = """
 import sys, time
 import awkward as ak, uproot
-steps, pause_s, columns, *urls = sys.argv[1:]
-total, entries = 0.0, int(steps)
+pause_s, columns, *urls = sys.argv[1:]
+total, columns = 0.0, columns.split(",")
 for url in urls:
     with uproot.open({url: None}, handler=uproot.source.fsspec.FSSpecSource) as file:
         events = file["Events"]
-        for begin in range(0, events.num_entries, entries):
-            part = events.arrays(columns.split(","), entry_start=begin, entry_stop=begin + entries)
-            total += sum(float(ak.sum(part[name])) for name in columns.split(","))
+        step = -(-events.num_entries // 8)
+        for begin in range(0, events.num_entries, step):
+            part = events.arrays(columns, entry_start=begin, entry_stop=begin + step)
+            total += sum(float(ak.sum(part[name])) for name in columns)
             time.sleep(float(pause_s))
 print(total)
 """
-AHEAD_FILES, AHEAD_STEP, AHEAD_PAUSE_S = 8, 1000, 0.05
+AHEAD_PAUSE_S = 0.05
+WIDE = [f"c{column}" for column in range(8)]
 
 # Some files are read more often than others; sizes of the cache are shares of what is read in all.
 CHANCE = """
@@ -109,15 +111,17 @@ def warm(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, An
 def ahead(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """A cold loop over files, 20 ms away at 1 Gb/s, with `columns` and without."""
     out: dict[str, Any] = {}
-    for fmt in ("ttree", "rntuple"):
-        names = stage.data.agc(fmt, files=AHEAD_FILES)
+    loops = [("wide ", fmt, stage.data.wide, WIDE[:6]) for fmt in ("ttree", "rntuple")]
+    loops += [("AGC ", fmt, stage.data.agc, COLUMNS) for fmt in ("ttree", "rntuple")]
+    for what, fmt, files, columns in loops:
+        names = files(fmt)
         root = f"http://127.0.0.1:{stage.port('http', WAN, counted=False)}/"
-        args = [str(AHEAD_STEP), str(AHEAD_PAUSE_S), ",".join(COLUMNS), *(root + name for name in names)]
+        args = [str(AHEAD_PAUSE_S), ",".join(columns), *(root + name for name in names)]
         ways: dict[str, list[float]] = {"off": [], "columns": []}
         unused, results = [], set()
         for turn in range(rounds):
             for way in list(ways)[:: 1 - 2 * (turn % 2)]:
-                tell(f"ahead: {fmt}, {way}, {turn + 1} of {rounds}")
+                tell(f"ahead: {what}{fmt}, {way}, {turn + 1} of {rounds}")
                 cache = stage.new_cache()
                 env = environment(cache) | {"JCACHE_PREFETCH": way, "JCACHE_JSON": str(cache / "reports")}
                 began = time.perf_counter()
@@ -129,7 +133,7 @@ def ahead(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, A
                 shutil.rmtree(cache, ignore_errors=True)
         if len(results) != 1:
             raise RuntimeError(f"other results with prefetch: {results}")
-        out[fmt] = {"seconds": ways, "unused": unused}
+        out[what + fmt] = {"seconds": ways, "unused": unused}
     return out
 
 

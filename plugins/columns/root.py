@@ -7,7 +7,7 @@ from uproot.source.coalesce import DEFAULT_CONFIG
 
 from jcache.ranges import Range
 
-__all__ = ["GAP_BYTES", "of_file", "of_path"]
+__all__ = ["GAP_BYTES", "of_file", "of_path", "of_tree"]
 
 GAP_BYTES = DEFAULT_CONFIG.max_range_gap
 
@@ -22,13 +22,16 @@ def of_file(source: Any, **options: Any) -> dict[str, list[Range]]:
     found: dict[str, dict[str, list[Range]]] = {}
     with uproot.open(source, **options) as file:
         for name, kind in file.classnames(cycle=False).items():
-            if kind == "ROOT::RNTuple":
-                found[name] = _fields(file[name])
-            elif kind in {"TTree", "TNtuple", "TNtupleD"}:
-                found[name] = _branches(file[name])
+            if kind in {"ROOT::RNTuple", "TTree", "TNtuple", "TNtupleD"}:
+                found[name] = of_tree(file[name])
     if len(found) == 1:
         return next(iter(found.values()))
     return {f"{tree}/{name}": ranges for tree, columns in found.items() for name, ranges in columns.items()}
+
+
+def of_tree(tree: Any) -> dict[str, list[Range]]:
+    """Return the byte ranges of a tree's baskets by branch, or of an n-tuple's pages by field."""
+    return _fields(tree) if hasattr(tree, "page_link_list") else _branches(tree)
 
 
 def _branches(tree: Any) -> dict[str, list[Range]]:

@@ -14,22 +14,26 @@ from jcache.vectors import Vector
 from jcache_plugins.fsspec.access import Access, access, run
 from jcache_plugins.prefetch.columns import ColumnsGuide
 from jcache_plugins.prefetch.guide import Guide
+from jcache_plugins.prefetch.seen import Seen
 
 if TYPE_CHECKING:
     import weakref
 
     from jcache.counters import Profile
 
-__all__ = ["Prefetcher"]
+__all__ = ["Places", "Prefetcher"]
 
-# So many bytes are ahead of the application at most, so many requests are under way for that, and one asks for so much.
+# So many bytes are ahead of the application at most; so many requests, of so many bytes in all, are under way for that,
+# and one asks for so much.
 WINDOW_BYTES = 16 << 20
-REQUESTS = 4
+REQUESTS, TOGETHER_BYTES = 32, 4 << 20
 PIECE_BYTES = 1 << 20
 # Once so many bytes were fetched ahead, the half of what is not ahead any more must have been of use.
 TRIAL_BYTES = 32 << 20
 
 Place = tuple["weakref.ref[Any]", str]
+Places = dict[str, Place]
+"""The file system and the path of each file, by its address."""
 
 
 class Prefetcher:
@@ -39,20 +43,23 @@ class Prefetcher:
         is_off: It has guessed wrong too often, and fetches nothing any more.
     """
 
-    def __init__(self, session: Session, guide: Guide | None, beside: "Profile | None" = None) -> None:
+    def __init__(self, session: Session, guide: Guide | None, beside: "Profile | None", *, places: Places) -> None:
         """Begin to follow a session.
 
         Args:
             session: The session.
             guide: What an earlier run read; None to go by the columns that this one reads.
             beside: What records requests as well.
+            places: Where files are, as far as that is known.
         """
         self.is_off = False
         self._session = session
-        self._guide: Guide | ColumnsGuide = ColumnsGuide(self._find) if guide is None else guide
+        self._seen = Seen(self._found_out)
+        self._guide: Guide | ColumnsGuide = guide or ColumnsGuide(self._find, self._seen)
         self._beside = beside
         self._events: queue.SimpleQueue[tuple[str, list[Range] | None, int]] = queue.SimpleQueue()
-        self._places: dict[str, Place] = {}
+        self._last = ""
+        self._places = places
         self._fetched: dict[str, list[Range]] = {}  # or on its way
         self._total = self._used = 0
         self._thread: threading.Thread | None = None
@@ -90,12 +97,19 @@ class Prefetcher:
 
     def _tell(self, url: str, asked: Any, ahead: int) -> None:
         ranges = [asked] if type(asked) is tuple else list(asked) if isinstance(asked, Vector) else None
+        self._last = url
         self._events.put((url, ranges, ahead))
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
+                    if isinstance(self._guide, ColumnsGuide):
+                        self._seen.watch()
                     self._thread = threading.Thread(target=self._run, name="jcache-prefetch", daemon=True)
                     self._thread.start()
+
+    def _found_out(self) -> None:
+        """Take note that the application knows by now where the columns of the file are that it has just read of."""
+        self._events.put((self._last, None, 0))
 
     def place(self, url: str, fs: Any, path: str) -> None:
         """Take note of where a file is, which somebody is about to read; `fs` is a weak reference."""
@@ -119,7 +133,7 @@ class Prefetcher:
         pieces: list[Range] = []
         now, size = url, 0
         for other, part in self._guide.behind(url, read):
-            if other != now or len(pieces) == REQUESTS:
+            if other != now or len(pieces) >= REQUESTS or total(pieces) >= TOGETHER_BYTES:
                 self._fetch(now, pieces)
                 pieces, now = [], other
                 if not self._events.empty():

@@ -1,14 +1,19 @@
 """Where a job asks for it, an earlier run of it is looked for, and followed."""
 
+import os
+
 from jcache.activate.job import program_name
 from jcache.profile.reader import Profile, ProfileError
 from jcache.profile.select import in_directory, named, runs
 from jcache.report.select import SelectionError
-from jcache.session import Session
-from jcache_plugins.prefetch.ahead import Prefetcher
+from jcache.session import Session, current
+from jcache_plugins.prefetch.ahead import Places, Prefetcher
 from jcache_plugins.prefetch.guide import Guide
 
 __all__ = ["begin"]
+
+# The one that is followed last.
+_followed: list[tuple[Session, Guide | None, Places]] = []
 
 
 def begin(session: Session) -> Prefetcher | None:
@@ -31,11 +36,21 @@ def begin(session: Session) -> Prefetcher | None:
     return _follow(session, guide)
 
 
-def _follow(session: Session, guide: Guide | None) -> Prefetcher:
-    prefetcher = Prefetcher(session, guide, session.counters.profile)
+def _follow(session: Session, guide: Guide | None, places: Places | None = None) -> Prefetcher:
+    if not _followed:
+        os.register_at_fork(after_in_child=_follow_in_child)  # behind the session's own, which has begun anew by then
+    places = {} if places is None else places
+    prefetcher = Prefetcher(session, guide, session.counters.profile, places=places)
+    _followed[:] = [(session, guide, places)]
     session.counters.profile = prefetcher
     session.places = prefetcher.place
     return prefetcher
+
+
+def _follow_in_child() -> None:
+    for session, guide, places in _followed:
+        if session is current():
+            _follow(session, guide, places)
 
 
 def _last_of_this(session: Session, errors: list[ProfileError]) -> Profile:

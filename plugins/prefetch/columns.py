@@ -12,6 +12,7 @@ from jcache.ranges import Range, normalise
 from jcache.session import current
 from jcache_plugins.columns.layout import Layout, layout_in
 from jcache_plugins.fsspec.access import Access, run
+from jcache_plugins.prefetch.seen import Seen
 
 __all__ = ["ColumnsGuide"]
 
@@ -26,14 +27,17 @@ WAITS, WAIT_S = 12, 0.01
 class ColumnsGuide:
     """Columns that were read, and where they lie in each file; used by one thread."""
 
-    def __init__(self, find: Callable[[str], Access | None]) -> None:
+    def __init__(self, find: Callable[[str], Access | None], seen: Seen) -> None:
         """Begin without any.
 
         Args:
             find: Gives the way to a file.
+            seen: What the application's own uproot has read.
         """
         self._find = find
+        self._seen = seen
         self._used: set[str] = set()
+        self._awaited: set[str] = set()
         self._files: OrderedDict[str, _File | None] = OrderedDict()
 
     def knows(self, url: str) -> bool:  # noqa: ARG002 - of each it may be found out
@@ -62,15 +66,23 @@ class ColumnsGuide:
             self._files.move_to_end(url)
             return self._files[url]
         found = self._find(url)
-        file = None
+        layout = None
         if found is not None and not found.excluded:
-            info = run(found.origin.fs, found.stat())
-            layout = layout_in(io.BufferedReader(_Quiet(found, info), PIECE_BYTES), url)
-            file = _File(layout) if layout.columns else None
-        self._files[url] = file
+            layout = self._seen.layout(found.origin.path)
+            if layout is None and url in self._awaited:
+                return None
+            if layout is None:
+                info = run(found.origin.fs, found.stat())
+                file = io.BufferedReader(_Quiet(found, info), PIECE_BYTES)
+                if self._seen.is_watching and file.peek(4)[:4] == b"root":
+                    self._awaited.add(url)  # the application is about to find its trees
+                    return None
+                layout = layout_in(file, url)
+        known = _File(layout) if layout is not None and layout.columns else None
+        self._files[url] = known
         if len(self._files) > MOST_LAYOUTS:
             self._files.popitem(last=False)
-        return file
+        return known
 
 
 class _File:

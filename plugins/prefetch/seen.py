@@ -1,0 +1,88 @@
+"""What the application's own uproot has read of a file: where its baskets and pages are is known then, at no cost."""
+
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from jcache.ranges import normalise
+from jcache_plugins.columns.layout import Layout
+
+__all__ = ["Seen"]
+
+# The trees of so many files are kept in mind, for as long as the application has them.
+MOST_FILES = 64
+
+
+class Seen:
+    """Trees and n-tuples, by the path of their file. Noted by any thread, looked up by one.
+
+    Attributes:
+        is_watching: What uproot reads is noted.
+    """
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        """Begin without any.
+
+        Args:
+            told: Called where one was read.
+        """
+        self._told = told
+        self._files: OrderedDict[str, list[weakref.ref[Any]]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.is_watching = False
+
+    def watch(self) -> None:
+        """Begin to note what uproot reads, if the application has that."""
+        if self.is_watching or "uproot" not in sys.modules:
+            return
+        self.is_watching = True
+        import uproot
+
+        tree: Any = uproot.behaviors.TTree.TTree
+        ntuple: Any = uproot.models.RNTuple.Model_ROOT_3a3a_RNTuple
+        _after(tree, "postprocess", self._note)
+        _after(ntuple, "page_link_list", self._note)
+
+    def _note(self, found: Any) -> None:
+        path = found.file.source.file_path
+        with self._lock:
+            trees = self._files.setdefault(path, [])
+            if any(tree() is found for tree in trees):
+                return
+            trees.append(weakref.ref(found))
+            self._files.move_to_end(path)
+            if len(self._files) > MOST_FILES:
+                self._files.popitem(last=False)
+        self._told()
+
+    def layout(self, path: str) -> Layout | None:
+        """Return where the columns of a file lie; None where nothing of it was read."""
+        from jcache_plugins.columns import root
+
+        with self._lock:
+            trees = [found for tree in self._files.get(path, ()) if (found := tree()) is not None]
+        if not trees:
+            return None
+        columns = {f"{tree.name}/{name}": ranges for tree in trees for name, ranges in root.of_tree(tree).items()}
+        return Layout({name: normalise(ranges) for name, ranges in columns.items()}, root.GAP_BYTES)
+
+
+def _after(cls: Any, name: str, note: Callable[[Any], None]) -> None:
+    """Have an object of a class noted when a method of it, or a property, has returned."""
+    told, known = weakref.WeakMethod(note), vars(cls)[name]
+    plain: Any = known.fget if isinstance(known, property) else known
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = plain(self, *args, **kwargs)
+        listener = told()
+        if listener is not None:
+            try:
+                listener(self)
+            except Exception:  # noqa: BLE001 - it is the application's read, and nothing of ours may break it
+                return result
+        return result
+
+    setattr(cls, name, property(method, doc=known.__doc__) if isinstance(known, property) else method)
