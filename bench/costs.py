@@ -140,17 +140,19 @@ def passed(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, 
 
 
 def profile(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """What recording an access profile adds to warm reads of 100 bytes, in vectors and one by one."""
+    """What recording an access profile adds to warm reads: the seed's, and of 100 bytes, in vectors and singly."""
     tell("recording")
     (name,), pattern = stage.data.vectors("tiny")
     url = f"root://127.0.0.1:{stage.plain.port}//{name}"
     cache = stage.new_cache()
     cache.mkdir(parents=True)
-    seconds: dict[str, dict[str, list[float]]] = {"vectors": {"off": [], "on": []}, "steps": {"off": [], "on": []}}
+    seconds: dict[str, dict[str, list[float]]] = {what: {"off": [], "on": []} for what in ("seed", "vectors", "steps")}
+    seed = stage.spec(WORKLOADS["seed"], "origin", cache=None, counted=False) | {"passes": 30}
     try:
         for turn in range(rounds + 1):
             for way, more in (("off", {}), ("on", {"JCACHE_PROFILE": "1"}))[:: 1 - 2 * (turn % 2)]:
                 told = json.loads(python(RECORDED, url, str(pattern), env=environment(cache) | more))
+                told["seed"] = stage.run(seed, jcache=cache, env=more).steady
                 for what in seconds if turn else ():  # the first one fills the cache
                     seconds[what][way].append(told[what])
     finally:

@@ -146,9 +146,9 @@ def whatif(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, 
         path.write_bytes(random.Random(number).randbytes(CHANCE_BYTES))
         os.utime(path, (1.6e9, 1.6e9))
     url = f"http://127.0.0.1:{stage.nginx.port}/chance/f"
-    pause_s = 0.1 if rounds > 1 else 0.0
+    pause_s = 0.1 if rounds > 1 else 0.0  # a single round is to show that it runs
     out: dict[str, Any] = {}
-    for size in CHANCE_SIZES:
+    for size in CHANCE_SIZES[: 3 if rounds > 1 else 1]:
         place = stage.new_cache()
         read = hit = 0
         for seed in range(CHANCE_RUNS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,8 @@ from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
 from jcache.cli.progress import reading
 from jcache.cli.recorded import recorded
+from jcache.profile.curves import curves
+from jcache.profile.faces import name_of
 from jcache.profile.reader import ProfileError
 from jcache.profile.whatif import EXACT, WHOLE, Kind, what_if
 from jcache.report.faces import columns
@@ -20,7 +23,6 @@ from jcache.settings.config import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from jcache.profile.whatif import Policy, WhatIf
 
@@ -54,6 +56,7 @@ _UNITS = {"exact": EXACT, "whole": WHOLE}
     metavar="SIZE|whole|exact[,...]",
     help="What the cache keeps: ranges, blocks of a size, or whole files.",
 )
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw hit rates against sizes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def whatif(
     *,
@@ -62,6 +65,7 @@ def whatif(
     sizes: str | None,
     policies: tuple[Policy, ...],
     blocks: str,
+    svg: Path | None,
     as_json: bool,
 ) -> None:
     """Tell what runs that were recorded would have read from caches of other sizes and kinds.
@@ -73,6 +77,7 @@ def whatif(
     Examples:
       jcache whatif ttbar --size 10GB,100GB,1TB
       jcache whatif ttbar~1 ttbar --block exact,128KiB,1MiB,whole --size 100GB
+      jcache whatif ttbar --size 10GB,100GB,1TB --svg hit-rates.svg
 
     \b
     Exit codes:
@@ -88,6 +93,8 @@ def whatif(
             told = what_if(found, kinds)
     except ProfileError as error:
         raise CommandError(str(error)) from None
+    if svg is not None:
+        _draw(svg, told, " and ".join(map(name_of, found)))
     if as_json:
         click.echo(json.dumps([_document(one) for one in told], indent=1))
     else:
@@ -96,6 +103,16 @@ def whatif(
     for unread in errors:
         click.echo(f"jcache: {visible(str(unread))}", err=True)
     sys.exit(1 if errors else 0)
+
+
+def _draw(path: Path, told: Sequence[WhatIf], names: str) -> None:
+    lines: dict[str, list[tuple[int | None, float]]] = {}
+    for one in told:
+        lines.setdefault(f"{_name(one.kind.unit)}, {one.kind.policy}", []).append((one.kind.size_bytes, one.hit_rate))
+    try:
+        path.write_text(curves(lines, f"{names}: hit rate by size of the cache"), encoding="utf-8")
+    except OSError as error:
+        raise WrongInputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _sizes(text: str | None) -> list[int | None]:

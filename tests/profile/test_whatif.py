@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +144,18 @@ def test_the_command_tells_a_program_and_a_person(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, args, prog_name="jcache").stdout.splitlines()
     assert len(shown) == 7
     assert f"{100 * whole['hit_rate']:.2f} %" in shown[-1]
+
+
+def test_it_draws_a_line_for_each_kind(tmp_path: Path) -> None:
+    recording(tmp_path / "a.jcp", reads(3, 100, 3), 3)
+    args = ["whatif", str(tmp_path / "a.jcp"), "--block", "exact,1k,whole", "--size", "1MB,10MB", "--json"]
+    found = CliRunner().invoke(main, [*args, "--svg", str(tmp_path / "w.svg")], prog_name="jcache")
+    assert found.exit_code == 0, found.output
+    names = ET.fromstring((tmp_path / "w.svg").read_text()).iter()
+    told = [one.text for one in names if one.tag.endswith("}title")]
+    rates = [f"{100 * one['hit_rate']:.2f} %" for one in json.loads(found.stdout)]
+    assert [text.rpartition(": ")[2] for text in told[1:]] == rates
+    assert CliRunner().invoke(main, [*args, "--svg", str(tmp_path / "no" / "w.svg")], prog_name="jcache").exit_code == 2
 
 
 @pytest.mark.parametrize(("args", "words"), [(("--size", "much"), "--size"), (("--block", "x"), "--block")])

@@ -25,8 +25,10 @@ XROOTD = (
     "passed",
     "profile",
     "two",
+    "replay",
+    "warm",
 )
-HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start")
+HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start", "ahead", "whatif")
 
 
 def run(tmp_path, names, ways="origin,whole,local,jcache"):
