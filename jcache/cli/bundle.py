@@ -21,6 +21,7 @@ from jcache.naming.identity import address_of, is_answers
 from jcache.profile.reader import ProfileError
 from jcache.report.faces import columns
 from jcache.report.faces.units import human, percent, visible
+from jcache.settings.several import directories
 
 if TYPE_CHECKING:
     from jcache.profile.reader import Profile
@@ -64,9 +65,10 @@ def create(*, run: str, directory: Path | None, output: Path | None, as_json: bo
     from jcache.profile.bundling import write_bundle
 
     directory = given_above(directory)
-    root = os.path.abspath(directory or os.environ.get("JCACHE_DIR", "").partition(os.pathsep)[0] or os.curdir)
-    if directory is None and not os.environ.get("JCACHE_DIR"):
+    named = os.environ.get("JCACHE_DIR", "") if directory is None else os.fspath(directory)
+    if not named:
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+    roots = [os.path.abspath(os.path.expanduser(root)) for root in directories(named)]
     errors: list[ProfileError] = []
     found = recorded(run, directory, errors)
     head = found.recordings[0].head
@@ -75,7 +77,7 @@ def create(*, run: str, directory: Path | None, output: Path | None, as_json: bo
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("xb") as file, progress("bundling") as tell:
-            done = write_bundle(found, root, file, about=about, progress=tell)
+            done = write_bundle(found, roots, file, about=about, progress=tell)
         temporary.replace(target)
     except ProfileError as error:
         raise CommandError(str(error)) from None
@@ -149,7 +151,7 @@ def extract(path: str, *, directory: Path | None, as_json: bool) -> None:
     """Record what a bundle has in a cache directory."""
     from jcache.profile.bundling import extract as extract_into
 
-    root = str(directory or os.environ.get("JCACHE_DIR", "").partition(os.pathsep)[0])
+    root = str(directory or directories(os.environ.get("JCACHE_DIR", ""))[0])
     if not root:
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
     found = _opened(path)

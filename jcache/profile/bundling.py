@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jcache.bundle.writer import BundleWriter
 from jcache.cache.catalogue import journals
+from jcache.cache.directory import Cache
 from jcache.counters import LISTING, STAT
 from jcache.journal import Journal, JournalError
 from jcache.naming.identity import is_answers, is_below, names_of
@@ -54,17 +55,17 @@ class Extracted:
 
 def write_bundle(
     profile: Profile,
-    root: str,
+    roots: Sequence[str],
     file: BinaryIO,
     *,
     about: Mapping[str, Any],
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Bundled:
-    """Write what a run read, as a cache has it, into a bundle.
+    """Write what a run read, as a cache and its tiers have it, into a bundle.
 
     Args:
         profile: Of the run.
-        root: The cache's directory.
+        roots: The cache's directory, and those of further tiers.
         file: Where to; it is open, and empty.
         about: Of the run; see `docs/bundle.md`.
         progress: Is told how many bytes are written, and of how many.
@@ -73,7 +74,7 @@ def write_bundle(
         ProfileError: The profile cannot be read.
         OSError: The bundle cannot be written.
     """
-    storage, done = Storage(root), Bundled()
+    caches, done = [Cache(root) for root in roots], Bundled()
     wanted = {one.url: one.union.pieces for one in look_at(profile, gaps=()).files}
     asked = {
         profile.files[file]
@@ -84,7 +85,7 @@ def write_bundle(
     missing: dict[str, list[Range]] = {}
     of, written = sum(map(total, wanted.values())), 0
     left, writer = dict(wanted), BundleWriter(file)
-    for entry in sorted(journals(storage, root, keep=False), key=lambda one: one.name):
+    for entry, tiers in _entries(caches):
         names = names_of(entry.name)
         url = next((name for name in names if name in wanted), None)
         if is_answers(entry.name):
@@ -93,7 +94,7 @@ def write_bundle(
         elif url is None:
             continue
         ranges = None if is_answers(entry.name) else wanted[url or ""]
-        size, gaps = _add(writer, storage, root, entry, ranges)
+        size, gaps = _add(writer, entry, tiers, ranges)
         if is_answers(entry.name):
             done.listings += 1
             continue
@@ -110,16 +111,29 @@ def write_bundle(
     return done
 
 
+def _entries(caches: Sequence[Cache]) -> list[tuple[Entry, Sequence[Cache]]]:
+    """Return what is recorded of each object, by name, with the caches from the first one on that has any of it."""
+    found: dict[str, tuple[Entry, Sequence[Cache]]] = {}
+    for number, cache in enumerate(caches):
+        for entry in journals(cache.storage, cache.directory, keep=False):
+            found.setdefault(entry.name, (entry, caches[number:]))
+    return [found[name] for name in sorted(found)]
+
+
 def _is_asked(names: Sequence[str], addresses: set[str]) -> bool:
     places = [name.removesuffix(" (listing)").rstrip("/") for name in names]
     return any(is_below(address, place) for place in places for address in addresses)
 
 
 def _add(
-    writer: BundleWriter, storage: Storage, root: str, entry: Entry, ranges: Sequence[Range] | None
+    writer: BundleWriter, entry: Entry, tiers: Sequence[Cache], ranges: Sequence[Range] | None
 ) -> tuple[int, list[Range]]:
     """Add what a journal has of some ranges, or all that it has; return how much, and what it lacks."""
-    journal = Journal(storage, entry.directory, entry.name)
+    cache, *below = tiers
+    place = os.path.relpath(entry.directory, cache.directory)
+    parts = tuple(map(os.fsencode, place.split(os.sep)))
+    below_it = [one.segments_at(parts) for one in below]
+    journal = Journal(cache.storage, entry.directory, entry.name, below=below_it)
     journal.attach()
     try:
         stored = journal.versions()[0]
@@ -129,7 +143,6 @@ def _add(
             held if ranges is None else [(start, min(stop, view.size)) for start, stop in ranges if start < view.size]
         )
         lacking = subtract(wanted, held)
-        place = os.path.relpath(entry.directory, root)
 
         def read(start: int, stop: int) -> bytes:
             return b"".join(view.read(part) for part in view.find(start, stop))

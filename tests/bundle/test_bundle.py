@@ -118,6 +118,25 @@ def bundled(analysis: Callable[..., Any], tmp_path: Path, **how: Any) -> Any:
     return cold, target, json.loads(done.stdout)
 
 
+def test_it_takes_from_all_tiers(
+    served: Served, analysis: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = tmp_path / "near", tmp_path / "far"
+    analysis(cache=far)
+    env = {"JCACHE_DIR": f"{near}:{far}", "JCACHE_PROFILE": str(tmp_path / "profiles"), "JCACHE_COPY": "0"}
+    more = analysis(MORE_COLUMNS, env=env)
+    assert 0 < more.report["cache"]["recorded_bytes"] < more.report["readv"]["bytes"] + more.report["read"]["bytes"]
+    target = tmp_path / "both.jcb"
+    monkeypatch.setenv("JCACHE_DIR", f"{near}:{far}")
+    done = jcache("create", tmp_path / "profiles", "-o", target, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["missing"]) == (0, {}), done.stderr
+    monkeypatch.setenv("JCACHE_DIR", str(near))
+    assert jcache("create", tmp_path / "profiles", "-o", tmp_path / "near.jcb", "--json").exit_code == 1
+    served.reset()
+    assert analysis(MORE_COLUMNS, cache=None, env={"JCACHE_BUNDLES": str(target)}).stdout == more.stdout
+    assert served.data_bytes() == 0
+
+
 def test_an_analysis_runs_with_its_bundle_alone(
     served: Served, analysis: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
