@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -296,3 +297,22 @@ def check(run_python: RunPython, nginx_server: Nginx) -> Callable[..., list[Ran]
         return [plain, cold, warm]
 
     return run
+
+
+@pytest.fixture
+def dead_mount(tmp_path: Path) -> Iterator[Path]:
+    """A FUSE file system whose daemon never answers, not even that it is there."""
+    path = tmp_path / "dead"
+    path.mkdir()
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"/dev/fuse cannot be used: {error.strerror}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    if libc.mount(b"jcache-test", os.fsencode(path), b"fuse.jcache-test", 0, options.encode()):
+        os.close(device)
+        pytest.skip(f"a FUSE file system cannot be mounted: {os.strerror(ctypes.get_errno())}")
+    yield path
+    os.close(device)
+    subprocess.run(["umount", "-l", path], check=True)

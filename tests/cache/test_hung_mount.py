@@ -6,10 +6,7 @@ with a real mount is at the end of this file, and in `tests/end_to_end/test_ceph
 
 from __future__ import annotations
 
-import ctypes
-import os
 import random
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +14,6 @@ import pytest
 from places import SUPPORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from servers import ScriptedOrigin
@@ -135,25 +131,6 @@ def test_a_directory_that_hangs_costs_its_limit_once(run_python, url: str, when:
     if when == "reading":
         run_python(JOB, url, "never")
     run_hung(run_python, url, when)
-
-
-@pytest.fixture
-def dead_mount(tmp_path: Path) -> Iterator[Path]:
-    """A FUSE file system whose daemon never answers, not even that it is there."""
-    path = tmp_path / "dead"
-    path.mkdir()
-    try:
-        device = os.open("/dev/fuse", os.O_RDWR)
-    except OSError as error:
-        pytest.skip(f"/dev/fuse cannot be used: {error.strerror}")
-    libc = ctypes.CDLL(None, use_errno=True)
-    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
-    if libc.mount(b"jcache-test", os.fsencode(path), b"fuse.jcache-test", 0, options.encode()):
-        os.close(device)
-        pytest.skip(f"a FUSE file system cannot be mounted: {os.strerror(ctypes.get_errno())}")
-    yield path
-    os.close(device)
-    subprocess.run(["umount", "-l", path], check=True)
 
 
 def test_a_mount_that_is_dead_from_the_start(run_python, url: str, dead_mount: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, MORE_COLUMNS, write
+from places import SUPPORT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,3 +188,81 @@ print(sum(map(len, fs.cat([sys.argv[1] + str(n) for n in range(40)]).values())))
     assert ran.stdout == f"{total}\n"
     assert nginx_server.body_bytes() == 0
     assert ran.report["tiers"] == [{"place": str(far), "hit_bytes": total, "copied_bytes": 0}]
+
+
+# -- a tier that goes in mid-job --------------------------------------------------------------------------------------
+
+# argv: URL, what happens behind the fourth of twelve reads, and to which directory.
+GOES = f"""
+import os, shutil, sys, time, fsspec
+sys.path.insert(0, {os.fspath(SUPPORT)!r})
+fs, (url, what, which) = fsspec.filesystem("http"), sys.argv[1:]
+if what == "hangs":
+    import hanging
+    hanging.be_far()
+for number in range(12):
+    if number == 4 and what == "hangs":
+        hanging.begin()
+    elif number == 4 and what == "removed":
+        shutil.rmtree(which)
+    elif number == 4 and what == "a file":
+        shutil.rmtree(which)
+        open(which, "w").close()
+    at = number % 6 * 70_000
+    rows = fs.cat_ranges([url] * 2, [at, at + 30_000], [at + 20_000, at + 60_000])
+    sys.stdout.write(b"".join(rows).hex() + "\\n")
+    time.sleep(0.05)
+"""
+
+
+def of_twelve(file: bytes) -> list[str]:
+    places = [number % 6 * 70_000 for number in range(12)]
+    return [(file[at : at + 20_000] + file[at + 30_000 : at + 60_000]).hex() for at in places]
+
+
+@pytest.mark.parametrize("copy", ["0", "1"])
+@pytest.mark.parametrize("which", ["near", "far"])
+@pytest.mark.parametrize("what", ["removed", "a file", "hangs"])
+def test_a_tier_that_goes_in_mid_job_costs_no_read(
+    run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path, what: str, which: str, copy: str
+) -> None:
+    url, near, far = nginx_server.url("f"), tmp_path / "near", tmp_path / "far"
+    run_python(GOES, url, "nothing", "", cache=far)
+    env = {"JCACHE_DIR": f"{near}:{far}", "JCACHE_COPY": copy, "JCACHE_TIMEOUT": "1", "JCACHE_JSON": None}
+    ran = run_python(GOES, url, what, str(tmp_path / which), env=env)
+    assert ran.stdout.split() == of_twelve(file)
+    if what != "hangs":
+        again = run_python(GOES, url, "nothing", "", env=env)
+        assert again.stdout.split() == of_twelve(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root")
+def test_a_first_tier_that_is_full_costs_no_read(
+    run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path
+) -> None:
+    url, near, far = nginx_server.url("f"), tmp_path / "near", tmp_path / "far"
+    run_python(GOES, url, "nothing", "", cache=far)
+    near.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "jcache-test", near], check=True)
+    try:
+        env = {"JCACHE_DIR": f"{near}:{far}", "JCACHE_COPY": "1"}
+        nginx_server.reset()
+        ran = run_python(GOES, url, "nothing", "", env=env)
+        assert ran.stdout.split() == of_twelve(file)
+        assert nginx_server.body_bytes() == 0, "what could not be copied is read below"
+    finally:
+        subprocess.run(["umount", near], check=True)
+
+
+@pytest.mark.parametrize("which", ["near", "far"])
+def test_a_tier_on_a_dead_mount_costs_no_read(
+    run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path, dead_mount: Path, which: str
+) -> None:
+    url, other = nginx_server.url("f"), tmp_path / "other"
+    run_python(GOES, url, "nothing", "", cache=other)
+    tiers = [dead_mount / "cache", other] if which == "near" else [other, dead_mount / "cache"]
+    env = {"JCACHE_DIR": ":".join(map(str, tiers)), "JCACHE_TIMEOUT": "1", "JCACHE_JSON": None}
+    began_s = time.monotonic()
+    ran = run_python(GOES, url, "nothing", "", env=env, timeout_s=60)
+    assert ran.stdout.split() == of_twelve(file)
+    assert time.monotonic() - began_s < 20
