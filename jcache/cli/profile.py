@@ -173,7 +173,7 @@ def show(
 def columns_(
     ctx: click.Context, *, run: str, directory: Path | None, pattern: str | None, maps: tuple[str, ...], as_json: bool
 ) -> None:
-    """Show which columns a run read: branches of TTree, fields of RNTuple, columns of Parquet, data sets of HDF5.
+    """Show which columns a run read: of TTree, RNTuple, Parquet, HDF5 and zarr.
 
     The metadata of each file is read for that, past the cache, from where the run read it or where --map says.
     """

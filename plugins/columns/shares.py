@@ -1,13 +1,14 @@
 """Which columns a recorded run read, of all its files together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from jcache.profile.reader import Profile
 from jcache.profile.statistics import look_at
-from jcache_plugins.columns.layout import ColumnError, layout_of
+from jcache_plugins.columns.layout import ColumnError, Use, layout_of
+from jcache_plugins.columns.zarr import array_of
 from jcache_plugins.places import PlaceError, Places
 
 __all__ = ["Share", "Shares", "shares_of"]
@@ -51,7 +52,7 @@ def shares_of(
     pattern: str | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Shares:
-    """Return which columns a run read. The metadata of each of its files is read for that.
+    """Return which columns a run read. The metadata of each of its files is read for that, but for chunks of zarr.
 
     Args:
         profile: The profile of the run.
@@ -64,10 +65,16 @@ def shares_of(
     """
     places = Places(maps)
     chosen = [one for one in look_at(profile, gaps=()).files if pattern is None or fnmatchcase(one.url, pattern)]
-    found, shares = Shares([], 0), dict[str, Share]()
+    found, shares, known = Shares([], 0), dict[str, Share](), set(profile.files)
     for number, one in enumerate(chosen):
         progress(number, len(chosen))
         if not one.union.pieces:
+            continue
+        array = array_of(one.url, known)
+        if array is not None:
+            uses = {array: Use(one.distinct_bytes, one.extent, len(one.union.pieces))}
+            found.files += 1
+            _add(shares, uses)
             continue
         try:
             layout = layout_of(*places.find(one.url))
@@ -75,11 +82,15 @@ def shares_of(
             found.failed[one.url] = f"{error}".partition("\n")[0] or type(error).__name__
             continue
         found.files += 1
-        for name, use in layout.used(one.union.pieces).items():
-            share = shares.setdefault(name, Share(name))
-            share.read_bytes += use.read_bytes
-            share.size_bytes += use.size_bytes
-            share.pieces += use.pieces
-            share.files += 1
+        _add(shares, layout.used(one.union.pieces))
     found.columns = sorted(shares.values(), key=lambda one: (-one.read_bytes, one.name))
     return found
+
+
+def _add(shares: dict[str, Share], uses: Mapping[str, Use]) -> None:
+    for name, use in uses.items():
+        share = shares.setdefault(name, Share(name))
+        share.read_bytes += use.read_bytes
+        share.size_bytes += use.size_bytes
+        share.pieces += use.pieces
+        share.files += 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from analysis import Served
     from conftest import RunPython
+    from servers import Nginx
 
 
 class Spy:
@@ -138,6 +139,31 @@ def test_the_columns_that_an_analysis_read_are_those_that_it_asked_for(
     rows = {line.split()[0]: line for line in shown.stdout.splitlines()}
     assert "100.00 %" in rows["Jet_pt"]
     assert "(no" in rows
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_chunks_of_zarr_are_named_by_their_array(
+    nginx_server: Nginx, run_python: RunPython, tmp_path: Path, version: int
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(str(nginx_server.directory / "z"), mode="w", zarr_format=version)
+    for name in ("t2m", "tp"):
+        array = group.create_array(name, shape=(40, 30), chunks=(10, 30), dtype="f8", compressors=None)
+        array[:] = 1.5
+    zarr.consolidate_metadata(group.store)
+    code = """
+import sys, zarr
+group = zarr.open_group(sys.argv[1] + "z", mode="r")
+print(float(group["t2m"][5:25].sum()))
+"""
+    where = tmp_path / "profiles"
+    ran = run_python(code, nginx_server.url(), env={"JCACHE_PROFILE": str(where)})
+    assert float(ran.stdout) == 20 * 30 * 1.5
+    done = CliRunner().invoke(main, ["profile", "columns", str(where), "--json"], prog_name="jcache")
+    columns = {one["name"]: one for one in json.loads(done.stdout)["columns"]}
+    chunk = 10 * 30 * 8
+    assert (columns["t2m"]["read_bytes"], columns["t2m"]["files"]) == (3 * chunk, 3)
+    assert "tp" not in columns
 
 
 def test_a_cache_that_is_filled_with_columns_has_all_that_a_job_reads_of_them(
