@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Places", "Prefetcher"]
 
 # So many bytes are ahead of the application at most; so many requests, of so many bytes in all, are under way for that,
-# and one asks for so much.
+# and one asks for so much. Until a guess was right there is no more under way than one asks for: who reads something
+# else waits for no longer than that takes.
 WINDOW_BYTES = 16 << 20
 REQUESTS, TOGETHER_BYTES = 32, 4 << 20
 PIECE_BYTES = 1 << 20
@@ -132,8 +133,9 @@ class Prefetcher:
         """Fetch what comes next, until the window is full, the application asks for something, or there is no more."""
         pieces: list[Range] = []
         now, size = url, 0
+        together = TOGETHER_BYTES if self._used else PIECE_BYTES
         for other, part in self._guide.behind(url, read):
-            if other != now or len(pieces) >= REQUESTS or total(pieces) >= TOGETHER_BYTES:
+            if other != now or len(pieces) >= REQUESTS or total(pieces) >= together:
                 self._fetch(now, pieces)
                 pieces, now = [], other
                 if not self._events.empty():

@@ -10,7 +10,8 @@ import pytest
 from jcache.counters import READ, VECTOR
 from jcache.profile.format import END, FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
 from jcache.profile.reader import Profile, Recording
-from jcache_plugins.prefetch.ahead import WINDOW_BYTES
+from jcache.ranges import total
+from jcache_plugins.prefetch.ahead import PIECE_BYTES, TOGETHER_BYTES, WINDOW_BYTES, Prefetcher
 from jcache_plugins.prefetch.guide import Guide
 
 if TYPE_CHECKING:
@@ -75,6 +76,19 @@ def test_what_comes_next_is_what_came_next_and_nothing_twice(tmp_path: Path) -> 
     assert list(found.behind(a, [(50, 60), (100, 110)])) == everything[3:]
     assert list(found.behind(b, [(5, 10)])) == []
     assert not found.knows("https://host/c")
+
+
+def test_little_is_under_way_until_a_guess_was_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [vector(10 * n, 0, (n * 300_000, (n + 1) * 300_000)) for n in range(60)]
+    batches: list[int] = []
+    monkeypatch.setattr(Prefetcher, "_fetch", lambda _, __, pieces: batches.append(total(pieces)))
+    for used, most in ((0, PIECE_BYTES), (1, TOGETHER_BYTES)):
+        prefetcher = Prefetcher(None, guide(tmp_path, requests), None, places={})
+        prefetcher._used = used
+        prefetcher._go_on("https://host/a", [(0, 300_000)])
+        assert 0 < max(batches) <= most + 300_000
+        assert WINDOW_BYTES - 300_000 <= sum(batches) <= WINDOW_BYTES + 300_000
+        batches.clear()
 
 
 @pytest.fixture
