@@ -11,6 +11,7 @@ from jcache.counters import READ, VECTOR
 from jcache.profile.format import END, FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
 from jcache.profile.reader import Profile, Recording
 from jcache.ranges import total
+from jcache_plugins.prefetch import columns
 from jcache_plugins.prefetch.ahead import PIECE_BYTES, TOGETHER_BYTES, WINDOW_BYTES, Prefetcher
 from jcache_plugins.prefetch.guide import Guide
 
@@ -201,7 +202,6 @@ def test_the_columns_that_a_loop_reads_are_fetched_ahead_in_files_that_nobody_ha
     origin = ahead.report["origin"]
     assert origin["bytes"] == nginx_server.body_bytes()
     assert origin["prefetch_bytes"] - origin["prefetch_unused_bytes"] > 0.4 * off.report["origin"]["bytes"]
-    assert origin["prefetch_unused_bytes"] < 0.01 * origin["bytes"], (
-        "the layouts are those that the job has read itself"
-    )
+    # The first bytes of each file say of which format it is; where they are not recorded soon, they are read once more.
+    assert origin["prefetch_unused_bytes"] <= 3 * columns.PIECE_BYTES
     assert ahead.report["readv"]["hit_bytes"] <= off.report["readv"]["hit_bytes"] + 1000
