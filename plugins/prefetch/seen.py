@@ -1,5 +1,6 @@
 """What the application's own uproot has read of a file: where its baskets and pages are is known then, at no cost."""
 
+import contextlib
 import sys
 import threading
 import weakref
@@ -39,14 +40,17 @@ class Seen:
         if self.is_watching or "uproot" not in sys.modules:
             return
         self.is_watching = True
-        import uproot
+        if not _watching:
+            import uproot
 
-        tree: Any = uproot.behaviors.TTree.TTree
-        ntuple: Any = uproot.models.RNTuple.Model_ROOT_3a3a_RNTuple
-        _after(tree, "postprocess", self._note)
-        _after(ntuple, "page_link_list", self._note)
+            tree: Any = uproot.behaviors.TTree.TTree
+            ntuple: Any = uproot.models.RNTuple.Model_ROOT_3a3a_RNTuple
+            _told_after(tree, "postprocess")
+            _told_after(ntuple, "page_link_list")
+        _watching[:] = [weakref.ref(self)]
 
-    def _note(self, found: Any) -> None:
+    def note(self, found: Any) -> None:
+        """Take note of a tree, or of an n-tuple whose pages are known."""
         path = found.file.source.file_path
         with self._lock:
             trees = self._files.setdefault(path, [])
@@ -70,19 +74,21 @@ class Seen:
         return Layout({name: normalise(ranges) for name, ranges in columns.items()}, root.GAP_BYTES)
 
 
-def _after(cls: Any, name: str, note: Callable[[Any], None]) -> None:
-    """Have an object of a class noted when a method of it, or a property, has returned."""
-    told, known = weakref.WeakMethod(note), vars(cls)[name]
+# Who is told of what uproot reads; nobody was, where there is none, and uproot is as it was.
+_watching: list[weakref.ref[Seen]] = []
+
+
+def _told_after(cls: Any, name: str) -> None:
+    """Have who is watching told of an object of a class when a method of it, or a property, has returned."""
+    known = vars(cls)[name]
     plain: Any = known.fget if isinstance(known, property) else known
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = plain(self, *args, **kwargs)
-        listener = told()
-        if listener is not None:
-            try:
-                listener(self)
-            except Exception:  # noqa: BLE001 - it is the application's read, and nothing of ours may break it
-                return result
+        seen = _watching[0]()
+        if seen is not None:
+            with contextlib.suppress(Exception):  # it is the application's read, and nothing of ours may break it
+                seen.note(self)
         return result
 
     setattr(cls, name, property(method, doc=known.__doc__) if isinstance(known, property) else method)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, write
+from commands import jcache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,20 +36,6 @@ fs.info(other)
 fs.cat_ranges([other] * 3, [0, 5000, 90_000], [100, 5200, 90_010])
 fs.cat_file(other, 300_000, 300_100)
 """
-
-
-def jcache(*args: str | Path, env: dict[str, str] | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "jcache", *map(str, args)],
-        env={**clean, **CLIENT, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def replayed(*args: str | Path, **how: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, write
+from commands import jcache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,20 +29,6 @@ for url in sys.argv[1:]:
     fs.cat_file(url, 400_000, 499_000)
 """
 DISTINCT = 200 + 10 + 99_000
-
-
-def jcache(*args: str | Path, env: dict[str, str] | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "jcache", *map(str, args)],
-        env={**clean, **CLIENT, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def warmed(*args: str | Path, **how: Any) -> dict[str, Any]:
