@@ -24,6 +24,7 @@ from jcache.cache.policy import eviction_order, times_read_again
 from jcache.cache.tree import Part, State, look_into, prune, remove_directory, remove_parts, useless, walk
 from jcache.cache.usage import Entry, Index, Walk, cleaner_lock
 from jcache.naming.identity import names_of
+from jcache.system.locks import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +156,7 @@ class Cleaner:
         self._pace = pace
         self._freed = freed
         self._index = Index()
+        self._is_alone = False  # as far as locks can tell
         self._pins = Pins(())
         self._skip: set[str] = set()
         self._counted, self._count_at_s = 0, 0.0
@@ -179,9 +181,10 @@ class Cleaner:
         """
         with cleaner_lock(
             self._storage, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode, timeout_s=timeout_s
-        ) as held:
-            if not held:
+        ) as outcome:
+            if outcome is Outcome.HELD:
                 return None
+            self._is_alone = outcome is Outcome.TAKEN
             self._load()
             if measure:
                 self._index.walk = None
@@ -204,11 +207,13 @@ class Cleaner:
         Raises:
             OSError: The cache directory cannot be read or written.
         """
-        with cleaner_lock(self._storage, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode) as held:
-            if held:
-                self._load()
-                self._finish()
-            return held
+        with cleaner_lock(self._storage, self._root, dir_mode=self._dir_mode, file_mode=self._file_mode) as outcome:
+            if outcome is Outcome.HELD:
+                return False
+            self._is_alone = outcome is Outcome.TAKEN
+            self._load()
+            self._finish()
+            return True
 
     def _load(self) -> None:
         self._index = usage.load(self._storage, self._root, pace=self._pace)
@@ -216,7 +221,7 @@ class Cleaner:
 
     def _finish(self) -> None:
         self._save()
-        usage.drop(self._storage, self._root, self._index)
+        usage.drop(self._storage, self._root, self._index, is_alone=self._is_alone)
 
     def _total(self) -> int:
         assert self._index.offset_bytes is not None

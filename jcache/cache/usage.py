@@ -22,6 +22,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from jcache.cache.books import USAGE_NAME, Head, Use, count, is_book, is_over, read_head, read_uses
@@ -42,6 +43,9 @@ LOCK_NAME = "@cleaner"
 
 MANY_BOOKS = 32
 """So many finished books, and one for every 64 KiB of the index, are worth taking over."""
+
+DROP_S = 3600.0
+"""So long a cleaner may go by an index that it has read, where there are no locks."""
 
 _FORMAT = 2
 _HEAD_BYTES = 64 * 1024
@@ -104,8 +108,8 @@ class Index:
     walked_s: float = 0.0
     """Unix time of the last walk's end."""
     walk: Walk | None = None
-    dropped: list[str] = field(default_factory=list)
-    """Books that were taken over last; they may still be there."""
+    dropped: dict[str, float] = field(default_factory=dict)
+    """Books that were taken over last, which may still be there, and since when they are in the index, Unix time."""
     entries: dict[str, Entry] = field(default_factory=dict)
     size_bytes: int = 0
 
@@ -218,16 +222,19 @@ def take_over(storage: Storage, root: str, index: Index, *, pace: Callable[[], o
             if number % _LINES_A_STEP == 0:
                 pace()
     _forget_gone(index)
-    left = set(index.dropped) & set(storage.listdir(directory))
-    index.dropped = [*left, *finished]
+    there = set(storage.listdir(directory))
+    left = {name: since_s for name, since_s in index.dropped.items() if name in there}
+    index.dropped = left | dict.fromkeys(finished, time.time())
 
 
-def drop(storage: Storage, root: str, index: Index) -> None:
+def drop(storage: Storage, root: str, index: Index, *, is_alone: bool) -> None:
     """Remove books that are in the index as it was written: until they are gone, it names them, and nobody counts them.
 
-    So a process that is killed at any moment has counted each book once.
+    So a process that is killed at any moment has counted each book once. Where there are no locks, another cleaner may
+    yet write an index that has not taken a book over: it stays until nobody has one in hand.
     """
-    for name in index.dropped:
+    before_s = time.time() - DROP_S
+    for name in [name for name, since_s in index.dropped.items() if is_alone or since_s < before_s]:
         with contextlib.suppress(OSError):  # gone, or another user's: then the index goes on naming it
             storage.unlink(os.path.join(directory_of(root), name))
 
@@ -271,7 +278,8 @@ def save(storage: Storage, root: str, index: Index, *, file_mode: int, pace: Cal
         "folded": [index.folded.added_bytes, index.folded.removed_bytes, index.folded.ahead_bytes],
         "walked": index.walked_s,
         "walk": None if walk is None else [walk.cursor, walk.found_bytes, walk.before_bytes],
-        "dropped": index.dropped,
+        "dropped": list(index.dropped),
+        "since": [round(since_s) for since_s in index.dropped.values()],
     }
     lines = [json.dumps(head)]
     for number, (path, entry) in enumerate(index.entries.items()):
@@ -303,10 +311,11 @@ def save(storage: Storage, root: str, index: Index, *, file_mode: int, pace: Cal
 @contextlib.contextmanager
 def cleaner_lock(
     storage: Storage, root: str, *, dir_mode: int, file_mode: int, timeout_s: float = 0.0
-) -> Iterator[bool]:
-    """Hold the lock of the one who cleans; give out whether it was had.
+) -> Iterator[Outcome]:
+    """Hold the lock of the one who cleans; give out what became of that.
 
-    Where the file system has no locks, everybody has it: two who clean at once remove too much, and nothing worse.
+    Where the file system has no locks, several may clean at once: they remove too much, and nothing worse, as long as
+    books stay that one of them may not know to be in the index (see `drop`).
 
     Raises:
         OSError: The lock's file cannot be made.
@@ -317,7 +326,7 @@ def cleaner_lock(
     fd = create_file(storage, os.path.join(directory, LOCK_NAME), file_mode, exclusive=False)
     try:
         lock = FileLock(fd, storage=storage)
-        yield lock.lock(timeout_s).outcome is not Outcome.HELD
+        yield lock.lock(timeout_s).outcome
     finally:
         storage.close(fd)  # and the lock goes with it
 
@@ -361,12 +370,17 @@ def _parse_head(line: bytes) -> Index:
         if head["jcache-index"] != _FORMAT:
             return Index()
         offset, walk = head["offset"], head["walk"]
+        since = chain(map(float, head.get("since", ())), repeat(0.0))
         return Index(
             offset_bytes=None if offset is None else count(offset),
             folded=Head(count(head["folded"][0]), count(head["folded"][1]), count(head["folded"][2])),
             walked_s=float(head["walked"]),
             walk=None if walk is None else Walk(str(walk[0]), *map(count, walk[1:])),
-            dropped=[name for name in head["dropped"] if isinstance(name, str) and is_book(name)],
+            dropped={
+                name: since_s
+                for name, since_s in zip(head["dropped"], since, strict=False)
+                if isinstance(name, str) and is_book(name)
+            },
         )
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
         return Index()

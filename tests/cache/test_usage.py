@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -157,6 +158,32 @@ def test_a_book_that_is_taken_over_twice_counts_once(root: Path, monkeypatch: py
         assert (entry.used_s, entry.hits, entry.hit_bytes) == (1_700_000_001.0, 5, 50)
         assert Cleaner(STORAGE, str(root)).fold()
     assert books(root) == []
+
+
+def test_without_locks_a_cleaner_that_knows_less_loses_no_book(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr(Storage, "lock", refuse)
+    Cleaner(STORAGE, str(root)).run(Wish())
+    book = new_book(root)
+    book.claim(Head(5000, 0, 0))
+    late = Cleaner(STORAGE, str(root))
+    with usage.cleaner_lock(STORAGE, str(root), dir_mode=0o700, file_mode=0o600):
+        late._load()
+        book.close(added_bytes=5000)
+        for _ in range(2):
+            Cleaner(STORAGE, str(root)).fold()
+            assert usage.total_bytes(STORAGE, str(root)) == 5000
+        late._finish()
+    assert usage.total_bytes(STORAGE, str(root)) == 5000
+    Cleaner(STORAGE, str(root)).fold()
+    assert usage.total_bytes(STORAGE, str(root)) == 5000
+    now_s = time.time() + usage.DROP_S + 1  # by then nobody has an index without it in hand
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    Cleaner(STORAGE, str(root)).fold()
+    assert books(root) == []
+    assert usage.total_bytes(STORAGE, str(root)) == 5000
 
 
 def test_the_book_of_a_killed_process_is_taken_over_and_one_that_lives_is_not(root: Path) -> None:
