@@ -17,7 +17,7 @@ from jcache.settings.values import level as _level
 from jcache.settings.values import name as _name
 from jcache.settings.values import names as _names
 from jcache.settings.values import number as _number
-from jcache.settings.values import parse_memory, parse_size
+from jcache.settings.values import parse_memory, parse_size, sizes
 from jcache.settings.values import patterns as _patterns
 from jcache.settings.values import profile as _profile
 from jcache.settings.values import protocols as _protocols
@@ -191,8 +191,8 @@ def gather(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         if "dir" in stored:
             raise ConfigError(f"{FILE_NAME} in {_shown(directory)} must not set 'dir', by which it was found")
     else:
-        return found
-    return _part({**{field: (value, path) for field, value in stored.items()}, **found})
+        return _of_first(found)
+    return _of_first(_part({**{field: (value, path) for field, value in stored.items()}, **found}))
 
 
 def _part(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
@@ -203,6 +203,17 @@ def _part(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
         found["dir"] = first, source
         if others:
             found["tiers"] = tuple(others), source
+    return found
+
+
+def _of_first(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    """Keep, of sizes for directories by their names, that of the directory which is written."""
+    size, source = found.get("size", (None, ""))
+    if isinstance(size, dict):
+        del found["size"]
+        named = {_path(directory): limit_bytes for directory, limit_bytes in size.items()}
+        if "dir" in found and found["dir"][0] in named:
+            found["size"] = named[found["dir"][0]], source
     return found
 
 
@@ -441,8 +452,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_BASEPATH", "a path such as /store", "-",
             "Ignore the host, and the path before this: for federations, where many hosts serve one tree.", _basepath),
     Setting("JCACHE_FLAT", _ON, "0", "One directory for each file instead of a tree like the remote one.", _boolean),
-    Setting("JCACHE_SIZE", "a size such as 500GB or 1.5TiB", "no limit",
-            "How much the cache may hold: what was not used for longest is removed.", parse_size),
+    Setting("JCACHE_SIZE", "a size such as 500GB, or one by directory, /nvme=20GB,/shared=1TB", "no limit",
+            "How much the cache may hold: what was not used for longest is removed.", sizes),
     Setting("JCACHE_TIMEOUT", "a number of seconds", "10",
             "How long a call on the cache directory may take before it counts as hung and is used no more.", _seconds),
     Setting("JCACHE_CONNECTIONS", "a number from 1 on", "4",

@@ -14,6 +14,7 @@ __all__ = [
     "profile",
     "protocols",
     "seconds",
+    "sizes",
     "text",
     "validate",
 ]
@@ -96,6 +97,21 @@ def parse_size(value: object) -> int:
     if not 0 < size < 1 << 63:
         raise ValueError
     return size
+
+
+def sizes(value: object) -> "int | dict[str, int]":
+    """Return a number of bytes for whichever directory is written, or one for each by its name.
+
+    Args:
+        value: A size, or a text such as `/local/nvme=20GB, /shared/jcache=1TB`.
+    """
+    if not isinstance(value, str) or "=" not in value:
+        return parse_size(value)
+    found: dict[str, int] = {}
+    for item in value.split(","):
+        directory, _, size = item.rpartition("=")
+        found[text(directory)] = parse_size(size)
+    return found
 
 
 def parse_memory(value: object) -> int:

@@ -128,6 +128,8 @@ def test_no_sizes(text: object) -> None:
         ("JCACHE_FLAT", "flat"),
         ("JCACHE_SIZE", "lots"),
         ("JCACHE_SIZE", "inf"),
+        ("JCACHE_SIZE", "/a=1GB,2GB"),
+        ("JCACHE_SIZE", "=1GB"),
         ("JCACHE_LOG", "loud"),
         ("JCACHE_LOG", "x" * 10000),
     ],
@@ -151,6 +153,25 @@ def test_paths_are_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert config.dir == str(tmp_path / "c")
     assert config.json == config.report_directory == "/home/someone/reports"
     assert Config(dir="/c").report_directory == "/c/.reports"
+
+
+def test_a_size_for_each_directory_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = f"{tmp_path}/near=2GB, far=3TB"
+
+    def size(directory: str | None, **more: str) -> int | None:
+        named = {} if directory is None else {"JCACHE_DIR": directory}
+        return Config.from_environ({**named, "JCACHE_SIZE": sizes, **more}).size
+
+    assert size("near") == size(f"near:{tmp_path}/far") == 2 * 10**9
+    assert size(f"{tmp_path}/near/../far") == 3 * 10**12
+    assert size("elsewhere:far") is None
+    assert size(None) is None
+    (tmp_path / "settings.toml").write_text('dir = "./far:./near"\n')
+    assert size(None, JCACHE_CONFIG="settings.toml") == 3 * 10**12
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "jcache.toml").write_text(f'size = "{tmp_path}/near=1MB"\n')
+    assert Config.from_environ({"JCACHE_DIR": "near"}).size == 10**6
 
 
 def test_file_in_the_cache_directory(tmp_path: Path) -> None:
