@@ -356,11 +356,13 @@ faraway.read(10)
 
 def test_the_applications_own_handlers_stay(site: Site) -> None:
     program = site.script("""
-import os, signal, sys
+import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(8))
 import faraway
 faraway.read(10)
 os.kill(os.getpid(), signal.SIGTERM)
+for _ in range(600):  # any thread may take a signal, and the main one hears of it between two lines
+    time.sleep(0.1)
 """)
     run = site.run(program)
     assert (run.code, read_bytes(run), run.panels) == (8, [10], 1)
