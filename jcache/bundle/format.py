@@ -146,6 +146,13 @@ def parse_index(index: bytes, tail: Tail, end: bytes) -> tuple[list[Entry], dict
     return (entries, about) if isinstance(about, dict) and at == tail.entries_bytes else None
 
 
+def keys_of(about: Mapping[str, Any]) -> list[bytes]:
+    """Return the keys under which objects that are one asker's own are named in a bundle."""
+    said = about.get("keys")
+    texts = [one for one in said if isinstance(one, str)] if isinstance(said, list) else []
+    return [bytes.fromhex(text) for text in texts if set(text) <= set("0123456789abcdef") and len(text) % 2 == 0]
+
+
 def _parse_entry(index: bytes, at: int, tail: Tail) -> tuple[Entry, int] | None:
     if at + _HEAD.size > tail.entries_bytes:
         return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from jcache.bundle.format import END, START, Entry, Tail, parse_end, parse_index, parse_start
-from jcache.cache import CacheUnusable
+from jcache.bundle.format import END, START, Entry, Tail, keys_of, parse_end, parse_index, parse_start
+from jcache.cache.directory import CacheUnusable
+from jcache.cache.owners import keyed, owner_of
 from jcache.journal.segments import Segments
 from jcache.segment.directory import Directory
 from jcache.segment.format import Columns, Metadata, checksum
@@ -19,6 +19,9 @@ from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from jcache.journal.journal import Below
+    from jcache.naming.identity import Identity
 
 __all__ = ["Bundle", "BundleError"]
 
@@ -40,7 +43,7 @@ class Bundle:
         directory: Absolute path of the file: it takes the place of a cache directory below others.
         is_local: Whether it is on this machine's own disks or in its memory.
         entries: What it has of each file, by identity; once it was looked at.
-        about: Of the run: `run`, `appname`, `report`; and `missing`, by identity.
+        about: Of the run: `run`, `appname`, `report`; and `missing` and `keys`, see `docs/bundle.md`.
     """
 
     def __init__(self, path: str | os.PathLike[str], storage: Storage | None = None) -> None:
@@ -100,9 +103,21 @@ class Bundle:
         self.entries = {entry.identity: entry for entry in entries}
         return size, tail
 
-    def segments_at(self, parts: tuple[bytes, ...]) -> Callable[[str, int], Segments]:  # noqa: ARG002 - by identity
-        """Return what gives the segments of an object for its journal, by its identity and the number of the tier."""
-        return functools.partial(_Segments, self)
+    def segments_of(self, identity: Identity, *, asker: bool) -> Below:
+        """Return what gives the segments of an object, which may be one of the asker's own, for its journal above."""
+        return lambda _name, tier: _Segments(self, self._stored(identity, asker=asker), tier)
+
+    def is_owned(self, identity: Identity) -> bool:
+        """Whether it has anything of an object for who asks alone."""
+        return self._stored(identity, asker=True) in self.entries
+
+    def _stored(self, identity: Identity, *, asker: bool) -> str:
+        """Return the name that an object has here: of one asker's own, under the key of the cache it comes from."""
+        owner = owner_of(identity, asker=asker)
+        if not owner:
+            return identity.key
+        named = [identity.of(keyed(owner, key)).key for key in keys_of(self.about)]
+        return next((name for name in named if name in self.entries), "")
 
     def extents(self, entry: Entry) -> Iterator[tuple[int, bytes, bool]]:
         """Yield first byte, bytes, and whether they are what they were, of each extent of a file.

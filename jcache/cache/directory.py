@@ -2,15 +2,15 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.catalogue import key_of
+from jcache.cache.owners import keyed, owner_of
 from jcache.naming import identity as identities
 from jcache.naming import layout
 from jcache.naming.identity import Identity
@@ -19,7 +19,7 @@ from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from jcache.journal import Journal, Turns
-    from jcache.journal.segments import Segments
+    from jcache.journal.journal import Below
 
 TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -35,7 +35,6 @@ KEY_NAME = ".key"
 """What the hashes of those are made with who have journals of their own."""
 
 _KEY_BYTES = 32
-_ROUNDS = 10_000
 # So long it is not looked for again where there is none: not once for each of many files.
 _KEY_ABSENT_S = 1.0
 _OURS = frozenset({"jcache.toml", ".reports", ".usage", KEY_NAME})
@@ -81,8 +80,12 @@ class Tier(Protocol):
         """
         ...
 
-    def segments_at(self, parts: tuple[bytes, ...]) -> "Callable[[str, int], Segments]":
-        """Return what gives the segments of an object, whose place in a cache is this, for its journal."""
+    def segments_of(self, identity: Identity, *, asker: bool) -> "Below":
+        """Return what gives the segments of an object, which may be one of the asker's own, for its journal above."""
+        ...
+
+    def is_owned(self, identity: Identity) -> bool:
+        """Whether anything of an object is stored for who asks alone."""
         ...
 
 
@@ -219,9 +222,8 @@ class Cache:
             identity: The object.
             asker: Whether the origin has said that it gives each who asks another file.
         """
-        if asker:
-            return identity.of(self._keyed(f"asker {identity.asker}"))
-        return identity.of(self._keyed(identity.owner)) if identity.owner else identity
+        owner = owner_of(identity, asker=asker)
+        return identity.of(self._keyed(owner)) if owner else identity
 
     def knows(self, identity: Identity) -> bool:
         """Whether `stored` takes no look at the directory."""
@@ -230,19 +232,28 @@ class Cache:
     @property
     def has_owned(self) -> bool:
         """Whether anything here may be stored for one asker alone."""
-        return bool(self._read_key())
+        return bool(self.key)
+
+    @property
+    def key(self) -> bytes:
+        """What the hashes of those are made with who have objects of their own; empty where nobody has yet."""
+        return self._read_key()
+
+    def adopt(self, key: bytes) -> bool:
+        """Take another cache's key, unless there is one; whether it is this cache's now."""
+        return (self._read_key() or self._make_key(key)) == key
 
     def is_owned(self, identity: Identity) -> bool:
-        """Whether anything of an object is stored for who asks alone."""
-        return self.has_owned and self.storage.is_there(self.place(self.stored(identity, asker=True).parts))
+        """Whether anything of an object is stored for who asks alone, here or below."""
+        if self.has_owned and self.storage.is_there(self.place(self.stored(identity, asker=True).parts)):
+            return True
+        return any(one.is_owned(identity) for one in self.below)
 
     def _keyed(self, who: str) -> str:
         if (known := self._owners.get(who)) is None:
             self._no_key_until = 0.0  # another process's key must not be replaced
             key = self._read_key() or self._make_key()
-            # Members of a group can read the key of what they share. It takes a while to try a credential against it.
-            known = hashlib.pbkdf2_hmac("sha256", who.encode(), key, _ROUNDS, 16).hex()
-            self._owners[who] = known
+            known = self._owners[who] = keyed(who, key)
         return known
 
     def _read_key(self) -> bytes:
@@ -260,7 +271,7 @@ class Cache:
                 self._no_key_until = time.monotonic() + _KEY_ABSENT_S
         return self._key
 
-    def _make_key(self) -> bytes:
+    def _make_key(self, key: bytes = b"") -> bytes:
         """Make the key that all who share the directory use; one for this process alone where that cannot be.
 
         The first one stays, of several threads and of several processes that make one at once.
@@ -268,7 +279,7 @@ class Cache:
         with self._key_lock:
             if self._key:
                 return self._key
-            key = os.urandom(_KEY_BYTES)
+            key = key or os.urandom(_KEY_BYTES)
             name = os.path.join(self.directory, f"{_PROBE_PREFIX}{os.urandom(8).hex()}")
             with contextlib.suppress(OSError):
                 if self.writable:
@@ -321,22 +332,14 @@ class Cache:
             dir_mode=self.dir_mode,
             file_mode=self.file_mode,
             turns=self._turns if self.writable else None,
-            # What is one asker's own has another name in each cache.
-            below=[one.segments_at(stored.parts) for one in self.below] if stored is identity else (),
+            below=[one.segments_of(identity, asker=asker) for one in self.below],
         )
 
-    def segments_at(self, parts: tuple[bytes, ...]) -> "Callable[[str, int], Segments]":
-        """Return what gives the segments of an object, for the journal that another cache has of it."""
-        from jcache.journal.segments import Segments
-        from jcache.segment.directory import Directory
+    def segments_of(self, identity: Identity, *, asker: bool) -> "Below":
+        """See `Tier`."""
+        from jcache.cache.below import segments_of
 
-        place = self.place(parts)
-
-        def segments(identity: str, tier: int) -> Segments:
-            directory = Directory(self.storage, place, dir_mode=self.dir_mode, file_mode=self.file_mode)
-            return Segments(self.storage, directory, identity, tier=tier)
-
-        return segments
+        return segments_of(self, identity, asker=asker)
 
     def forget(self) -> None:
         """In a forked child: let go of what the parent has locked."""

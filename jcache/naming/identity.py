@@ -15,7 +15,17 @@ from jcache.naming.address import split_scheme
 from jcache.naming.asking import UNSTABLE, fingerprint, who_asks
 from jcache.naming.protocols import Address, Unidentifiable, locate
 
-__all__ = ["Identifier", "Identity", "Unidentifiable", "address_of", "identify", "is_answers", "is_below", "names_of"]
+__all__ = [
+    "Identifier",
+    "Identity",
+    "Unidentifiable",
+    "address_of",
+    "identify",
+    "is_answers",
+    "is_below",
+    "is_owned",
+    "names_of",
+]
 
 IgnoredQuery = Callable[[tuple[str, ...]], frozenset[str]]
 """Tells, given the addresses of an object, which parameters of its query decide nothing."""
@@ -316,6 +326,11 @@ def is_answers(key: str) -> bool:
         key: Of an `Identity`.
     """
     return key.partition(_VARIANT)[2].startswith(_ANSWERS)
+
+
+def is_owned(key: str) -> bool:
+    """Whether a key is that of an object that is one asker's own."""
+    return _OWNER in key
 
 
 def is_below(url: str, address: str) -> bool:

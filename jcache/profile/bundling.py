@@ -6,12 +6,14 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from jcache.bundle.format import keys_of
 from jcache.bundle.writer import BundleWriter
+from jcache.cache.below import segments_at
 from jcache.cache.catalogue import journals
-from jcache.cache.directory import Cache
+from jcache.cache.directory import Cache, CacheUnusable
 from jcache.counters import LISTING, STAT
 from jcache.journal import Journal, JournalError
-from jcache.naming.identity import is_answers, is_below, names_of
+from jcache.naming.identity import is_answers, is_below, is_owned, names_of
 from jcache.naming.layout import is_journal
 from jcache.profile.statistics import look_at
 from jcache.ranges import normalise, subtract, total
@@ -84,7 +86,7 @@ def write_bundle(
     }
     missing: dict[str, list[Range]] = {}
     of, written = sum(map(total, wanted.values())), 0
-    left, writer = dict(wanted), BundleWriter(file)
+    left, writer, keys = dict(wanted), BundleWriter(file), set[str]()
     for entry, tiers in _entries(caches):
         names = names_of(entry.name)
         url = next((name for name in names if name in wanted), None)
@@ -95,6 +97,8 @@ def write_bundle(
             continue
         ranges = None if is_answers(entry.name) else wanted[url or ""]
         size, gaps = _add(writer, entry, tiers, ranges)
+        if is_owned(entry.name):
+            keys.add(tiers[0].key.hex())
         if is_answers(entry.name):
             done.listings += 1
             continue
@@ -106,7 +110,7 @@ def write_bundle(
         written += size
         progress(written, of)
     done.missing.update({url: total(ranges) for url, ranges in left.items() if ranges})
-    writer.end({**about, "missing": missing})
+    writer.end({**about, "missing": missing, **({"keys": sorted(keys)} if keys else {})})
     done.bytes = written
     return done
 
@@ -132,7 +136,7 @@ def _add(
     cache, *below = tiers
     place = os.path.relpath(entry.directory, cache.directory)
     parts = tuple(map(os.fsencode, place.split(os.sep)))
-    below_it = [one.segments_at(parts) for one in below]
+    below_it = [segments_at(one, parts) for one in below]
     journal = Journal(cache.storage, entry.directory, entry.name, below=below_it)
     journal.attach()
     try:
@@ -165,10 +169,14 @@ def extract(bundle: Bundle, root: str, *, progress: Callable[[int, int], None] =
         OSError: The bundle cannot be read.
     """
     storage, done = Storage(root), Extracted()
+    takes_owned = _takes_owned(root, bundle)
     of, at = sum(sum(entry.lengths) for entry in bundle.entries.values()), 0
     for entry in bundle.entries.values():
         if not is_journal(entry.place):
             done.failed[entry.identity] = "its place in a cache is none"
+            continue
+        if is_owned(entry.identity) and not takes_owned:
+            done.failed[entry.identity] = "it is one asker's own, and the directory has another key for such files"
             continue
         journal = Journal(storage, os.path.join(root, entry.place), entry.identity)
         journal.attach()
@@ -195,3 +203,16 @@ def extract(bundle: Bundle, root: str, *, progress: Callable[[int, int], None] =
         done.files += 1
         done.bytes += sum(entry.lengths)
     return done
+
+
+def _takes_owned(root: str, bundle: Bundle) -> bool:
+    """Whether files that are one asker's own are found in a directory under the names that they have in a bundle."""
+    keys = keys_of(bundle.about)
+    if len(keys) != 1:
+        return False
+    cache = Cache(root)
+    try:
+        cache.prepare()
+    except CacheUnusable as error:
+        raise OSError(str(error)) from None
+    return cache.adopt(keys[0])
