@@ -6,10 +6,10 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jcache.cache import Cache
 from jcache.cache.books import Use
@@ -25,6 +25,7 @@ from jcache.reader.host import Host as FileHost
 from jcache.reader.remote import RemoteFile
 from jcache.reader.store import Home, anything
 from jcache.recording.small import Shelf, SmallFile, SmallFiles
+from jcache.segment.version import Version
 from jcache.settings.policy import Terms
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Registry:
             shared=shared,
             why_not=why_not,
             validate=None if terms is None else terms.validate,
+            query=identity.query,
             lock=self._lock,
         )
         # How old an answer is, of any process, says nothing to one who is not known to have got it.
@@ -313,9 +315,31 @@ class Registry:
             self._files.clear()
         return [file for _, file in self._ending]
 
+    def told(self, urls: Container[str]) -> dict[str, dict[str, Any]]:
+        """Return what an access profile says of files beside their addresses, of those of which it is known.
+
+        Args:
+            urls: Their addresses.
+
+        Returns:
+            By address `version`, as JSON has it, and `query`, which may contain secrets.
+        """
+        with self._lock:
+            files = [*self._files.values(), *(file for _, file in self._ending)]
+            small = self.small.below("")
+        found = {file.url: _told(file.query, file.version) for file in files if file.url in urls}
+        for one in small:
+            if one.identity.url in urls and one.info is not None:
+                found[one.identity.url] = _told(one.identity.query, one.info.version)
+        return {url: said for url, said in found.items() if "version" in said}
+
     def all(self) -> list[RemoteFile]:
         """Return all that are open."""
         return list(self._files.values())
+
+
+def _told(query: str, version: Version | None) -> dict[str, Any]:
+    return ({"query": query} if query else {}) | ({"version": version.to_json()} if version is not None else {})
 
 
 def _uses_of(files: Iterable[RemoteFile | SmallFile]) -> list[Use]:

@@ -233,7 +233,8 @@ def _recorder(running: Session, counters: Counters, name: str, cell: str) -> Rec
     directory = running.config.profile_directory or running.config.report_directory
     if directory is None:
         raise UsageError("there is no directory for a profile: %jcache on DIR")
-    return begin_profile(counters, run=os.urandom(8).hex(), appname=name, directory=directory, command=cell)
+    run = os.urandom(8).hex()
+    return begin_profile(running, run=run, appname=name, directory=directory, counters=counters, command=cell)
 
 
 def _show_profile(path: str) -> None:

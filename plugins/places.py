@@ -8,7 +8,9 @@ from typing import Any
 from fsspec.config import conf
 from fsspec.core import split_protocol, url_to_fs
 
-from jcache.naming.address import endpoint
+from jcache.naming import Unidentifiable, identify
+from jcache.session import current
+from jcache_plugins.fsspec.access import access
 
 __all__ = ["PlaceError", "Places"]
 
@@ -16,6 +18,15 @@ __all__ = ["PlaceError", "Places"]
 _MARK = re.compile(r" ~[0-9a-f]+\Z")
 # Stores whose objects are named without their endpoint, and where that is configured.
 _STORES = {"s3": "s3", "s3a": "s3"}
+
+
+def _address(fs: Any, path: str) -> str:
+    """Return what a file has as its address in reports; empty where that cannot be told."""
+    found = access(fs, path) if current() is not None else None
+    try:
+        return identify(fs.protocol, path, fs.storage_options).url if found is None else found.identity.url
+    except Unidentifiable:
+        return ""
 
 
 class PlaceError(Exception):
@@ -28,6 +39,9 @@ class Places:
     Args:
         maps: Beginnings of addresses, and what stands in their place; the first that fits holds.
         options: Of fsspec's file systems, by protocol.
+
+    Attributes:
+        queries: By address, the query without which the URL is another file's.
     """
 
     def __init__(
@@ -35,12 +49,19 @@ class Places:
     ) -> None:
         self._maps = list(maps)
         self._options = dict(options or {})
+        self.queries: dict[str, str] = {}
         self._found: dict[str, tuple[Any, str]] = {}
         self._lock = threading.Lock()
 
     def mapped(self, address: str) -> str:
-        """Return the URL by which a program opens what has an address in a report."""
+        """Return the URL by which a program opens what has an address in a report.
+
+        Raises:
+            PlaceError: It lies in a store that is not configured here.
+        """
         url = _MARK.sub("", address)
+        if query := self.queries.get(address):
+            url += f"?{query}"
         for old, new in self._maps:
             if url.startswith(old):
                 return new + url[len(old) :]
@@ -49,8 +70,28 @@ class Places:
         if store is None:
             return url
         where, slash, path = rest.partition("/")
-        given = {**conf.get(store, {}), **self._options.get(scheme, {})}.get("endpoint_url")
-        return f"{scheme}://{path}" if slash and given and endpoint(str(given)) == where else url
+        options = {**conf.get(store, {}), **self._options.get(scheme, {})}
+        if not slash or ("." not in where and ":" not in where):
+            return url
+        if identify(store, path, options).url == f"{store}://{rest}":
+            return f"{scheme}://{path}"
+        if ":" in where:
+            raise PlaceError(f"{url}: no store {where} is configured here: AWS_ENDPOINT_URL says where it is")
+        return url
+
+    def _opened(self, address: str) -> tuple[Any, str]:
+        url = self.mapped(address)
+        scheme = split_protocol(url)[0]
+        if scheme is None:
+            raise PlaceError(f"{url} names no protocol: --map has it begin with another address")
+        try:
+            fs, path = url_to_fs(url, **self._options.get(scheme, {}))
+        except (ValueError, ImportError, OSError) as error:
+            raise PlaceError(f"{url}: {error}") from error
+        mark = _MARK.search(address)
+        if mark is not None and not _address(fs, path).endswith(mark[0]):
+            raise PlaceError(f"{address}: {url} is another file: its query or options are not in the profile")
+        return fs, path
 
     def find(self, address: str) -> tuple[Any, str]:
         """Return the file system, and the path in it.
@@ -62,14 +103,7 @@ class Places:
             found = self._found.get(address)
         if found is not None:
             return found
-        url = self.mapped(address)
-        scheme = split_protocol(url)[0]
-        try:
-            if scheme is None:
-                raise PlaceError(f"{url} names no protocol: --map has it begin with another address")
-            found = url_to_fs(url, **self._options.get(scheme, {}))
-        except (ValueError, ImportError, OSError) as error:
-            raise PlaceError(f"{url}: {error}") from error
+        found = self._opened(address)
         with self._lock:
             return self._found.setdefault(address, found)
 

@@ -331,7 +331,7 @@ class Ending:
             from jcache.activate.reports import called
 
             name = called(session.config, self.job)
-            self._profile = begin_profile(session.counters, run=self.job.run, appname=name, directory=where)
+            self._profile = begin_profile(session, run=self.job.run, appname=name, directory=where)
         if session is not None and session.config.stats != 0 and session.config.report_directory is not None:
             from jcache.activate.interim import Interim
 

@@ -90,11 +90,13 @@ def create(*, run: str, directory: Path | None, output: Path | None, as_json: bo
     else:
         size = " ".join(human(done.bytes))
         click.echo(f"{target}: {size} of {done.files} files, and what was asked of {done.listings} directories")
+    for url in done.replaced:
+        click.echo(f"jcache: {visible(url)}: the cache has another version than the run has read", err=True)
     for url, lacking in done.missing.items():
         click.echo(f"jcache: {visible(url)}: the cache lacks {' '.join(human(lacking))}", err=True)
     for unread in errors:
         click.echo(f"jcache: {visible(str(unread))}", err=True)
-    sys.exit(1 if done.missing or errors else 0)
+    sys.exit(1 if done.missing or done.replaced or errors else 0)
 
 
 @bundle.command("ls")

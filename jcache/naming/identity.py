@@ -70,6 +70,9 @@ class Identity:
     owner: str = field(default="", compare=False)
     """Fingerprint of that part of it that decides which object this is, in memory only; mostly empty."""
 
+    query: str = field(default="", compare=False)
+    """The URL's query, where it alone tells this object from others of its path; it may contain secrets."""
+
     @property
     def address(self) -> str:
         """The URL without a mark of what else tells objects of one path apart."""
@@ -146,7 +149,8 @@ def identify(
     if same is not None and (url := same(_names(address))):
         there = locate((split_scheme(url)[0],), url, {}, {})
         address = address._replace(scheme=there.scheme, authority=there.authority, path=there.path, owning=())
-    variant = _variant(address, options)
+    deciding = (*address.extra, *_deciding(options, address.used, ()))
+    variant = layout.digest(repr(deciding), _HASH_DIGITS) if deciding else ""
     if basepath and (rest := _below(basepath, address.path)) is not None:
         directories, name, mark = rest[:-1], rest[-1], "base"
         url = "/" + "/".join(rest)
@@ -167,7 +171,9 @@ def identify(
         asker = asker[: len(UNSTABLE) if asker.startswith(UNSTABLE) else 0] + fingerprint(
             (asker, address.asking, address.owning)
         ).lstrip(UNSTABLE)
-    return Identity(key, _escape(url), parts, below, asker, fingerprint(address.owning))
+    is_query = len(deciding) == 1 and deciding == address.extra and f"?{address.extra[0]}" in path
+    query = address.extra[0] if is_query else ""
+    return Identity(key, _escape(url), parts, below, asker, fingerprint(address.owning), query)
 
 
 class Identifier:
@@ -384,12 +390,6 @@ def _escape(text: str, also: str = "") -> str:
     if text.isprintable() and not any(character in text for character in also):
         return text
     return "".join(c if c.isprintable() and c not in also else layout.escape(c, "\\") for c in text)
-
-
-def _variant(address: Address, options: Mapping[str, object]) -> str:
-    """Return the hash of all that tells objects of one path apart, empty where nothing does."""
-    deciding = (*address.extra, *_deciding(options, address.used, ()))
-    return layout.digest(repr(deciding), _HASH_DIGITS) if deciding else ""
 
 
 def _deciding(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jcache.cache.catalogue import Entry
     from jcache.profile.reader import Profile
     from jcache.ranges import Range
+    from jcache.segment.version import Version
 
 __all__ = ["Bundled", "Extracted", "extract", "write_bundle"]
 
@@ -38,12 +39,14 @@ class Bundled:
 
     Attributes:
         missing: Bytes that the run read and the cache has not, by address.
+        replaced: Addresses of files of which the cache has another version than the run has read; they are left out.
     """
 
     files: int = 0
     listings: int = 0
     bytes: int = 0
     missing: dict[str, int] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -96,7 +99,11 @@ def write_bundle(
         elif url is None:
             continue
         ranges = None if is_answers(entry.name) else wanted[url or ""]
-        size, gaps = _add(writer, entry, tiers, ranges)
+        added = _add(writer, entry, tiers, ranges, profile.versions.get(url or "", ()))
+        if added is None:
+            done.replaced.append(url or "")
+            continue
+        size, gaps = added
         if is_owned(entry.name):
             keys.add(tiers[0].key.hex())
         if is_answers(entry.name):
@@ -130,9 +137,16 @@ def _is_asked(names: Sequence[str], addresses: set[str]) -> bool:
 
 
 def _add(
-    writer: BundleWriter, entry: Entry, tiers: Sequence[Cache], ranges: Sequence[Range] | None
-) -> tuple[int, list[Range]]:
-    """Add what a journal has of some ranges, or all that it has; return how much, and what it lacks."""
+    writer: BundleWriter,
+    entry: Entry,
+    tiers: Sequence[Cache],
+    ranges: Sequence[Range] | None,
+    versions: Sequence[Version],
+) -> tuple[int, list[Range]] | None:
+    """Add what a journal has of some ranges, or all that it has; return how much, and what it lacks.
+
+    None where it has none of the versions that are meant: of none, the newest one is.
+    """
     cache, *below = tiers
     place = os.path.relpath(entry.directory, cache.directory)
     parts = tuple(map(os.fsencode, place.split(os.sep)))
@@ -140,7 +154,10 @@ def _add(
     journal = Journal(cache.storage, entry.directory, entry.name, below=below_it)
     journal.attach()
     try:
-        stored = journal.versions()[0]
+        found = journal.versions()
+        stored = next((one for one in found if _is_one_of(one.version, versions)), None)
+        if stored is None:
+            return None
         view = journal.view(stored.version)
         held = normalise(view.extents())
         wanted = (
@@ -155,6 +172,10 @@ def _add(
     finally:
         journal.close()
     return size, lacking
+
+
+def _is_one_of(version: Version, versions: Sequence[Version]) -> bool:
+    return not versions or not all(known.tells_from(version) for known in versions)
 
 
 def extract(bundle: Bundle, root: str, *, progress: Callable[[int, int], None] = lambda _done, _of: None) -> Extracted:

@@ -32,6 +32,7 @@ __all__ = [
     "REQUESTS",
     "START",
     "SUFFIX",
+    "TOLD",
     "Batch",
     "BlockHead",
     "Request",
@@ -56,8 +57,9 @@ _BASE = Struct("<Q")
 assert (START.size, BLOCK.size, _BASE.size) == (16, 32, 8)
 
 MAGIC, BLOCK_MAGIC = b"\x89JCPRF\r\n", b"JCPB"
-HEAD, FILES, REQUESTS, END = b"HFRZ"
-"""Kinds of blocks: who recorded; addresses of files; requests; that the process came to its end."""
+HEAD, FILES, TOLD, REQUESTS, END = b"HFVRZ"
+"""Kinds of blocks: who recorded; addresses of files; what else is told of files; requests; that the process came to its
+end."""
 
 KINDS = ("open", "read", "vector", "stat", "listing", "named")
 """Names of the kinds of requests, by number."""

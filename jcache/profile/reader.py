@@ -6,7 +6,7 @@ import heapq
 import itertools
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jcache.profile.format import (
     BLOCK,
@@ -16,6 +16,7 @@ from jcache.profile.format import (
     HEAD,
     REQUESTS,
     START,
+    TOLD,
     Batch,
     BlockHead,
     Request,
@@ -26,6 +27,7 @@ from jcache.profile.format import (
     parse_start,
 )
 from jcache.report.places import open_file
+from jcache.segment.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +56,16 @@ class Head:
     start_time: float = 0.0
 
 
+class Told(NamedTuple):
+    """What a profile says of a file beside its address."""
+
+    query: str
+    """Without which its URL is another file's; empty where it has none, or one that may be secret."""
+
+    version: Version | None
+    """As it was read first."""
+
+
 @dataclass(slots=True)
 class Recording:
     """The profile of one process, read from its file block by block: never all of it at once.
@@ -62,6 +74,7 @@ class Recording:
         path: The file.
         head: Who recorded it.
         files: Addresses by number, as far as the file was read.
+        told: What else is told of files, by number; likewise.
         state: How it ends; known once it was read to its end.
         lost: Requests that happened and were not recorded; likewise.
         on_read: Is told how many bytes of the file were read, block by block.
@@ -70,6 +83,7 @@ class Recording:
     path: str
     head: Head
     files: list[str] = field(default_factory=list)
+    told: dict[int, Told] = field(default_factory=dict)
     state: State = "cut off"
     lost: int = 0
     end_time: float | None = None
@@ -92,7 +106,7 @@ class Recording:
         Raises:
             ProfileError: The file cannot be read, or is no profile.
         """
-        self.files, self.state = [], "cut off"
+        self.files, self.told, self.state = [], {}, "cut off"
         for head, payload in self._blocks():
             if head.kind == REQUESTS:
                 batch = parse_batch(head, payload)
@@ -106,7 +120,7 @@ class Recording:
 
     def count(self) -> tuple[int, int]:
         """Return how many requests and ranges there are, without unpacking them; the file is read to its end."""
-        self.files, self.state = [], "cut off"
+        self.files, self.told, self.state = [], {}, "cut off"
         requests = ranges = 0
         for head, payload in self._blocks():
             if head.kind != REQUESTS:
@@ -151,6 +165,8 @@ class Recording:
             self.head = Head(**said)
         elif kind == FILES and isinstance(value, list) and all(isinstance(one, str) for one in value):
             self.files += value
+        elif kind == TOLD and isinstance(value, dict):
+            self.told |= {int(number): _told(said) for number, said in value.items() if number.isdecimal()}
         elif kind == END and isinstance(value, dict):
             self.state = "complete"
             lost, end_time = value.get("lost"), value.get("end_time")
@@ -158,8 +174,19 @@ class Recording:
             self.end_time = end_time if isinstance(end_time, float) else None
         else:
             # Kinds of later versions are passed over, as long as this one can be read without them.
-            return kind not in (HEAD, FILES, END)
+            return kind not in (HEAD, FILES, TOLD, END)
         return True
+
+
+def _told(said: Any) -> Told:
+    """Return what a profile says of a file, as far as it can be understood."""
+    fields = said if isinstance(said, dict) else {}
+    query, version = fields.get("query"), fields.get("version")
+    try:
+        known = Version.from_json(version) if isinstance(version, dict) else None
+    except ValueError:
+        known = None
+    return Told(query if isinstance(query, str) else "", known)
 
 
 _DEFAULTS = {"run": "", "appname": "", "host": "", "pid": 0, "command": "", "start_time": 0.0}
@@ -172,10 +199,14 @@ class Profile:
     Attributes:
         recordings: Of each process, in the order in which they began.
         files: Addresses by number, as far as the recordings were read.
+        queries: By address, the query without which the URL is another file's; once the recordings were read.
+        versions: By address, those that the processes read, as far as they are known; likewise.
     """
 
     recordings: Sequence[Recording]
     files: list[str] = field(default_factory=list)
+    queries: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, list[Version]] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -196,6 +227,7 @@ class Profile:
                 batch.files = [numbers[file] for file in batch.files]
                 batch.ends_us = [end + later_us for end in batch.ends_us]
                 yield process, batch
+            self._learn(recording)
 
     def requests(self) -> Iterator[tuple[int, Request]]:
         """Yield the number of a process, and a request of it, of all of them together in the order of their ends.
@@ -212,6 +244,27 @@ class Profile:
             numbers = [self._number(url) for url in recording.files]
             for one in sorted(batch, key=lambda one: one.end_us):
                 yield process, replace(one, file=numbers[one.file], end_us=one.end_us + later_us)
+        self._learn(recording)
+
+    def look_ahead(self) -> dict[str, str]:
+        """Read the recordings to their ends without the requests in them; return the queries.
+
+        Raises:
+            ProfileError: A file cannot be read, or is no profile.
+        """
+        for recording in self.recordings:
+            recording.count()
+            self._learn(recording)
+        return self.queries
+
+    def _learn(self, recording: Recording) -> None:
+        for number, told in recording.told.items():
+            url = recording.files[number] if number < len(recording.files) else ""
+            if told.query:
+                self.queries[url] = told.query
+            versions = self.versions.setdefault(url, [])
+            if told.version is not None and told.version not in versions:
+                versions.append(told.version)
 
     def _number(self, url: str) -> int:
         number = self._numbers.get(url)

@@ -18,6 +18,7 @@ from jcache.profile.format import (
     FILES,
     HEAD,
     MOST_RANGES,
+    TOLD,
     Batch,
     pack_batch,
     pack_json,
@@ -27,7 +28,7 @@ from jcache.report.places import create_inside, make_place, storage_of
 from jcache.vectors import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from jcache.counters import Asked
     from jcache.system.storage import Storage
@@ -73,6 +74,7 @@ class Recorder:
         head: Mapping[str, Any],
         *,
         trouble: Callable[[str], None],
+        told: Callable[[Container[str]], Mapping[str, Any]] = lambda _: {},
         storage: Storage | None = None,
         flush_s: float = FLUSH_S,
     ) -> None:
@@ -82,12 +84,14 @@ class Recorder:
             path: Where the file is to be; its directory is made where it is missing.
             head: What the profile says of the process, as JSON has it.
             trouble: Told once, in one line, why nothing more is recorded.
+            told: Says what is known beside their addresses of those of some files of which it is known.
             storage: The file system.
             flush_s: How long a request waits at most.
         """
         self.path = os.path.abspath(path)
         self._head = head
         self._trouble = trouble
+        self._told = told
         self._storage = storage or storage_of(os.path.dirname(self.path))
         self._flush_s = flush_s
         # Reentrant: a signal handler may read, and so record, while its own thread is inside.
@@ -107,6 +111,8 @@ class Recorder:
         self._fd: int | None = None
         self._position = 0
         self._files: dict[str, int] = {}
+        # Those of which nothing is told yet.
+        self._untold: dict[str, int] = {}
         self._threads: dict[int, int] = {}
 
     def add(  # noqa: PLR0917 - keywords would be a tenth of what it costs
@@ -223,7 +229,11 @@ class Recorder:
             known = len(self._files)
             blocks = [pack_batch(self._batch(*columns))] if count else []
             if known < len(self._files):
-                blocks.insert(0, pack_json(FILES, list(self._files)[known:]))
+                new = list(self._files)[known:]
+                blocks.insert(0, pack_json(FILES, new))
+                self._untold |= {url: self._files[url] for url in new}
+            if self._untold and (told := self._told(self._untold)):
+                blocks.append(pack_json(TOLD, {str(self._untold.pop(url)): said for url, said in told.items()}))
             if self._fd is None:
                 self._fd = self._create()
                 blocks[:0] = [pack_start(), pack_json(HEAD, self._head)]

@@ -60,6 +60,7 @@ class RemoteFile:
         shared: bool = False,
         why_not: str = "",
         validate: str | float | None = None,
+        query: str = "",
         lock: "threading.Lock | None" = None,
     ) -> None:
         """Make the file known; nothing is read yet.
@@ -74,6 +75,7 @@ class RemoteFile:
             shared: Whether the journal is for all who ask, whatever the origin says.
             why_not: Why there is no journal, where there is none.
             validate: When the origin is asked whether it has changed; as the settings say by default.
+            query: Of the file's URL, as `Identity` has it.
             lock: Over how many read it; one of its own by default.
         """
         self._host = host
@@ -88,6 +90,7 @@ class RemoteFile:
         self._fetching = Fetching(host, self._store, self._validation, url=url)
         self._opened = False
         self.url = url
+        self.query = query
         self._lock = threading.Lock() if lock is None else lock
         self.active = 0
         self.used_s = time.monotonic()
@@ -117,6 +120,11 @@ class RemoteFile:
     def validation(self) -> Validation:
         """Which version is read; for who has read the file already, see `jcache.recording.small`."""
         return self._validation
+
+    @property
+    def version(self) -> Version | None:
+        """The version that was read last, as far as it is known."""
+        return self._validation.version
 
     # -- reading --------------------------------------------------------------------------------------------
 

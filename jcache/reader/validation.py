@@ -86,6 +86,12 @@ class Validation:
         snapshot = self.fresh()
         return None if snapshot is None else snapshot.info
 
+    @property
+    def version(self) -> Version | None:
+        """The version as it was when it was validated last; None where none is known."""
+        snapshot = self.snapshot or self._doubted
+        return None if snapshot is None or snapshot.info is None else snapshot.info.version
+
     def fresh(self) -> Snapshot | None:
         """Return the snapshot in use, unless it must be validated first."""
         validate = self.validate

@@ -48,6 +48,15 @@ def redact(command: str | Sequence[str]) -> str:
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 4] + " ..."
 
 
+def is_open(query: str) -> bool:
+    """Whether nothing in the query of a URL may be a secret."""
+    from urllib.parse import unquote_plus
+
+    words = unquote_plus(query).replace("&", " ").split()
+    named = [unquote_plus(item.partition("=")[0]) for item in query.split("&")]
+    return not any(map(is_secret, named)) and redact(words) == shlex.join(words)
+
+
 def _masked(words: Iterable[str]) -> list[str]:
     """Return words without what is secret in them, or named by the word before."""
     shown: list[str] = []

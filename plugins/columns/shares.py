@@ -7,9 +7,9 @@ from typing import Any
 
 from jcache.profile.reader import Profile
 from jcache.profile.statistics import look_at
-from jcache_plugins.columns.layout import ColumnError, Use, layout_of
+from jcache_plugins.columns.layout import Use, layout_of
 from jcache_plugins.columns.zarr import array_of
-from jcache_plugins.places import PlaceError, Places
+from jcache_plugins.places import Places
 
 __all__ = ["Share", "Shares", "shares_of"]
 
@@ -65,6 +65,7 @@ def shares_of(
     """
     places = Places(maps)
     chosen = [one for one in look_at(profile, gaps=()).files if pattern is None or fnmatchcase(one.url, pattern)]
+    places.queries = profile.queries
     found, shares, known = Shares([], 0), dict[str, Share](), set(profile.files)
     for number, one in enumerate(chosen):
         progress(number, len(chosen))
@@ -78,7 +79,7 @@ def shares_of(
             continue
         try:
             layout = layout_of(*places.find(one.url))
-        except (ColumnError, PlaceError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a file system makes of it; the others are looked at
             found.failed[one.url] = f"{error}".partition("\n")[0] or type(error).__name__
             continue
         found.files += 1

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -203,12 +203,12 @@ def warm(
     os.environ.pop("JCACHE_PROFILE", None)
 
     from jcache_plugins.places import PlaceError
-    from jcache_plugins.replay.warming import Need, needs_of
+    from jcache_plugins.replay.warming import needs_of
     from jcache_plugins.replay.warming import warm as fill
 
     try:
         needs = [need for one in profiles for need in needs_of(one)]
-        needs = [Need(need.url) for need in needs] if whole else needs
+        needs = [replace(need, ranges=None) for need in needs] if whole else needs
         needs = [need for need in needs if pattern is None or fnmatchcase(need.url, pattern)]
         with progress("warming") as tell, _interrupted():
             wanted = None if columns is None else columns.split(",")
@@ -228,6 +228,8 @@ def warm(
         click.echo(f"{done.files} files, {sizes[0]}: {sizes[1]} were there, {sizes[2]} were fetched")
     for url, why in done.failed.items():
         click.echo(f"jcache: {visible(url)}: {visible(why)}", err=True)
+    for url in done.replaced:
+        click.echo(f"jcache: {visible(url)}: it is not of the version that the run has read any more", err=True)
     if done.missing_bytes:
         click.echo(f"jcache: the cache did not take {' '.join(human(done.missing_bytes))}: is it full?", err=True)
     sys.exit(0 if done.is_complete else 1)

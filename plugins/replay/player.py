@@ -88,6 +88,7 @@ class Player:
 
     def prepare(self) -> None:
         """Load what takes time and is none of the run's: modules, file systems."""
+        self._places.queries = self._profile.look_ahead()
         for recording in self._profile.recordings:
             for url in recording.files:
                 with contextlib.suppress(PlaceError):

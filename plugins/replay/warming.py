@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jcache.activate import activate
 from jcache.profile.reader import Profile
 from jcache.profile.statistics import look_at
 from jcache.ranges import Range, subtract, total
+from jcache.segment.version import Version
 from jcache.session import Session, current
 from jcache.settings.config import Config
 from jcache_plugins.columns.layout import layout_of
@@ -37,10 +38,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What is wanted of one file: half-open ranges, in order and apart; None for all of it."""
+    """What is wanted of one file: half-open ranges, in order and apart; None for all of it.
+
+    `query` is that of its URL, where the address has a mark in its place; `versions` are those that a run has read.
+    """
 
     url: str
     ranges: list[Range] | None = None
+    query: str = ""
+    versions: tuple[Version, ...] = ()
 
 
 @dataclass(slots=True)
@@ -53,6 +59,8 @@ class Warmed:
         fetched_bytes: What was fetched.
         missing_bytes: What is not there now.
         failed: Files that could not be had, and why, by address.
+        replaced: Addresses of files that are of another version than the run has read; at another site (`maps`) nobody
+            can tell.
     """
 
     files: int = 0
@@ -61,6 +69,7 @@ class Warmed:
     fetched_bytes: int = 0
     missing_bytes: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
@@ -70,7 +79,7 @@ class Warmed:
     def add(self, other: "Warmed") -> None:
         """Add what others did."""
         for name, value in asdict(other).items():
-            if name != "failed":
+            if name != "failed":  # `replaced` is a list, to which the other one is added likewise
                 setattr(self, name, getattr(self, name) + value)
         self.failed.update(other.failed)
 
@@ -81,7 +90,13 @@ def needs_of(profile: Profile) -> list[Need]:
     Raises:
         ProfileError: The profile cannot be read.
     """
-    return [Need(one.url, one.union.pieces) for one in look_at(profile, gaps=()).files if one.union.pieces]
+    files = look_at(profile, gaps=()).files
+    queries, versions = profile.queries, profile.versions
+    return [
+        Need(one.url, one.union.pieces, queries.get(one.url, ""), tuple(versions.get(one.url, ())))
+        for one in files
+        if one.union.pieces
+    ]
 
 
 def warm(
@@ -122,6 +137,9 @@ def warm(
     places = Places(maps, options)
     needs = needs_of(what) if isinstance(what, Profile) else what
     wanted = [need if isinstance(need, Need) else Need(url) for need in needs for url in _expanded(places, need)]
+    if maps:
+        wanted = [replace(need, versions=()) for need in wanted]
+    places.queries = {need.url: need.query for need in wanted if need.query}
     if client is not None:
         return _dealt_out(
             client, wanted, progress, columns=columns, maps=maps, options=options, parallel=parallel, rate=rate
@@ -211,7 +229,9 @@ class _Warming:
             found = access(fs, path, session=self._session)
             if found is None or found.excluded:
                 raise PlaceError(f"{need.url} is not cached here")
-            size = run(fs, found.stat()).version.size_bytes
+            version = run(fs, found.stat()).version
+            size = version.size_bytes
+            is_replaced = bool(need.versions) and all(known.tells_from(version) for known in need.versions)
             wanted = [(0, size)] if need.ranges is None else _within(need.ranges, size)
             if self._columns is not None:
                 wanted = _common(wanted, layout_of(fs, path).matching(self._columns))
@@ -224,6 +244,7 @@ class _Warming:
                 self._expected += total(wanted) - total(need.ranges or ())
                 self.warmed.wanted_bytes += total(wanted)
                 self.warmed.held_bytes += total(wanted) - total(missing)
+                self.warmed.replaced.extend([need.url] * is_replaced)
             self._opened.append((need, fs, path, wanted))
             if missing:
                 self._open.append((fs, path, piece) for piece in _pieces(missing))
