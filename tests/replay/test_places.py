@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fsspec.config import conf
+
 from jcache_plugins.places import PlaceError, Places
 
 ADDRESS = "s3://127.0.0.1:9000/bucket/f"
