@@ -1,6 +1,6 @@
 """What JCache raises to the application: each one an OSError, so that code written for plain files handles it."""
 
-__all__ = ["OfflineMissError", "OriginChangedError", "ShortReadError"]
+__all__ = ["OfflineMissError", "OriginChangedError", "RestlessError", "ShortReadError"]
 
 
 class OriginChangedError(OSError):
@@ -8,6 +8,10 @@ class OriginChangedError(OSError):
 
     Reading again starts over with the new version.
     """
+
+
+class RestlessError(OriginChangedError):
+    """The remote file is another one each time that its origin is asked; no byte of it was delivered."""
 
 
 class OfflineMissError(OSError):

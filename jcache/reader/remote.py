@@ -282,15 +282,19 @@ class RemoteFile:
             OfflineMissError: Bytes are missing and the origin must not be asked.
             Exception: Whatever the origin's stat raises.
         """
+        if version is None and len(spans) == 1:  # of one, what is read past the cache is of one version
+            self._validation.check()
         for restart in range(RESTARTS):
             snapshot = await self._validation.ready(origin)
             if version is not None and not snapshot.is_of(version):
                 raise OriginChangedError(REPLACED)
             try:
                 rows = await self._read(snapshot, origin, spans, vector=vector, ahead_bytes=ahead_bytes)
-            except OriginChangedError:
-                if self._validation.discard(snapshot) or restart == RESTARTS - 1:
+            except OriginChangedError as error:
+                if self._validation.discard(snapshot) or (version is not None and restart == RESTARTS - 1):
                     raise
+                if restart == RESTARTS - 1:
+                    raise self._validation.restless() from error
                 continue
             if version is not None and not snapshot.is_of(version):  # which was not known before
                 raise OriginChangedError(REPLACED)

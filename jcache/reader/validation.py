@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.errors import OfflineMissError, OriginChangedError, RestlessError
 from jcache.journal import StoredVersion, Version
 from jcache.origin import Fetched, Info, Origin, is_immutable, is_out_of_reach, retry_after
 from jcache.planning.flight import Flight, FlightAbortedError
@@ -28,6 +28,11 @@ Opening = tuple[Flight, int]
 
 # How often a file that nobody has read yet may be found replaced before that is the reader's problem.
 RESTARTS = 4
+
+AGAIN = "the remote file is being replaced again and again"
+
+RESTLESS_S = 60.0
+"""So long a file that was another one each time is not tried again."""
 # How long it is waited until what was recorded is removed, where it is to be fetched anew.
 CLEARING_S = 10.0
 # The checksum of a file whose origin gives only a size, and for which JCACHE_VALIDATE=never vouches.
@@ -71,6 +76,7 @@ class Validation:
         # The version that was validated before anything here was needed.
         self._trusted: Info | None = None
         # Whether what the journal has may no longer be trusted without asking the origin.
+        self._restless_s = -RESTLESS_S
         self._must_stat = False
         # The snapshot that was in use until somebody doubted it.
         self._doubted: Snapshot | None = None
@@ -137,6 +143,7 @@ class Validation:
             OfflineMissError: Nothing is known of the file and the origin must not be asked.
             Exception: Whatever the origin's stat raises.
         """
+        self.check()
         for _ in range(RESTARTS):
             snapshot = await self.ready(origin)
             if snapshot.info is not None:
@@ -145,8 +152,17 @@ class Validation:
                 await self.pin_by_stat(snapshot, origin)
             except OriginChangedError:
                 self.discard(snapshot)
-        msg = f"{self._url}: the remote file is being replaced again and again"
-        raise OriginChangedError(msg)
+        raise self.restless()
+
+    def restless(self) -> RestlessError:
+        """Take the file for another one each time that it is asked for, for some time; return what says so."""
+        self._restless_s = time.monotonic()
+        return RestlessError(f"{self._url}: {AGAIN}")
+
+    def check(self) -> None:
+        """Raise RestlessError where the file was found to be so a moment ago."""
+        if time.monotonic() - self._restless_s < RESTLESS_S:
+            raise RestlessError(f"{self._url}: {AGAIN}")
 
     async def stored(self, origin: Origin) -> Info | None:
         """Return the version and info where they may be had without asking the origin, else None.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from fsspec.asyn import get_loop, sync
 
-from jcache.errors import OriginChangedError
+from jcache.errors import OriginChangedError, RestlessError
 from jcache.journal import Version
 from jcache.naming import Identifier, Identity, Unidentifiable
 from jcache.origin import Info
@@ -120,6 +120,8 @@ class Access:
                     await self._ask_of_empty(remote, rows, spans, vector=vector, version=version)
                 return rows
         except OriginChangedError as error:
+            if version is None and len(spans) == 1 and (isinstance(error, RestlessError) or is_whole(spans[0])):
+                raise UnsizedError(self.identity.url) from error  # one request gives one version, whichever
             told = None if version is None else self.origin.replaced(version)
             if told is None:
                 raise
@@ -127,16 +129,24 @@ class Access:
         except UnsizedError:
             if version is None:
                 raise
-            # A file object goes on with what there is.
-            rows = (await self.origin.fetch([(start or 0, stop) for start, stop in spans], known=None)).data
-            total = sum(len(row) for row in rows if isinstance(row, bytes))
-            asked = delivered(session, spans, rows)
-            session.counters.read(total, 0, 0, total, url=self.identity.url, asked=asked)
-            session.counters.origin(requests=len(rows), nbytes=total)
-            return rows
+            return await self.read_past(spans)  # a file object goes on with what there is
         except Exception as error:
             self._note_absent(error, epoch)
             raise
+
+    def give_up(self) -> None:
+        """Take the file for another one each time that it is asked for, for some time."""
+        with self._file() as remote:
+            remote.validation.restless()
+
+    async def read_past(self, spans: Sequence[Span]) -> list[bytes | Exception]:
+        """Read from the origin, whichever version it has, and record nothing."""
+        session = require()
+        rows = (await self.origin.fetch([(start or 0, stop) for start, stop in spans], known=None)).data
+        total = sum(len(row) for row in rows if isinstance(row, bytes))
+        session.counters.read(total, 0, 0, total, url=self.identity.url, asked=delivered(session, spans, rows))
+        session.counters.origin(requests=len(rows), nbytes=total)
+        return rows
 
     async def _ask_of_empty(
         self,
@@ -279,6 +289,11 @@ class Access:
         """Return the way to the version that `details` are of, where the origin keeps it beside later ones."""
         name = self.origin.kept(details)
         return None if name is None else access(fs, name)
+
+
+def is_whole(span: Span) -> bool:
+    """Whether a range is the whole file, however long it is."""
+    return not span[0] and span[1] is None
 
 
 def delivered(session: Session, spans: Iterable[Span], rows: Iterable[bytes | Exception]) -> Vector | None:

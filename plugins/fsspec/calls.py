@@ -12,6 +12,7 @@ from fsspec.spec import AbstractFileSystem
 __all__ = ["Parameters", "as_bound"]
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Parameters:
@@ -21,9 +22,10 @@ class Parameters:
         names: Those that can be given by position, without `self`.
         first: The first of them: a path, whatever its name is.
         defaults: What those that may be left out are then.
+        required: Those that may not be left out.
     """
 
-    __slots__ = ("defaults", "first", "names")
+    __slots__ = ("defaults", "first", "names", "required")
 
     def __init__(self, method: Callable[..., Any]) -> None:
         """Look at a function of a class.
@@ -34,6 +36,9 @@ class Parameters:
         """
         parameters = list(inspect.signature(method).parameters.values())[1:]
         self.names = [one.name for one in parameters if one.kind in _BY_POSITION]
+        self.required = {
+            one.name for one in parameters if one.kind not in _COLLECTING and one.default is inspect.Parameter.empty
+        }
         if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
             # It hands on what it does not look at, in the order of fsspec's own method.
             self.names += _names_of(method.__name__)[len(self.names) :]
@@ -55,7 +60,7 @@ class Parameters:
             if not found.keys().isdisjoint(kwargs):
                 return None
             found.update(kwargs)
-        return found
+        return found if self.required <= found.keys() else None
 
     def said(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what a call says beside the defaults, by name; None where the original would not take it."""

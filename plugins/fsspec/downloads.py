@@ -11,7 +11,7 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike
 
-from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.errors import OfflineMissError, OriginChangedError, RestlessError
 from jcache.origin import Info
 from jcache.planning.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
@@ -90,10 +90,13 @@ async def begin(found: Access) -> tuple[Info, bytes] | None:
             before, info = info, await found.stat()
             if info.version == before.version:
                 return info, data
+    except RestlessError:
+        return None
     except (OfflineMissError, OriginChangedError):
         raise
     except Exception:  # noqa: BLE001 - the file system itself meets it, and says it in its own words
         return None
+    found.give_up()
     return None
 
 

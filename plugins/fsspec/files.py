@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.caching import caches
 from fsspec.spec import AbstractBufferedFile
 
-from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.errors import OfflineMissError, OriginChangedError, RestlessError
 from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of, run
@@ -318,6 +318,8 @@ async def known_version(found: Access) -> Info | None:
     """
     try:
         return usable(await found.open())
+    except RestlessError:
+        return None
     except (OfflineMissError, OriginChangedError):
         raise
     except Exception:  # noqa: BLE001 - the file system itself meets it, and says it in its own words

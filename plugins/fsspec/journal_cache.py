@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.caching import BaseCache, caches
 
-from jcache.errors import OriginChangedError
+from jcache.errors import OriginChangedError, RestlessError
 from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, loop_of, run, unwrapped
@@ -37,6 +37,7 @@ class JournalReader:
         "_buffer_start",
         "_details",
         "_fs",
+        "_is_delivered",
         "_is_used",
         "_lent",
         "_path",
@@ -68,6 +69,7 @@ class JournalReader:
         self._buffer_start = 0
         # Whether anything was read of that version.
         self._is_used = False
+        self._is_delivered = False
         # The piece of what was read ahead that is being used.
         self._lent: Lent | None = None
 
@@ -80,7 +82,8 @@ class JournalReader:
             data: bytes = self._fs.cat_file(self._path, start, stop)
             return data
         found = self.access.try_read([(start, stop)], vector=False, version=self._version)
-        self._is_used = self._is_used or found is not None
+        if found is not None:
+            self._is_used = self._is_delivered = True
         return self._ask(start, stop, self.fetch_exactly) if found is None else found[0]
 
     def read(self, start: int, stop: int) -> bytes:
@@ -100,7 +103,8 @@ class JournalReader:
             if small is not None:
                 return small
         found = self.access.try_read([(start, stop)], vector=False, version=self._version)
-        self._is_used = self._is_used or found is not None
+        if found is not None:
+            self._is_used = self._is_delivered = True
         if found is not None:
             if ahead.is_any:
                 if not sequential:
@@ -124,12 +128,15 @@ class JournalReader:
         try:
             reading = self.access.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
             data = unwrapped(run(self._fs, reading)[0])
-            self._is_used = True
+            self._is_used = self._is_delivered = True
             return data
         except OriginChangedError:
             kept = self.access if self._takes_another() else self.access.kept(self._fs, self._details)
             if kept is None:
-                raise
+                if self._is_delivered or (start, stop) != (0, self.size):
+                    raise
+                self.access.give_up()  # all of it, by one request, is of one version
+                return unwrapped(run(self._fs, self.access.read_past([(start, stop)]))[0])
         self._leave(self.ahead.end())
         self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of, self.size, whole_bytes=0)
         return again(start, stop)
@@ -142,7 +149,10 @@ class JournalReader:
         if self._is_used:
             return False
         self._is_used = True
-        info = run(self._fs, self.access.stat())
+        try:
+            info = run(self._fs, self.access.stat())
+        except RestlessError:
+            return False
         if info.version.size_bytes != self.size or not info.version.is_provable:
             return False
         self._version, self._details = info.version, info.details

@@ -221,4 +221,4 @@ class HttpQuestions(FileSystemOrigin):
         response.raise_for_status()
         if not OK <= response.status < 300 or response.status == NO_CONTENT:
             msg = f"{self.path}: the server answered with {response.status} {response.reason}"
-            raise OSError(msg)
+            raise UnsizedError(msg)  # whatever the client makes of it

@@ -186,6 +186,8 @@ class S3Origin(FileSystemOrigin):
             status = status_of(error)
             if status == PRECONDITION_FAILED or (status == OUT_OF_RANGE and known is not None):
                 return OriginChangedError(REPLACED)  # ranges are clamped to a known size: the object has shrunk
+            if isinstance(error, FileNotFoundError) and "Range" not in request and self.fs.max_concurrency > 1:
+                return FileNotFoundError(self.path)  # its own method asks for the size first, and says it so
             return error
         answer.retries += tries - 1
         return answer  # type: ignore[no-any-return]  # s3fs is untyped

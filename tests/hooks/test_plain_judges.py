@@ -1,0 +1,115 @@
+"""What plain fsspec does in a process of its own with odd calls and odd servers, and what it does with JCache."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import RunPython
+
+CALLS = """
+import sys, tempfile, fsspec
+url = sys.argv[1]
+fs = fsspec.filesystem("http")
+def got(where):
+    fs.get_file(url, where)
+    return open(where, "rb").read()
+for call in sys.argv[2:]:
+    try:
+        told = eval(call)
+    except Exception as error:
+        told = type(error).__name__, str(error).replace(url, "URL")
+    print(repr(told))
+"""
+
+
+class Odd(BaseHTTPRequestHandler):
+    """`/new` is another file each time, of 16 bytes; `/204` has nothing; `/f` is a file."""
+
+    protocol_version = "HTTP/1.1"
+    count = 0
+    ranges = True
+
+    def do_GET(self) -> None:
+        if self.path == "/204":
+            self.send_response(204)
+            self.end_headers()
+            return
+        type(self).count += 1
+        body = b"%016d" % self.count if self.path == "/new" else b"0123456789abcdef"
+        tag = f'"{body.decode()}"'
+        if self.ranges and self.headers.get("If-Match", tag) != tag:
+            self.send_response(412)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start, stop = 0, len(body)
+        if self.ranges and "Range" in self.headers:
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last or 15) + 1, len(body))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}")
+        else:
+            self.send_response(200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[start:stop])
+
+    do_HEAD = do_GET  # noqa: N815 - as the library calls it
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(params=["ranges", "whole"])
+def odd(request: pytest.FixtureRequest) -> Iterator[tuple[str, type[Odd]]]:
+    handler = type("Handler", (Odd,), {"ranges": request.param == "ranges"})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "calls"),
+    [
+        ("/f", ("fs.cat_ranges([url], [2])", "fs.cat_ranges([url])", "fs.cat_ranges([url], [2], on_error='raise')",
+                "fs.cat_ranges(starts=[1], ends=[2])", "fs.cat_file()", "fs.info()", "fs.cat()", "fs.open()")),
+        ("/204", ("fs.cat_file(url)", "fs.cat_file(url, 2, 6)", "fs.open(url).read()", "fs.cat([url])")),
+    ],
+)  # fmt: skip
+def test_it_is_the_same_with_jcache(
+    odd: tuple[str, type[Odd]], run_python: RunPython, path: str, calls: tuple[str, ...]
+) -> None:
+    url = odd[0] + path
+    plain = run_python(CALLS, url, *calls, cache=None).stdout
+    assert plain.count("\n") == len(calls)
+    for _ in range(2):
+        assert run_python(CALLS, url, *calls).stdout == plain
+
+
+def test_a_file_that_is_another_one_each_time_is_read_as_plain_fsspec_reads_it(
+    odd: tuple[str, type[Odd]], run_python: RunPython
+) -> None:
+    """A page that a program makes for each request, say: one request has one version of it, whichever."""
+    url, handler = odd[0] + "/new", odd[1]
+    calls = ("fs.open(url).read()", "fs.cat_file(url)", "fs.cat(url)", "got(tempfile.mkdtemp() + '/f')",
+             "fsspec.open(url, 'rt').open().read().encode()", "fs.open(url).read()")  # fmt: skip
+    for _ in range(2):
+        before = handler.count
+        told = [eval(line) for line in run_python(CALLS, url, *calls).stdout.splitlines()]
+        assert all(type(one) is bytes and before < int(one) <= handler.count for one in told), told
+        # It is found out once; a program that asks again and again does not pay for it each time.
+        before = handler.count
+        again = [eval(line) for line in run_python(CALLS, url, *calls, *calls).stdout.splitlines()]
+        assert all(type(one) is bytes for one in again)
+        assert handler.count - before < 60
