@@ -3,7 +3,7 @@
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
@@ -22,7 +22,7 @@ class Parameters:
         names: Those that can be given by position, without `self`.
         first: The first of them: a path, whatever its name is.
         defaults: What those that may be left out are then.
-        required: Those that may not be left out.
+        required: Those that may not be left out, here and in fsspec's own method.
     """
 
     __slots__ = ("defaults", "first", "names", "required")
@@ -36,9 +36,7 @@ class Parameters:
         """
         parameters = list(inspect.signature(method).parameters.values())[1:]
         self.names = [one.name for one in parameters if one.kind in _BY_POSITION]
-        self.required = {
-            one.name for one in parameters if one.kind not in _COLLECTING and one.default is inspect.Parameter.empty
-        }
+        self.required = _required(parameters) - _optional(getattr(method, "__name__", ""))
         if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
             # It hands on what it does not look at, in the order of fsspec's own method.
             self.names += _names_of(method.__name__)[len(self.names) :]
@@ -75,9 +73,23 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is default or (type(value) is type(default) and isinstance(value, int | str) and value == default)
 
 
-def _names_of(name: str) -> list[str]:
+def _required(parameters: Iterable[inspect.Parameter]) -> set[str]:
+    return {one.name for one in parameters if one.kind not in _COLLECTING and one.default is inspect.Parameter.empty}
+
+
+def _of_fsspec(name: str) -> list[inspect.Parameter]:
+    """Return the parameters of fsspec's own method, without `self`."""
     method = getattr(AsyncFileSystem, name, None) or getattr(AbstractFileSystem, name, None)
-    return [] if method is None else list(inspect.signature(method).parameters)[1:]
+    return [] if method is None else list(inspect.signature(method).parameters.values())[1:]
+
+
+def _optional(name: str) -> set[str]:
+    own = _of_fsspec(name)
+    return {one.name for one in own} - _required(own)
+
+
+def _names_of(name: str) -> list[str]:
+    return [one.name for one in _of_fsspec(name)]
 
 
 def as_bound(value: Any) -> int | None:
