@@ -139,6 +139,9 @@ def passed(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, 
     return {"cold": counts["cold"], "warm": counts["warm"], "second": second, "switches": switches}
 
 
+RECORDED_S = 4.0  # so long the seed's pattern is read by each process
+
+
 def profile(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """What recording an access profile adds to warm reads: the seed's, and of 100 bytes, in vectors and singly."""
     tell("recording")
@@ -147,8 +150,10 @@ def profile(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str,
     cache = stage.new_cache()
     cache.mkdir(parents=True)
     seconds: dict[str, dict[str, list[float]]] = {what: {"off": [], "on": []} for what in ("seed", "vectors", "steps")}
-    seed = stage.spec(WORKLOADS["seed"], "origin", cache=None, counted=False) | {"passes": 30}
+    seed = stage.spec(WORKLOADS["seed"], "origin", cache=None, counted=False)
     try:
+        once = stage.run(seed | {"passes": 5}, jcache=cache)
+        seed["passes"] = max(30, min(400, round(RECORDED_S / max(once.steady, 1e-4))))
         for turn in range(rounds + 1):
             for way, more in (("off", {}), ("on", {"JCACHE_PROFILE": "1"}))[:: 1 - 2 * (turn % 2)]:
                 told = json.loads(python(RECORDED, url, str(pattern), env=environment(cache) | more))
