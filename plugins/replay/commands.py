@@ -210,7 +210,7 @@ def warm(
         needs = [need for one in profiles for need in needs_of(one)]
         needs = [replace(need, ranges=None) for need in needs] if whole else needs
         needs = [need for need in needs if pattern is None or fnmatchcase(need.url, pattern)]
-        with progress("warming") as tell, _interrupted():
+        with _interrupted(), progress("warming") as tell:
             wanted = None if columns is None else columns.split(",")
             done = fill(
                 [*needs, *urls], columns=wanted, maps=pairs, parallel=parallel, rate=bytes_a_second, progress=tell
@@ -240,7 +240,9 @@ def _interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise CommandError("stopped; what was fetched is there, and the same command goes on from here") from None
+        CommandError("stopped; what was fetched is there, and the same command goes on from here").show()
+        # Not sys.exit: that waits for threads that wait for an origin.
+        os._exit(CommandError.exit_code)
 
 
 def _recorded(word: str, directory: Path | None) -> Profile:

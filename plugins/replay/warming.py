@@ -2,11 +2,10 @@
 
 import contextlib
 import itertools
+import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,15 @@ from jcache.settings.config import Config
 from jcache_plugins.columns.layout import layout_of
 from jcache_plugins.fsspec.access import access, run
 from jcache_plugins.places import PlaceError, Places
+from jcache_plugins.replay.pace import Pace
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["Need", "Progress", "Warmed", "needs_of", "warm"]
 
-# One request of so many bytes and ranges at most: enough of them at a time fill a long wire, and none takes for ever.
-VECTOR_BYTES, VECTOR_RANGES = 8 << 20, 512
+# One request has so many ranges at most.
+VECTOR_RANGES = 512
 # So often what the cache did not take (it was full for a moment, or could not keep up) is fetched again.
 ROUNDS = 3
 FLUSH_S = 60.0
@@ -150,13 +150,11 @@ def warm(
         session = current() or activate()
     if session is None:
         raise RuntimeError("there is no cache to fill: set JCACHE_DIR, or name a directory that can be used")
-    warming = _Warming(session, places, wanted, columns=columns, rate=rate, progress=progress)
-    with ThreadPoolExecutor(parallel, thread_name_prefix="jcache-warm") as pool:
-        for _ in range(ROUNDS):
-            for done in [pool.submit(warming.work) for _ in range(parallel)]:
-                done.result()
-            if not warming.again():
-                break
+    warming = _Warming(session, places, wanted, columns=columns, pace=Pace(rate, parallel), progress=progress)
+    for _ in range(ROUNDS):
+        warming.run(parallel)
+        if not warming.again():
+            break
     return warming.warmed
 
 
@@ -174,7 +172,7 @@ class _Warming:
         needs: Sequence[Need],
         *,
         columns: Sequence[str] | None,
-        rate: float | None,
+        pace: Pace,
         progress: Progress | None,
     ) -> None:
         self.warmed = Warmed(files=len(needs))
@@ -188,13 +186,38 @@ class _Warming:
         self._opening = 0
         self._lock = threading.Condition()
         self._progress = progress
-        self._pace = None if rate is None else _Pace(rate)
+        self._pace = pace
         self._expected = sum(total(need.ranges or ()) for need in needs)
         self._is_first = True
 
-    def work(self) -> None:
+    def run(self, parallel: int) -> None:
+        """Have threads work, and wait for them; who is interrupted waits no longer.
+
+        The threads are daemons: one whose origin does not answer holds up neither that nor the end of the process.
+        """
+        ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            error = None
+            try:
+                self._work()
+            except BaseException as raised:  # noqa: BLE001 - it belongs to whoever waits
+                error = raised
+            ended.put(error)
+
+        for _ in range(parallel):
+            threading.Thread(target=work, name="jcache-warm", daemon=True).start()
+        try:
+            for _ in range(parallel):
+                if (error := ended.get()) is not None:
+                    raise error
+        except BaseException:
+            self._pace.stop()
+            raise
+
+    def _work(self) -> None:
         """Fetch pieces, and open files where there are none left, until there are none of either."""
-        while True:
+        while not self._pace.is_stopped:
             with self._lock:
                 piece = self._next_piece()
                 while piece is None and not self._todo and self._opening:
@@ -234,7 +257,9 @@ class _Warming:
             is_replaced = bool(need.versions) and all(known.tells_from(version) for known in need.versions)
             wanted = [(0, size)] if need.ranges is None else _within(need.ranges, size)
             if self._columns is not None:
+                before = total(found.gaps(1))
                 wanted = _common(wanted, layout_of(fs, path).matching(self._columns))
+                self._pace.spend(before - total(found.gaps(1)))
             missing = _common(wanted, found.gaps(1))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's; the others are fetched
             self._failed(need, error)
@@ -247,12 +272,12 @@ class _Warming:
                 self.warmed.replaced.extend([need.url] * is_replaced)
             self._opened.append((need, fs, path, wanted))
             if missing:
-                self._open.append((fs, path, piece) for piece in _pieces(missing))
+                self._open.append((fs, path, piece) for piece in _pieces(missing, self._pace))
             self._tell()
 
     def _fetch(self, fs: Any, path: str, ranges: list[Range]) -> None:
-        if self._pace is not None:
-            self._pace.wait(total(ranges))
+        if not self._pace.wait(total(ranges)):
+            return
         starts, stops = (list(column) for column in zip(*ranges, strict=True))
         try:
             rows = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
@@ -283,25 +308,9 @@ class _Warming:
             missing = [] if found is None else _common(wanted, found.gaps(1))
             if missing and need.url not in self.warmed.failed:
                 self.warmed.missing_bytes += total(missing)
-                self._open.append((fs, path, piece) for piece in _pieces(missing))
+                self._open.append((fs, path, piece) for piece in _pieces(missing, self._pace))
                 self._opened.append((need, fs, path, wanted))
         return bool(self._opened)
-
-
-class _Pace:
-    """Has those who fetch wait for as long as their bytes take at a rate."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._free_s = time.monotonic()
-        self._lock = threading.Lock()
-
-    def wait(self, nbytes: int) -> None:
-        """Wait until so many bytes may be fetched."""
-        with self._lock:
-            begin_s = max(self._free_s, time.monotonic())
-            self._free_s = begin_s + nbytes / self._rate
-        time.sleep(max(begin_s - time.monotonic(), 0.0))
 
 
 def _within(ranges: Sequence[Range], size: int) -> list[Range]:
@@ -312,10 +321,10 @@ def _common(first: Sequence[Range], second: Sequence[Range]) -> list[Range]:
     return subtract(first, subtract(first, second))
 
 
-def _pieces(ranges: Iterable[Range]) -> Iterator[list[Range]]:
+def _pieces(ranges: Iterable[Range], pace: Pace) -> Iterator[list[Range]]:
     """Cut ranges into vectors that are neither large nor long."""
     vector: list[Range] = []
-    left = VECTOR_BYTES
+    left = pace.piece_bytes
     for start, stop in ranges:
         at = start
         while at < stop:
@@ -325,7 +334,7 @@ def _pieces(ranges: Iterable[Range]) -> Iterator[list[Range]]:
             at = end
             if not left or len(vector) == VECTOR_RANGES:
                 yield vector
-                vector, left = [], VECTOR_BYTES
+                vector, left = [], pace.piece_bytes
     if vector:
         yield vector
 

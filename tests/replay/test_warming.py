@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,10 @@ DISTINCT = 200 + 10 + 99_000
 
 def warmed(*args: str | Path, **how: Any) -> dict[str, Any]:
     return json.loads(jcache("warm", *args, "--json", **how).stdout)
+
+
+def clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
 
 
 @pytest.fixture
@@ -89,11 +95,10 @@ def test_what_is_there_is_not_fetched_again(
 def test_one_that_is_killed_goes_on_where_it_was(
     nginx_server: Nginx, profiles: Path, files: list[str], cache_dir: Path, run_python: RunPython
 ) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
-    command = [sys.executable, "-m", "jcache", "warm", "--dir", cache_dir, "--rate", "100k", "--parallel", "1"]
+    command = [sys.executable, "-m", "jcache", "warm", "--dir", cache_dir, "--rate", "1MB", "--parallel", "4"]
     for _ in range(2):
         nginx_server.reset()
-        process = subprocess.Popen([*command, "--whole", profiles], env=clean, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, "--whole", profiles], env=clean(), stderr=subprocess.DEVNULL)
         while nginx_server.body_bytes() < 400_000 and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -163,11 +168,34 @@ def test_one_file_is_fetched_by_several_requests_at_a_time(http_origin: Scripted
     assert came_s[-1] - came_s[0] < 9.0, "each was asked for when the one before it was there"
 
 
-def test_a_rate_is_kept(nginx_server: Nginx, files: list[str], cache_dir: Path) -> None:
-    started_s = time.monotonic()
-    told = warmed("--dir", cache_dir, *files, "--rate", "1MB")
-    assert told["fetched_bytes"] == 2_000_000
-    assert time.monotonic() - started_s > 1.4, "the last file's turn comes when the others' time is over"
+def test_a_rate_is_exceeded_at_no_time(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
+    came_s: list[float] = []
+    at = dict.fromkeys(range(1, 100), lambda _: came_s.append(time.monotonic()))
+    file = http_origin.put("f", os.urandom(1_500_000), at=at)
+    began_s = time.monotonic()
+    assert warmed("--dir", cache_dir, http_origin.url("f"), "--rate", "1MB")["fetched_bytes"] == 1_500_000
+    bounds = [map(int, (asked or "bytes=0-1499999")[6:].split("-")) for asked in file.asked]
+    asked_bytes = list(itertools.accumulate(last + 1 - first for first, last in bounds))
+    assert asked_bytes[-1] == 1_500_000
+    for then_s, nbytes in zip(came_s, asked_bytes, strict=True):
+        assert nbytes <= 1_000_000 * (then_s - began_s)
+
+
+def test_an_interrupt_ends_it_also_where_the_origin_does_not_answer(
+    http_origin: ScriptedOrigin, cache_dir: Path
+) -> None:
+    asked = threading.Event()
+    http_origin.put("first", os.urandom(100_000))
+    http_origin.put("stalled", os.urandom(100_000), at={1: lambda _: asked.set()}, once={1: {"delay_s": 300.0}})
+    command = [sys.executable, "-m", "jcache", "warm", "--dir", cache_dir, "--parallel", "1"]
+    urls = [http_origin.url("first"), http_origin.url("stalled")]
+    process = subprocess.Popen([*command, *urls], env=clean(), stderr=subprocess.PIPE, text=True)
+    assert asked.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert (said.count("\n"), said.startswith("jcache: stopped")) == (1, True)
+    assert warmed("--dir", cache_dir, urls[0])["held_bytes"] == 100_000
 
 
 @pytest.mark.slow
