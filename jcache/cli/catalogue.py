@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cache_config", "cache_of", "directory_option", "existing_cache", "find_journal", "find_journals", "journals",
     "matcher", "may_be_cache", "must_hold_something", "nearest", "prepared", "readable_cache", "root_of",
+    "usable",
 ]  # fmt: skip
 
 # From which likeness on, between 0 and 1, an address is worth mentioning for another one.
@@ -124,19 +125,30 @@ def cache_of(directory: str, config: Config, *, storage: Storage | None = None) 
     return Cache(directory, storage=storage, **naming(config.rules, flat=config.flat, basepath=config.basepath))
 
 
+def usable(directory: str, config: Config) -> Cache:
+    """Return a cache that is made, where there is none, and checked in time; it may be one that can only be read.
+
+    Raises:
+        WrongInputError: It cannot be used.
+    """
+    from jcache.cache.directory import CacheUnusable
+    from jcache.recording.workers import CacheHungError, Workers
+
+    cache = cache_of(directory, config)
+    try:
+        Workers(threads=1, limit_s=config.timeout, on_hung=lambda _: None).call(cache.prepare)
+    except (CacheUnusable, CacheHungError) as error:
+        raise WrongInputError(str(error)) from None
+    return cache
+
+
 def prepared(directory: str, config: Config) -> Cache:
     """Return a cache that can be written to.
 
     Raises:
         WrongInputError: It cannot.
     """
-    from jcache.cache.directory import CacheUnusable
-
-    cache = cache_of(directory, config)
-    try:
-        cache.prepare()
-    except CacheUnusable as error:
-        raise WrongInputError(str(error)) from None
+    cache = usable(directory, config)
     if not cache.writable:
         raise WrongInputError(str(cache.reason))
     return cache

@@ -5,13 +5,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
 
+from jcache.cli.catalogue import usable
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, map_option, pairs_of, paths
 from jcache.cli.progress import progress
@@ -19,7 +20,7 @@ from jcache.cli.recorded import recorded
 from jcache.cli.run import run_job
 from jcache.profile.reader import Profile, ProfileError
 from jcache.report.faces.units import human, visible
-from jcache.settings.config import parse_size
+from jcache.settings.config import Config, ConfigError, parse_size
 
 __all__ = ["replay", "warm"]
 
@@ -82,6 +83,8 @@ def replay(
             environ |= {"JCACHE_DIR": os.path.join(work, "cache"), "JCACHE_BYPASS": "1"}
         elif not environ.get("JCACHE_DIR"):
             raise WrongInputError("through which cache? Give --cache DIR or --no-cache, or set JCACHE_DIR")
+        else:
+            _must_be_usable(environ)
         if compare:
             environ["JCACHE_PROFILE"] = os.path.join(work, "profile")
             os.mkdir(environ["JCACHE_PROFILE"])
@@ -199,6 +202,7 @@ def warm(
         os.environ["JCACHE_DIR"] = os.path.abspath(directory)
     if not os.environ.get("JCACHE_DIR"):
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+    _must_be_usable(os.environ)
     os.environ["JCACHE_SUMMARY"] = "0"
     os.environ.pop("JCACHE_PROFILE", None)
 
@@ -220,7 +224,7 @@ def warm(
     except PlaceError as error:
         raise WrongInputError(str(error)) from None
     except RuntimeError as error:
-        raise CommandError(str(error)) from None
+        raise WrongInputError(str(error)) from None
     if as_json:
         click.echo(json.dumps(asdict(done)))
     else:
@@ -233,6 +237,14 @@ def warm(
     if done.missing_bytes:
         click.echo(f"jcache: the cache did not take {' '.join(human(done.missing_bytes))}: is it full?", err=True)
     sys.exit(0 if done.is_complete else 1)
+
+
+def _must_be_usable(environ: Mapping[str, str]) -> None:
+    try:
+        config = Config.from_environ(environ)
+    except ConfigError as error:
+        raise WrongInputError(str(error)) from None
+    usable(config.dir or "", config)
 
 
 @contextlib.contextmanager

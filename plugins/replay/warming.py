@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jcache.activate import activate
+from jcache.cache import Cache
 from jcache.profile.reader import Profile
 from jcache.profile.statistics import look_at
 from jcache.ranges import Range, subtract, total
@@ -150,7 +151,10 @@ def warm(
         session = current() or activate()
     if session is None:
         raise RuntimeError("there is no cache to fill: set JCACHE_DIR, or name a directory that can be used")
-    warming = _Warming(session, places, wanted, columns=columns, pace=Pace(rate, parallel), progress=progress)
+    cache = session.caches.get()
+    if cache is None:
+        raise RuntimeError(f"nothing can be cached: {session.bypassed or 'the cache directory cannot be used'}")
+    warming = _Warming(session, cache, places, wanted, columns=columns, pace=Pace(rate, parallel), progress=progress)
     for _ in range(ROUNDS):
         warming.run(parallel)
         if not warming.again():
@@ -168,6 +172,7 @@ class _Warming:
     def __init__(
         self,
         session: Session,
+        cache: Cache,
         places: Places,
         needs: Sequence[Need],
         *,
@@ -177,6 +182,7 @@ class _Warming:
     ) -> None:
         self.warmed = Warmed(files=len(needs))
         self._session = session
+        self._cache = cache
         self._places = places
         self._columns = columns
         self._todo = deque(needs)
@@ -261,6 +267,8 @@ class _Warming:
                 wanted = _common(wanted, layout_of(fs, path).matching(self._columns))
                 self._pace.spend(before - total(found.gaps(1)))
             missing = _common(wanted, found.gaps(1))
+            if missing and not self._cache.writable:
+                raise PlaceError(self._cache.reason)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the file's; the others are fetched
             self._failed(need, error)
             return

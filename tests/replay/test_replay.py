@@ -162,6 +162,7 @@ import fsspec
         (("--map", "=x"), "OLD=NEW"),
         (("--cache", "x", "--no-cache"), "not both"),
         ((), "through which cache"),
+        (("--cache", __file__), "cannot be used: it is a file"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(args: tuple[str, ...], words: str, profiles: Path) -> None:

@@ -135,8 +135,41 @@ def test_a_file_that_is_gone_is_named_and_the_others_are_fetched(
 
 
 def test_what_the_cache_does_not_take_is_said(profiles: Path, cache_dir: Path, files: list[str]) -> None:
-    done = jcache("warm", "--dir", cache_dir, profiles, env={"JCACHE_BYPASS": "1"}, code=1)
-    assert "the cache did not take" in done.stderr or "is not cached here" in done.stderr
+    done = jcache("warm", "--dir", cache_dir, profiles, env={"JCACHE_SIZE": "1k"}, code=1)
+    assert "the cache did not take" in done.stderr
+
+
+@pytest.mark.parametrize("why", ["a file", "no directory can be made", "past the cache"])
+def test_where_nothing_can_be_cached_nothing_is_fetched(
+    why: str, http_origin: ScriptedOrigin, cache_dir: Path, tmp_path: Path
+) -> None:
+    http_origin.put("f", bytes(1000))
+    (tmp_path / "file").touch()
+    where = {"a file": tmp_path / "file", "no directory can be made": tmp_path / "file" / "x"}.get(why, cache_dir)
+    env = {"JCACHE_BYPASS": "1"} if why == "past the cache" else {}
+    done = jcache("warm", "--dir", where, http_origin.url("f"), env=env, code=2)
+    assert ("cannot be used" in done.stderr) == (not env)
+    assert (done.stderr.count("\n"), done.stdout, http_origin.requests) == (1, "", 0)
+
+
+def test_of_a_cache_that_can_only_be_read_what_is_there_counts_and_nothing_is_fetched(
+    http_origin: ScriptedOrigin, cache_dir: Path, run_python: RunPython
+) -> None:
+    files = [http_origin.put(name, bytes(1000)) for name in "ab"]
+    warmed("--dir", cache_dir, http_origin.url("a"))
+    code = """
+import sys, jcache
+from jcache.cache import Cache
+def probe(self, *, mark):
+    raise PermissionError(13, "Permission denied")
+Cache._probe = probe
+done = jcache.warm(sys.argv[1:])
+print(done.held_bytes, done.fetched_bytes, done.failed)
+"""
+    told = run_python(code, http_origin.url("a"), http_origin.url("b"), env={"JCACHE_SUMMARY": "0"}).stdout
+    assert told.startswith("1000 0 {'" + http_origin.url("b"))
+    assert "nothing can be written to" in told
+    assert [file.gets for file in files] == [1, 0]
 
 
 def test_another_site_serves_what_was_recorded(
