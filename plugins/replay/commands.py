@@ -19,6 +19,7 @@ from jcache.cli.progress import progress
 from jcache.cli.recorded import recorded
 from jcache.cli.run import run_job
 from jcache.profile.reader import Profile, ProfileError
+from jcache.report.faces.compare import Difference
 from jcache.report.faces.units import human, visible
 from jcache.settings.config import Config, ConfigError, parse_size
 
@@ -105,16 +106,16 @@ def replay(
         if not os.path.exists(result):
             raise CommandError(f"the replay ended before its time, with exit code {code}")
         played = json.loads(Path(result).read_text(encoding="utf-8"))
-        if as_json:
-            click.echo(json.dumps(played))
-        else:
-            _tell(played)
-        if compare:
-            _compare(found, environ["JCACHE_PROFILE"], as_json=as_json)
+        lines = _differences(found, environ["JCACHE_PROFILE"]) if compare else []
+    if as_json:
+        told = [asdict(line) | {"change": line.change, "ratio": line.ratio} for line in lines]
+        click.echo(json.dumps(played | {"differences": told} if compare else played))
+    else:
+        _tell(played, lines)
     sys.exit(1 if played["failed"] else 0)
 
 
-def _tell(played: dict[str, object]) -> None:
+def _tell(played: dict[str, object], lines: list[Difference]) -> None:
     size = " ".join(human(int(str(played["read_bytes"]))))
     click.echo(
         f"{played['requests']} requests, {played['ranges']} ranges, {size} in {float(str(played['wall_s'])):.2f} s; "
@@ -126,24 +127,21 @@ def _tell(played: dict[str, object]) -> None:
         click.echo(f"jcache: {count} failed: {visible(text)}", err=True)
     if played["skipped"]:
         click.echo(f"jcache: {played['skipped']} were left out: it is not recorded where they were", err=True)
+    if lines:
+        from jcache.report.faces import columns
+
+        click.echo()
+        for line in columns.differences(lines, ("recorded", "replayed"), 120):
+            click.echo(line)
 
 
-def _compare(found: Profile, directory: str, *, as_json: bool) -> None:
+def _differences(found: Profile, directory: str) -> list[Difference]:
     from jcache.profile.faces import differences
     from jcache.profile.select import in_directory, runs
     from jcache.profile.statistics import look_at
-    from jcache.report.faces import columns
 
-    errors: list[ProfileError] = []
-    (replayed,) = runs(in_directory(directory), errors)
-    lines = differences(look_at(found), look_at(replayed.profile))
-    if as_json:
-        told = [asdict(line) | {"change": line.change, "ratio": line.ratio} for line in lines]
-        click.echo(json.dumps({"differences": told}))
-        return
-    click.echo()
-    for line in columns.differences(lines, ("recorded", "replayed"), 120):
-        click.echo(line)
+    (replayed,) = runs(in_directory(directory), [])
+    return differences(look_at(found), look_at(replayed.profile))
 
 
 @click.command("warm")
@@ -186,7 +184,7 @@ def warm(
     Exit codes:
       0  all is there
       1  some of it is not; stderr says what
-      2  a path, name or value is wrong, or there is no profile
+      2  a path, name or value is wrong, nothing is selected, or there is no profile
     """
     pairs = pairs_of(maps)
     try:
@@ -214,6 +212,9 @@ def warm(
         needs = [need for one in profiles for need in needs_of(one)]
         needs = [replace(need, ranges=None) for need in needs] if whole else needs
         needs = [need for need in needs if pattern is None or fnmatchcase(need.url, pattern)]
+        if not needs and (pattern is not None or not urls):
+            why = "nothing was read" if pattern is None else f"no file matches {pattern}; * stands for any text"
+            raise WrongInputError(f"there is nothing to fetch: {why}")
         with _interrupted(), progress("warming") as tell:
             wanted = None if columns is None else columns.split(",")
             done = fill(
@@ -225,6 +226,9 @@ def warm(
         raise WrongInputError(str(error)) from None
     except RuntimeError as error:
         raise WrongInputError(str(error)) from None
+    lacking = [name for name, files in done.columns.items() if not files]
+    if lacking and not (done.wanted_bytes or done.failed):
+        raise WrongInputError(f"there is nothing to fetch: no column matches {', '.join(lacking)}")
     if as_json:
         click.echo(json.dumps(asdict(done)))
     else:
@@ -236,6 +240,8 @@ def warm(
         click.echo(f"jcache: {visible(url)}: it is not of the version that the run has read any more", err=True)
     if done.missing_bytes:
         click.echo(f"jcache: the cache did not take {' '.join(human(done.missing_bytes))}: is it full?", err=True)
+    if lacking:
+        click.echo(f"jcache: no column matches {visible(', '.join(lacking))}", err=True)
     sys.exit(0 if done.is_complete else 1)
 
 

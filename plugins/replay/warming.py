@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jcache.activate import activate
@@ -59,6 +59,7 @@ class Warmed:
         held_bytes: What had been there before.
         fetched_bytes: What was fetched.
         missing_bytes: What is not there now.
+        columns: In how many files there is anything wanted of each column that was named.
         failed: Files that could not be had, and why, by address.
         replaced: Addresses of files that are of another version than the run has read; at another site (`maps`) nobody
             can tell.
@@ -69,19 +70,21 @@ class Warmed:
     held_bytes: int = 0
     fetched_bytes: int = 0
     missing_bytes: int = 0
+    columns: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether all that was wanted is there."""
-        return not self.failed and not self.missing_bytes
+        return not self.failed and not self.missing_bytes and all(self.columns.values())
 
     def add(self, other: "Warmed") -> None:
         """Add what others did."""
-        for name, value in asdict(other).items():
-            if name != "failed":  # `replaced` is a list, to which the other one is added likewise
-                setattr(self, name, getattr(self, name) + value)
+        for name in ("files", "wanted_bytes", "held_bytes", "fetched_bytes", "missing_bytes", "replaced"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, files in other.columns.items():
+            self.columns[name] = self.columns.get(name, 0) + files
         self.failed.update(other.failed)
 
 
@@ -180,7 +183,7 @@ class _Warming:
         pace: Pace,
         progress: Progress | None,
     ) -> None:
-        self.warmed = Warmed(files=len(needs))
+        self.warmed = Warmed(files=len(needs), columns=dict.fromkeys(columns or (), 0))
         self._session = session
         self._cache = cache
         self._places = places
@@ -262,9 +265,12 @@ class _Warming:
             size = version.size_bytes
             is_replaced = bool(need.versions) and all(known.tells_from(version) for known in need.versions)
             wanted = [(0, size)] if need.ranges is None else _within(need.ranges, size)
+            lacking: set[str] = set()
             if self._columns is not None:
                 before = total(found.gaps(1))
-                wanted = _common(wanted, layout_of(fs, path).matching(self._columns))
+                layout, whole = layout_of(fs, path), wanted
+                wanted = _common(whole, layout.matching(self._columns))
+                lacking = {name for name in self._columns if not _common(whole, layout.matching([name]))}
                 self._pace.spend(before - total(found.gaps(1)))
             missing = _common(wanted, found.gaps(1))
             if missing and not self._cache.writable:
@@ -278,6 +284,8 @@ class _Warming:
                 self.warmed.wanted_bytes += total(wanted)
                 self.warmed.held_bytes += total(wanted) - total(missing)
                 self.warmed.replaced.extend([need.url] * is_replaced)
+                for name in self.warmed.columns.keys() - lacking:
+                    self.warmed.columns[name] += 1
             self._opened.append((need, fs, path, wanted))
             if missing:
                 self._open.append((fs, path, piece) for piece in _pieces(missing, self._pace))

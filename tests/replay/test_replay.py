@@ -130,6 +130,8 @@ def test_it_reports_as_a_job_does_and_stands_beside_the_recording(profiles: Path
     found = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines() if "x1.00" in line}
     assert {"requests: open", "requests: read", "requests: vector", "ranges", "bytes", "distinct bytes"} <= set(found)
     assert "cache combined hit rate" in done.stderr
+    told = replayed(profiles, "--cache", tmp_path / "c", "--compare", "--speed", "max")
+    assert told["read_bytes"] == {line["label"]: line["b"] for line in told["differences"]}["bytes"]
     assert [path.suffix for path in (tmp_path / "c" / ".reports").iterdir()].count(".json") >= 1
 
 

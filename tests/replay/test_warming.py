@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -39,6 +40,16 @@ def warmed(*args: str | Path, **how: Any) -> dict[str, Any]:
 
 def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
+
+
+def served_table(origin: ScriptedOrigin, name: str) -> str:
+    data = io.BytesIO(b"a,b\n1,2\n")
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pytest.importorskip("pyarrow").table({"a": [1], "b": [2]}), data
+        )
+    origin.put(name, data.getvalue())
+    return origin.url(name)
 
 
 @pytest.fixture
@@ -170,6 +181,30 @@ print(done.held_bytes, done.fetched_bytes, done.failed)
     assert told.startswith("1000 0 {'" + http_origin.url("b"))
     assert "nothing can be written to" in told
     assert [file.gets for file in files] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("f.csv", ("--columns", "a,b")),
+        ("f.csv", ("--file", "*nomatch")),
+        ("f.parquet", ("--columns", "nosuch")),
+    ],
+)
+def test_what_selects_nothing_is_an_error(
+    name: str, args: tuple[str, ...], http_origin: ScriptedOrigin, cache_dir: Path
+) -> None:
+    url = served_table(http_origin, name)
+    done = jcache("warm", "--dir", cache_dir, url, *args, code=2)
+    assert ("there is nothing to fetch" in done.stderr, done.stderr.count("\n"), done.stdout) == (True, 1, "")
+
+
+def test_one_column_of_several_that_no_file_has_is_named(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
+    url = served_table(http_origin, "f.parquet")
+    done = jcache("warm", "--dir", cache_dir, url, "--columns", "a,nosuch", "--json", code=1)
+    assert "jcache: no column matches nosuch" in done.stderr
+    assert json.loads(done.stdout)["columns"] == {"a": 1, "nosuch": 0}
+    assert warmed("--dir", cache_dir, url, "--columns", "a")["fetched_bytes"] == 0, "that all is there is no error"
 
 
 def test_another_site_serves_what_was_recorded(
