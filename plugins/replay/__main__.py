@@ -1,10 +1,16 @@
 """Plays a profile: `python -m jcache_plugins.replay SPEC RESULT`, two files of JSON."""
 
+import os
+import signal
 import sys
-
-from jcache_plugins.replay.processes import main
 
 __all__: list[str] = []
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        from jcache_plugins.replay.processes import main
+
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        # Who has started this says so. Not sys.exit: that waits for threads that wait for an origin.
+        os._exit(128 + signal.SIGINT)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -103,6 +104,8 @@ def replay(
         }
         Path(spec).write_text(json.dumps(what), encoding="utf-8")
         code = run_job([sys.executable, "-m", "jcache_plugins.replay", spec, result], environ)
+        if code == 128 + signal.SIGINT:
+            raise CommandError("stopped")
         if not os.path.exists(result):
             raise CommandError(f"the replay ended before its time, with exit code {code}")
         played = json.loads(Path(result).read_text(encoding="utf-8"))

@@ -118,9 +118,9 @@ class Player:
         finally:
             for lane in lanes.values():
                 lane.todo.put(None)
-            for lane in lanes.values():
-                lane.join()
-            self.open.close()
+        for lane in lanes.values():
+            lane.join()
+        self.open.close()
         self.played.wall_s = max(time.monotonic() - self._begin_s, 0.0)
         return self.played
 

@@ -4,9 +4,11 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from jcache.profile.reader import Profile, Recording
@@ -49,30 +51,56 @@ def _process(what: dict[str, Any], paths: list[str], parent: Connection) -> None
     parent.send(play(what, paths, ready))
 
 
+@contextlib.contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Keep interrupts from this process for a moment, and from those that it starts by then for good."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _side_by_side(what: dict[str, Any], shares: list[list[str]]) -> Played:
     """Play recordings in processes that begin together."""
-    context = multiprocessing.get_context("spawn")
-    played = Played()
-    with contextlib.ExitStack() as stack:
-        children: list[tuple[Any, Connection]] = []
+    children: list[tuple[BaseProcess, Connection]] = []
+    try:
         for share in shares:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_process, args=(what, share, theirs))
-            process.start()
-            theirs.close()
-            stack.enter_context(ours)
-            stack.callback(process.join)
-            children.append((process, ours))
-        for said in ("ready", "begin", "done"):
-            for process, child in children:
-                try:
-                    if said == "begin":
-                        child.send(None)
-                    elif (one := child.recv()) is not None:
-                        played.add(one)
-                except (EOFError, BrokenPipeError):
-                    process.join()
-                    played.failed[f"a process ended with {process.exitcode}"] += 1
+            with _interrupts_kept():
+                children.append(_begun(what, share))
+        return _played(children)
+    except BaseException:
+        for process, _ in children:
+            process.terminate()
+        raise
+    finally:
+        for process, ours in children:
+            process.join()
+            ours.close()
+
+
+def _begun(what: dict[str, Any], share: list[str]) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_process, args=(what, share, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _played(children: list[tuple[BaseProcess, Connection]]) -> Played:
+    """Have all begin when all are ready; return what they did."""
+    played = Played()
+    for said in ("ready", "begin", "done"):
+        for process, child in children:
+            try:
+                if said == "begin":
+                    child.send(None)
+                elif (one := child.recv()) is not None:
+                    played.add(one)
+            except (EOFError, BrokenPipeError):
+                process.join()
+                played.failed[f"a process ended with {process.exitcode}"] += 1
     return played
 
 

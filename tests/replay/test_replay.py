@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +16,12 @@ from analysis import CLIENT, COLUMNS, JOB, write
 from commands import jcache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from analysis import Served
     from conftest import RunPython
-    from servers import Nginx
+    from servers import Nginx, ScriptedOrigin
 
 STEPS = """
 import os, sys, threading, time, fsspec
@@ -133,6 +139,37 @@ def test_it_reports_as_a_job_does_and_stands_beside_the_recording(profiles: Path
     told = replayed(profiles, "--cache", tmp_path / "c", "--compare", "--speed", "max")
     assert told["read_bytes"] == {line["label"]: line["b"] for line in told["differences"]}["bytes"]
     assert [path.suffix for path in (tmp_path / "c" / ".reports").iterdir()].count(".json") >= 1
+
+
+@pytest.mark.parametrize(("processes", "send"), [(1, os.kill), (2, os.killpg)])
+def test_an_interrupt_ends_all_of_it_with_one_line(
+    processes: int,
+    send: Callable[[int, int], None],
+    nginx_server: Nginx,
+    http_origin: ScriptedOrigin,
+    profiles: Path,
+    tmp_path: Path,
+) -> None:
+    (recorded,) = profiles.glob("*.jcp")
+    for number in range(1, processes):
+        shutil.copy(recorded, profiles / f"{number}.jcp")
+    asked = threading.Event()
+    stalled = {number: {"delay_s": 300.0} for number in range(1, 100)}
+    for name in "ab":
+        http_origin.put(name, bytes(500_000), at={1: lambda _: asked.set()}, once=stalled)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
+    options = "--cache", tmp_path / "c", "--speed", "max", "--map", f"{nginx_server.url()}={http_origin.url('')}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jcache", "replay", profiles, *options],
+        env={**env, "JCACHE_SUMMARY": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert asked.wait(60)
+    send(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (1, "jcache: stopped\n")
 
 
 @pytest.mark.slow
