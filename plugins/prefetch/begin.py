@@ -1,6 +1,7 @@
 """Where a job asks for it, an earlier run of it is looked for, and followed."""
 
 import os
+from typing import Any
 
 from jcache.activate.job import program_name
 from jcache.profile.reader import Profile, ProfileError
@@ -23,17 +24,19 @@ def begin(session: Session) -> Prefetcher | None:
         session: One whose settings want it.
     """
     word = session.config.prefetch
-    errors: list[ProfileError] = []
     if word == "columns":
         return _follow(session, None)
+    errors: list[Any] = []
+    guide = None
     try:
         profile = _last_of_this(session, errors) if word == "profile" else named(word, None, errors)
         guide = Guide(profile)
     except (SelectionError, ProfileError) as error:
-        if word != "profile":
-            session.trouble(f"JCACHE_PREFETCH: {error}")
-        return None  # the first run has none before it
-    return _follow(session, guide)
+        errors.append(error)
+    if word != "profile":  # the first run has none before it
+        for one in errors:
+            session.trouble(f"JCACHE_PREFETCH: {one}")
+    return _follow(session, guide) if guide is not None and guide.files else None
 
 
 def _follow(session: Session, guide: Guide | None, places: Places | None = None) -> Prefetcher:

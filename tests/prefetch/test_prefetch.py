@@ -166,6 +166,14 @@ def test_a_profile_that_is_none_is_named(job: Callable[..., Ran]) -> None:
     assert ran.stderr.count("JCACHE_PREFETCH: no such file or directory: /nowhere/x.jcp") == 1
 
 
+def test_a_profile_that_is_damaged_is_named(job: Callable[..., Ran], tmp_path: Path) -> None:
+    damaged = tmp_path / "x.jcp"
+    damaged.write_bytes(b"garbage")
+    said = job(JCACHE_PREFETCH=str(damaged)).stderr
+    assert said.count("JCACHE_PREFETCH: ") == 1
+    assert str(damaged) in said
+
+
 LOOP = """
 import sys, time, uproot
 total = 0
