@@ -6,8 +6,8 @@ import time
 
 __all__ = ["Pace"]
 
-# One request of so many bytes at most: enough of them at a time fill a long wire, and none takes for ever. A rate may
-# ask for as little as the least, and for no less: each request costs a round trip.
+# One request of so many bytes at most: enough of them at a time fill a long wire, and none takes for ever. The first
+# ones, and those of a low rate, have the least: each costs a round trip.
 MOST_BYTES, LEAST_BYTES = 8 << 20, 64 << 10
 
 
@@ -22,6 +22,8 @@ class Pace:
     def __init__(self, rate: float | None, parallel: int) -> None:
         self._rate = rate
         self._most = MOST_BYTES if rate is None else int(min(max(rate / parallel, LEAST_BYTES), MOST_BYTES))
+        self._piece = LEAST_BYTES
+        self._best = 0.0
         self._free_s = time.monotonic()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -29,7 +31,19 @@ class Pace:
     @property
     def piece_bytes(self) -> int:
         """How much the next request may ask for."""
-        return self._most
+        return self._piece
+
+    def took(self, nbytes: int, seconds: float) -> None:
+        """Have pieces grow to what a second brings: those under way are lost when the process is killed.
+
+        Where larger ones were quicker by the byte, the origin takes its time for each: they go on growing. They do not
+        grow by much at a time: what buffers on the way hold arrives at once.
+        """
+        speed = nbytes / max(seconds, 1e-3)
+        with self._lock:
+            enough = max(min(speed, 4.0 * nbytes), 2.0 * nbytes if speed > 1.5 * self._best else 0.0)
+            self._best = max(self._best, speed)
+            self._piece = max(self._piece, int(min(enough, self._most)))
 
     def spend(self, nbytes: int) -> float:
         """Count bytes that are fetched; return when they have had their time, by the monotonic clock."""

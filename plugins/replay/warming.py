@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -295,11 +296,13 @@ class _Warming:
         if not self._pace.wait(total(ranges)):
             return
         starts, stops = (list(column) for column in zip(*ranges, strict=True))
+        began_s = time.monotonic()
         try:
             rows = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="raise")
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(Need(fs.unstrip_protocol(path)), error)
             return
+        self._pace.took(total(ranges), time.monotonic() - began_s)
         with self._lock:
             self.warmed.fetched_bytes += sum(map(len, rows))
             self._tell()

@@ -17,6 +17,8 @@ import pytest
 from analysis import CLIENT, COLUMNS, JOB, write
 from commands import jcache
 
+from jcache_plugins.replay.pace import MOST_BYTES, Pace
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -226,14 +228,33 @@ def test_another_site_serves_what_was_recorded(
 
 
 def test_one_file_is_fetched_by_several_requests_at_a_time(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
-    data, came_s = os.urandom(32 << 20), []
+    data, came_s = os.urandom(1 << 20), []
     file = http_origin.put(
-        "f", data, delay_s=3.0, at=dict.fromkeys(range(9), lambda _: came_s.append(time.monotonic()))
+        "f",
+        data,
+        at=dict.fromkeys(range(1, 5), lambda _: came_s.append(time.monotonic())),
+        once={number: {"delay_s": 3.0} for number in range(1, 5)},
     )
     told = warmed("--dir", cache_dir, http_origin.url("f"), "--parallel", "4")
     assert told["fetched_bytes"] == file.body_bytes == len(data)
-    assert len(came_s) == 4
     assert came_s[-1] - came_s[0] < 9.0, "each was asked for when the one before it was there"
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "speed", "least_s", "most_s"),
+    [
+        (0.02, 1e9, 0.0, 0.1),
+        (3.0, 1e9, 0.0, 3.1),
+        (0.02, 4e5, 0.5, 1.5),
+        (0.02, 5e4, 1.0, 3.0),
+    ],
+)
+def test_pieces_grow_to_what_a_second_brings(latency_s: float, speed: float, least_s: float, most_s: float) -> None:
+    pace = Pace(None, 8)
+    for _ in range(10):
+        pace.took(pace.piece_bytes, latency_s + pace.piece_bytes / speed)
+    assert (pace.piece_bytes == MOST_BYTES) == (speed == 1e9)
+    assert least_s <= latency_s + pace.piece_bytes / speed <= most_s
 
 
 def test_a_rate_is_exceeded_at_no_time(http_origin: ScriptedOrigin, cache_dir: Path) -> None:
