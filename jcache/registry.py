@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jcache.cache import Cache
 from jcache.cache.books import Use
-from jcache.cache.keeper import Keeper
+from jcache.cache.keeper import IDLE_S, Keeper
 from jcache.caches import Caches, Directory
 from jcache.journal import JournalError
 from jcache.naming import Identity
@@ -35,9 +35,6 @@ __all__ = ["IDLE_FILES", "Registry"]
 
 # How many journals stay open while nobody reads them: reopening one costs a directory listing and two reads.
 IDLE_FILES = 256
-# How long a file must not have been used until its segment is sealed, where the cache is nearly full, and what was read
-# ahead in it dropped, where others have no room for that.
-IDLE_S = 0.5
 # How long the compaction of one journal may take behind the application's back.
 COMPACT_S = 60.0
 

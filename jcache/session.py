@@ -10,6 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 
+from jcache.cache.keeper import most_at_once
 from jcache.caches import Caches
 from jcache.counters import Counters
 from jcache.journal import JournalError
@@ -20,7 +21,7 @@ from jcache.planning.held import Room
 from jcache.planning.waiting import Patience
 from jcache.reader.answers import Answers
 from jcache.reader.retrying import Retries
-from jcache.recording.recorder import Recorder
+from jcache.recording.recorder import FRAME_BYTES, Recorder
 from jcache.recording.small import Shelf
 from jcache.recording.workers import Workers
 from jcache.registry import Registry
@@ -108,6 +109,8 @@ class Session:
             limit_bytes=PENDING_BYTES,
             recorded=self._recorded,
             failed=self._failed,
+            # What is small enough by itself is not refused for what it happens to wait with.
+            frame_bytes=min(FRAME_BYTES, FRAME_BYTES if self.config.size is None else most_at_once(self.config.size)),
             small_recorded=self.files.small.recorded,
         )
         self._watch = Watch(self.config, changed=self._take, trouble=self.trouble)

@@ -33,10 +33,20 @@ if TYPE_CHECKING:
     from jcache.cache.eviction import Cleaner
     from jcache.cache.meter import MeteredStorage
 
-__all__ = ["LOW_SHARE", "Keeper", "credit_bytes"]
+__all__ = ["DENIED_S", "IDLE_S", "LOW_SHARE", "WAIT_S", "Keeper", "credit_bytes", "most_at_once"]
 
 LOW_SHARE = 0.9
 """The low mark, as a share of the limit: what a cleaning goes down to."""
+
+IDLE_S = 0.5
+"""How long a file must not have been used until its segment is sealed, where the cache is nearly full, and what was
+read ahead in it dropped, where others have no room for that."""
+
+WAIT_S = 5.0
+"""How long what cannot be claimed waits for the cleaner."""
+
+DENIED_S = 2.0
+"""How long nothing is claimed once that was in vain."""
 
 NEWS_S = 1.0
 """How soon it is noted that this process uses a journal, and that it has read twice as much of it again as before."""
@@ -44,9 +54,8 @@ NEWS_S = 1.0
 TICK_S = 30.0
 """How often it is noted what was added, where there is no limit; and where there is one, how full the cache is."""
 
-_WAIT_S = 5.0
 _POLL_S = 0.05
-_DENIED_S, _STUCK_S = 2.0, 30.0
+_STUCK_S = 30.0
 _LEAST_CREDIT, _MOST_CREDIT = 64 << 10, 256 << 20
 _ROLL_BYTES = 4 << 20
 _SIGN_OF_LIFE_S = 600.0
@@ -58,6 +67,11 @@ _LOOK_S = 0.5  # whoever waits for room waits for this too
 def credit_bytes(limit_bytes: int) -> int:
     """Return how many bytes a process claims ahead."""
     return min(max(limit_bytes // 128, _LEAST_CREDIT), _MOST_CREDIT)
+
+
+def most_at_once(limit_bytes: int) -> int:
+    """Return how many bytes may be recorded at a time: for more, too much else would have to go."""
+    return limit_bytes // 2
 
 
 class Keeper:
@@ -159,7 +173,7 @@ class Keeper:
         margin = self._credit // 2  # for the indexes with which segments are sealed
         if self._metered.net_bytes + size_bytes + margin <= self._granted:
             return True
-        if size_bytes > self._limit_bytes // 2:
+        if size_bytes > most_at_once(self._limit_bytes):
             if copy:
                 return False
             self._say_full(f"a read of {size_bytes} bytes is more than half of what the cache may hold")
@@ -172,7 +186,7 @@ class Keeper:
             self._trouble(f"the size of {self._root} cannot be kept: {error.strerror or error}; nothing is recorded")
             admitted = False
         if not admitted and not copy:
-            self._denied_until = time.monotonic() + (_STUCK_S if self._is_stuck else _DENIED_S)
+            self._denied_until = time.monotonic() + (_STUCK_S if self._is_stuck else DENIED_S)
             self._is_stuck = False
         return admitted
 
@@ -195,7 +209,7 @@ class Keeper:
 
     def hurry(self) -> None:
         """Wait for room no longer than once more, all in all: the process is about to end."""
-        self._ends_s = time.monotonic() + _WAIT_S
+        self._ends_s = time.monotonic() + WAIT_S
 
     def close(self) -> None:
         """Note the last uses, and say what was really added. Nothing raises; call it behind the last recording."""
@@ -203,7 +217,7 @@ class Keeper:
         self._wake.set()
         thread = self._thread
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(_WAIT_S)
+            thread.join(WAIT_S)
             if thread.is_alive():
                 return  # the directory hangs
         with contextlib.suppress(OSError):
@@ -230,7 +244,7 @@ class Keeper:
     def _claim(self, need_bytes: int, limit_bytes: int, *, waits: bool) -> bool:
         metered = self._metered
         self._since_s = time.monotonic()
-        before, deadline_s = self._granted, min(self._since_s + _WAIT_S, self._ends_s)
+        before, deadline_s = self._granted, min(self._since_s + WAIT_S, self._ends_s)
         while True:
             wanted = metered.net_bytes + need_bytes + self._credit
             self._set_claim(wanted)
@@ -320,7 +334,7 @@ class Keeper:
                         self._end_cleaning()
             except OSError as error:
                 self._trouble(f"{self._root} cannot be kept in order: {error.strerror or error}")
-                self._closing.wait(_WAIT_S)
+                self._closing.wait(WAIT_S)
             except Exception as error:  # noqa: BLE001 - a thread of ours ends no job, and leaves no traceback in it
                 self._trouble(f"{self._root} cannot be kept in order: {error!r}")
                 return
@@ -397,7 +411,7 @@ class Keeper:
         low_bytes = min(int(LOW_SHARE * self._limit_bytes), self._limit_bytes - self._needed)
         try:
             # Those who are done with what they write seal it as soon as they see how full the cache is.
-            has_time = time.monotonic() < self._since_s + _WAIT_S / 2
+            has_time = time.monotonic() < self._since_s + WAIT_S / 2
             done = cleaner.run(Wish(to_bytes=max(low_bytes, 0), spares=has_time or not self._needed))
         except StoppedError:
             return

@@ -16,7 +16,7 @@ from jcache.recording.small import SmallFile
 from jcache.system.stopwatch import Stopwatch
 from jcache.vectors import Extents
 
-__all__ = ["Recorder", "Recording"]
+__all__ = ["FRAME_BYTES", "Recorder", "Recording"]
 
 # One frame holds what one vector brought; several small vectors that wait for the same journal share one.
 FRAME_BYTES = 8 << 20
@@ -80,6 +80,7 @@ class Recorder:
         recorded: Callable[[int], None],
         failed: Callable[[JournalError], None],
         pause_s: float = 5.0,
+        frame_bytes: int = FRAME_BYTES,
         small_recorded: Callable[[Sequence[SmallFile]], None] = lambda files: None,  # noqa: ARG005
     ) -> None:
         """Prepare the queue.
@@ -89,6 +90,7 @@ class Recorder:
             recorded: Told how many bytes were written.
             failed: Told of every write that failed.
             pause_s: How long a journal directory that refused bytes is left alone.
+            frame_bytes: Up to how many bytes are written at once, where more than one recording waits.
             small_recorded: Told of small files whose bytes are in the journal, or given up.
         """
         self.limit_bytes = limit_bytes
@@ -96,6 +98,7 @@ class Recorder:
         self._failed = failed
         self._small_recorded = small_recorded
         self._rest_s = pause_s
+        self._frame_bytes = frame_bytes
         self._paused_until = 0.0
         self._queue: deque[Recording | SmallFile | Callable[[], None]] = deque()
         self._lock = threading.Lock()
@@ -342,7 +345,7 @@ class Recorder:
             if not isinstance(following, Recording) or following.journal is not first.journal:
                 break
             size_bytes += following.size_bytes
-            if following.info.version != first.info.version or size_bytes > FRAME_BYTES:
+            if following.info.version != first.info.version or size_bytes > self._frame_bytes:
                 break
             batch.append(following)
             self._queue.popleft()

@@ -21,7 +21,7 @@ from jcache.cache import usage
 from jcache.cache.books import Book, Use
 from jcache.cache.directory import Cache
 from jcache.cache.eviction import Cleaner, Wish
-from jcache.cache.keeper import _WAIT_S, LOW_SHARE, Keeper, credit_bytes
+from jcache.cache.keeper import LOW_SHARE, WAIT_S, Keeper, credit_bytes
 from jcache.cache.meter import MeteredStorage
 from jcache.cache.pins import add_pin
 from jcache.journal import Version
@@ -298,7 +298,7 @@ def test_a_full_cache_that_cannot_be_emptied_is_told_once(
     for _ in range(3):
         assert not keeper.admit(os.path.join(cache.directory, "https/h/g"), 100_000)
     assert left(cache) == ["f"]
-    assert time.monotonic() - started_s < 3 * _WAIT_S, "nothing may go, so there is nothing to wait for"
+    assert time.monotonic() - started_s < 3 * WAIT_S, "nothing may go, so there is nothing to wait for"
     assert len(troubles) == 1
     assert "is full: 1 journals are pinned, 0 are being written; what does not" in troubles[0]
 
@@ -310,7 +310,7 @@ def test_nothing_goes_and_nobody_waits_for_a_compaction(cache: Cache, keeper: Ke
     where = os.path.join(cache.directory, "https/h/g")
     assert not keeper.admit(where, 6_000_000, copy=True)
     assert not keeper.admit(where, 2_000_000, copy=True)
-    assert time.monotonic() - started_s < _WAIT_S / 2
+    assert time.monotonic() - started_s < WAIT_S / 2
     assert keeper.admit(where, 100_000, copy=True)
     assert (left(cache), troubles) == (["f"], [])
 
@@ -324,7 +324,7 @@ def test_a_process_that_ends_waits_for_room_once(cache: Cache, keeper: Keeper, t
         for number in range(20):
             assert not keeper.admit(os.path.join(cache.directory, f"https/h/g{number}"), 100_000)
             keeper._denied_until = 0.0
-        assert time.monotonic() - started_s < 2 * _WAIT_S
+        assert time.monotonic() - started_s < 2 * WAIT_S
     assert len(troubles) == 1
     assert "is full: room is made more slowly than it is filled" in troubles[0]
 

@@ -89,6 +89,23 @@ def test_small_vectors_that_wait_share_a_frame_but_not_with_another_version_or_j
     assert [[start for start, _ in extents] for _, _, extents in other.frames] == [[60]]
 
 
+def test_recordings_that_wait_together_are_not_refused_for_being_too_much_together() -> None:
+    box, asked = Box(frame_bytes=25), []
+
+    def admit(size_bytes: int) -> bool:
+        asked.append(size_bytes)
+        return True
+
+    box.journal.go.clear()
+    for start in (0, 20, 40, 60):
+        one = Recording(box.journal, INFO, Extents([start], [bytes(10)]), box.settled.extend, admit=admit)
+        assert box.recorder.submit(one, timeout_s=0)
+        assert box.journal.entered.wait(PATIENCE_S)
+    box.journal.go.set()
+    stop(box)
+    assert asked == [10, 20, 10]
+
+
 def test_reads_that_follow_one_another_become_one_extent_and_a_vectors_ranges_do_not() -> None:
     box = Box(limit_bytes=1 << 20)
     box.journal.go.clear()
