@@ -36,13 +36,16 @@ if TYPE_CHECKING:
 
     from jcache.system.storage import Storage
 
-__all__ = ["Entry", "Index", "Walk", "cleaner_lock", "load", "total_bytes", "uses"]
+__all__ = ["REMEMBER_S", "Entry", "Index", "Walk", "cleaner_lock", "load", "total_bytes", "uses"]
 
 INDEX_NAME = "index"
 LOCK_NAME = "@cleaner"
 
 MANY_BOOKS = 32
 """So many finished books, and one for every 64 KiB of the index, are worth taking over."""
+
+REMEMBER_S = 3600.0
+"""How long the use of a journal that is gone is remembered."""
 
 DROP_S = 3600.0
 """So long a cleaner may go by an index that it has read, where there are no locks."""
@@ -52,7 +55,6 @@ _HEAD_BYTES = 64 * 1024
 _MOST_BYTES = 256 << 20
 _LINES_A_STEP = 500
 _CLOCKS_S = 10.0  # by how much hosts may differ in what they call now
-_REMEMBER_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -241,7 +243,7 @@ def drop(storage: Storage, root: str, index: Index, *, is_alone: bool) -> None:
 
 def _forget_gone(index: Index) -> None:
     """Drop what was removed a while ago: until then, books that are still open may name it again and again."""
-    before_s = time.time() - _REMEMBER_S
+    before_s = time.time() - REMEMBER_S
     for path in [path for path, entry in index.entries.items() if entry.is_gone and entry.looked_s < before_s]:
         del index.entries[path]
 

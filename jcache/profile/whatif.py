@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from jcache.cache.keeper import LOW_SHARE, credit_bytes
+from jcache.cache.keeper import DENIED_S, IDLE_S, LOW_SHARE, WAIT_S, credit_bytes, most_at_once
 from jcache.cache.policy import eviction_order
-from jcache.cache.usage import Entry
+from jcache.cache.usage import REMEMBER_S, Entry
 from jcache.counters import LISTING, NAMED, OPEN, STAT
 from jcache.ranges import normalise, subtract, total
 
@@ -29,6 +30,10 @@ EXACT, WHOLE = 0, -1
 
 # What a journal takes beside its bytes: of itself (header, index, trailer), for each vector, and for each extent.
 _JOURNAL_BYTES, _VECTOR_BYTES, _EXTENT_BYTES = 430, 32, 52
+
+# As `jcache.recording.recorder` has them, and `jcache.registry`.
+PAUSE_S, LONGEST_S = 0.005, 1.0
+IDLE_FILES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +88,21 @@ def what_if(profiles: Sequence[Profile], kinds: Sequence[Kind]) -> list[WhatIf]:
     caches = [_Cache(kind) for kind in kinds]
     sizes: dict[str, int] = {}
     for profile in ordered:
-        lives = _ends_of(profile)
+        lives, end_s = _ends_of(profile), profile.start_time
         for process, one in profile.requests():
-            url = profile.files[one.file]
+            url, end_s = profile.files[one.file], profile.start_time + one.end_us / 1e6
             if one.kind in (OPEN, NAMED, STAT, LISTING):
                 if one.kind != LISTING and len(one.stops):
                     sizes[url] = one.stops[0]
             elif len(one.starts):
                 for cache in caches:
-                    cache.read(process, url, one, sizes.get(url), profile.start_time + one.end_us / 1e6)
+                    cache.read(process, url, one, sizes.get(url), end_s)
             if one.end_us >= lives[process]:
                 for cache in caches:
-                    cache.ended(process)
+                    cache.ended(process, end_s)
+        for process in lives:
+            for cache in caches:
+                cache.ended(process, end_s)
     return [cache.result() for cache in caches]
 
 
@@ -128,7 +136,7 @@ class _Ranges:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
-        self.disk_bytes = _JOURNAL_BYTES
+        self.disk_bytes = 0
 
     def gaps(self, start: int, stop: int) -> list[Range]:
         """Return what of a range is not there."""
@@ -140,14 +148,23 @@ class _Ranges:
         return stop - start - total(self.gaps(start, stop))
 
     def take(self, start: int, stop: int) -> int:
-        """See `_Held`; each gap is an extent."""
+        """See `_Held`; what it takes on disk is told by who records it."""
         gaps = self.gaps(start, stop)
         if gaps:
             first, last = bisect_left(self._stops, start), bisect_right(self._starts, stop)
             begin, end = min([start, *self._starts[first:last]]), max([stop, *self._stops[first:last]])
             self._starts[first:last], self._stops[first:last] = [begin], [end]
-            self.disk_bytes += total(gaps) + _EXTENT_BYTES * len(gaps)
         return total(gaps)
+
+    def ranges(self) -> list[Range]:
+        """Return all that is there, in order."""
+        return list(zip(self._starts, self._stops, strict=True))
+
+    def drop(self, start: int, stop: int) -> None:
+        """Have a range in it no more."""
+        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
+        left = subtract(list(zip(self._starts[first:last], self._stops[first:last], strict=True)), [(start, stop)])
+        self._starts[first:last], self._stops[first:last] = [one[0] for one in left], [one[1] for one in left]
 
 
 class _Blocks:
@@ -202,6 +219,40 @@ class _Whole:
         return self.disk_bytes - before
 
 
+class _Fetched(NamedTuple):
+    """What a read has brought, while it waits to be recorded."""
+
+    url: str
+    gaps: Sequence[Range]
+
+    @property
+    def disk_bytes(self) -> int:
+        """What it takes in a journal."""
+        return total(self.gaps) + _EXTENT_BYTES * len(self.gaps) + _VECTOR_BYTES
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process that reads through a cache.
+
+    Attributes:
+        waiting: What it has fetched and not recorded yet.
+        since_s: When the first of that was fetched.
+        fetched_s: When anything was, last.
+        full_s: When the first of what is waiting found no room.
+        denied_s: Until when nothing is recorded.
+        files: Those that it has open, what was not used for longest first; with what is gone of them, and is readable
+            nevertheless until something is fetched.
+    """
+
+    waiting: deque[_Fetched] = field(default_factory=deque)
+    since_s: float = 0.0
+    fetched_s: float = 0.0
+    full_s: float | None = None
+    denied_s: float = 0.0
+    files: dict[str, list[_Ranges]] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class _Cache:
     """One cache, while a run reads through it."""
@@ -209,10 +260,13 @@ class _Cache:
     kind: Kind
     held: dict[str, _Held] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
-    # Segments that are gone stay readable for those who have them open.
-    kept: dict[tuple[int, str], list[_Ranges]] = field(default_factory=dict)
+    # The use of what is gone is remembered.
+    gone: dict[str, Entry] = field(default_factory=dict)
+    processes: dict[int, _Process] = field(default_factory=dict)
+    # What is being written, and so must not go, or waits for that; and who has files open, and writes to them.
+    fresh: dict[str, _Ranges] = field(default_factory=dict)
     users: dict[str, set[int]] = field(default_factory=dict)
-    alive: set[int] = field(default_factory=set)
+    writers: dict[str, set[int]] = field(default_factory=dict)
     total: int = 0
     done: WhatIf = field(init=False)
 
@@ -221,69 +275,188 @@ class _Cache:
 
     def read(self, process: int, url: str, one: Request, size_bytes: int | None, now_s: float) -> None:
         """Read what a request of a process asked for."""
-        held = self.held.get(url)
-        if held is None:
-            held = self.held[url] = self._empty(size_bytes)
-            self.entries[url] = Entry(now_s)
-        entry, before = self.entries[url], held.disk_bytes
-        self.users.setdefault(url, set()).add(process)
-        self.alive.add(process)
-        own = self.kept.get((process, url), ())
+        of = self._use(process, url, now_s - one.duration_us / 1e6)
+        entry = self._entry(url, now_s)
         ranges = list(_within(one.starts, one.stops, size_bytes))
-        # Whatever the vector itself brings is no hit for another range of it.
-        left = [gap for start, stop in ranges for gap in _not_in(own, start, stop)]
-        hit_bytes = total(ranges) - total(left) + sum(held.has(*gap) for gap in left)
-        fetched_bytes = sum(held.take(*gap) for gap in normalise(left))
-        if self.kind.unit == EXACT and fetched_bytes:
-            held.disk_bytes += _VECTOR_BYTES
+        if self.kind.unit == EXACT:
+            hit_bytes, fetched_bytes = self._read_exactly(of, url, ranges, now_s)
+        else:
+            held = self.held.setdefault(
+                url, _Whole(size_bytes) if self.kind.unit == WHOLE else _Blocks(self.kind.unit, size_bytes)
+            )
+            hit_bytes = sum(held.has(*range_) for range_ in ranges)
+            fetched_bytes = sum(held.take(*range_) for range_ in normalise(ranges))
         self.done.read_bytes += total(ranges)
         self.done.hit_bytes += hit_bytes
         self.done.origin_bytes += fetched_bytes
-        self.total += held.disk_bytes - before
         entry.used_s = max(entry.used_s, now_s)
         entry.hits += not fetched_bytes
         entry.hit_bytes += hit_bytes
-        entry.size_bytes = held.disk_bytes
-        limit = self.kind.size_bytes
-        if limit is not None and self.total > limit - (len(self.alive) + 2) * credit_bytes(limit):
-            self._make_room(limit, now_s)
+        if fetched_bytes and self.kind.unit != EXACT:
+            self._grow(url, fetched_bytes, now_s)
 
-    def _empty(self, size_bytes: int | None) -> _Held:
-        if self.kind.unit == EXACT:
-            return _Ranges()
-        return _Whole(size_bytes) if self.kind.unit == WHOLE else _Blocks(self.kind.unit, size_bytes)
+    def _read_exactly(self, of: _Process, url: str, ranges: Sequence[Range], now_s: float) -> tuple[int, int]:
+        """Return how many bytes are there, and how many are fetched, which wait to be recorded then."""
+        there = [*of.files[url], *self._contents(url)]
+        missing = [gap for range_ in ranges for gap in _not_in(there, *range_)]
+        gaps = normalise(missing)
+        if gaps:
+            of.files[url] = []  # who fetches looks first what there is
+            _take(self.fresh.setdefault(url, _Ranges()), gaps)
+            of.since_s = of.since_s if of.waiting else now_s
+            of.waiting.append(_Fetched(url, gaps))
+            of.fetched_s = now_s
+        # Whatever a vector itself brings is no hit for another range of it.
+        return total(ranges) - total(missing), total(gaps)
 
-    def _make_room(self, limit: int, now_s: float) -> None:
-        low = LOW_SHARE * limit
-        for url in self._order(int(low), now_s):
-            if self.total <= low:
-                return
-            gone = self.held.pop(url)
-            self.total -= gone.disk_bytes
-            del self.entries[url]
-            self.done.evicted += 1
-            if isinstance(gone, _Ranges):
-                for process in self.users.pop(url, ()):
-                    self.kept.setdefault((process, url), []).append(gone)
-
-    def ended(self, process: int) -> None:
-        """Take note that a process has come to its end."""
-        self.alive.discard(process)
-        for key in [key for key in self.kept if key[0] == process]:
-            del self.kept[key]
-        for users in self.users.values():
-            users.discard(process)
-
-    def _order(self, room_bytes: int, now_s: float) -> list[str]:
-        if self.kind.policy == "lru":
-            return sorted(self.entries, key=lambda url: self.entries[url].used_s)
-        first, last = eviction_order(self.entries, room_bytes, now_s=now_s)
-        return first + last
+    def ended(self, process: int, now_s: float) -> None:
+        """Take note that a process has come to its end: it records what is waiting, and lets go of everything."""
+        of = self.processes.get(process)
+        if of is not None:
+            self._record(process, of, now_s, is_end=True)
+            for url in of.files:
+                self._close(process, url)
+            del self.processes[process]
 
     def result(self) -> WhatIf:
         """Return what came of it."""
         self.done.held_bytes = self.total
         return self.done
+
+    def _contents(self, url: str) -> list[_Ranges]:
+        return [one for one in (self.held.get(url), self.fresh.get(url)) if isinstance(one, _Ranges)]
+
+    def _entry(self, url: str, now_s: float) -> Entry:
+        entry = self.entries.get(url)
+        if entry is None:
+            entry = self.gone.pop(url, None)
+            if entry is None or entry.used_s < now_s - REMEMBER_S:
+                entry = Entry(now_s)
+            self.entries[url] = entry
+        return entry
+
+    # -- files that are open ------------------------------------------------------------------------------------
+
+    def _use(self, process: int, url: str, now_s: float) -> _Process:
+        """Have a process open a file, if it has not, and record by then what there was time for."""
+        of = self.processes.setdefault(process, _Process())
+        if of.waiting and (now_s - of.fetched_s >= PAUSE_S or now_s - of.since_s >= LONGEST_S):
+            self._record(process, of, now_s)
+        of.files[url] = of.files.pop(url, [])
+        self.users.setdefault(url, set()).add(process)
+        if len(of.files) > IDLE_FILES:
+            for idle in list(of.files)[: IDLE_FILES // 8]:
+                del of.files[idle]
+                self._close(process, idle)
+        return of
+
+    def _close(self, process: int, url: str) -> None:
+        self.users[url].discard(process)
+        writers = self.writers.get(url, set())
+        writers.discard(process)
+        if not writers:
+            self._seal(url)
+        if not self.users[url]:
+            del self.users[url]
+
+    def _seal(self, url: str) -> None:
+        """Have what was written of a file go like anything else."""
+        self.writers.pop(url, None)
+        fresh = self.fresh.pop(url, None)
+        if fresh is not None:
+            held = self.held.setdefault(url, _Ranges())
+            assert isinstance(held, _Ranges)
+            _take(held, fresh.ranges())
+            held.disk_bytes += fresh.disk_bytes
+
+    # -- recording ----------------------------------------------------------------------------------------------
+
+    def _record(self, process: int, of: _Process, now_s: float, *, is_end: bool = False) -> None:
+        """Record what is waiting, as far as there is room."""
+        while of.waiting:
+            one = of.waiting[0]
+            has_room = self._has_room(of, one.disk_bytes, now_s, is_end=is_end)
+            if has_room is None:
+                return
+            of.waiting.popleft()
+            of.full_s, of.since_s = None, now_s
+            if has_room:
+                self._write(process, one, now_s, is_end=is_end)
+                continue
+            for there in (*of.files.get(one.url, ()), *self._contents(one.url)):
+                for gap in one.gaps:
+                    there.drop(*gap)
+
+    def _write(self, process: int, one: _Fetched, now_s: float, *, is_end: bool) -> None:
+        fresh = self.fresh.setdefault(one.url, _Ranges())
+        _take(fresh, one.gaps)  # if they are gone meanwhile
+        nbytes = one.disk_bytes + (0 if fresh.disk_bytes else _JOURNAL_BYTES)
+        fresh.disk_bytes += nbytes
+        self.writers.setdefault(one.url, set()).add(process)
+        if is_end:
+            self._seal(one.url)
+        self._grow(one.url, nbytes, now_s)
+
+    def _has_room(self, of: _Process, need_bytes: int, now_s: float, *, is_end: bool) -> bool | None:
+        """Whether so many bytes may be recorded; None where that is not known yet."""
+        limit = self.kind.size_bytes
+        if limit is None:
+            return True
+        if need_bytes > most_at_once(limit) or now_s < of.denied_s:
+            return False
+        most = limit - need_bytes - (len(self.processes) + 1) * credit_bytes(limit)
+        waited_s = 0.0 if of.full_s is None else now_s - of.full_s
+        for at_s in (now_s, now_s + IDLE_S) if is_end else (now_s,):
+            if self.total > most:
+                self._make_room(min(int(LOW_SHARE * limit), most), at_s, spares=waited_s < WAIT_S / 2)
+        if self.total <= most:
+            return True
+        of.full_s = now_s - waited_s
+        if not is_end and waited_s < WAIT_S:
+            return None
+        of.denied_s = now_s + DENIED_S
+        return False
+
+    def _grow(self, url: str, nbytes: int, now_s: float) -> None:
+        self.total += nbytes
+        self._entry(url, now_s).size_bytes += nbytes
+        limit = self.kind.size_bytes
+        if limit is not None and self.total > limit - (len(self.processes) + 2) * credit_bytes(limit):
+            self._make_room(int(LOW_SHARE * limit), now_s)
+
+    def _make_room(self, low_bytes: int, now_s: float, *, spares: bool = True) -> None:
+        # What is idle is sealed when room is wanted, and only what is sealed may go.
+        for url in [url for url in self.writers if self.entries[url].used_s <= now_s - IDLE_S]:
+            self._seal(url)
+        first, last = self._order(low_bytes, now_s)
+        for url in first if spares and not self.writers.keys().isdisjoint(first) else first + last:
+            if self.total <= low_bytes:
+                return
+            if url in self.held and self.held[url].disk_bytes:
+                self._evict(url)
+
+    def _evict(self, url: str) -> None:
+        """Remove what is sealed of a file."""
+        gone = self.held.pop(url)
+        self.total -= gone.disk_bytes
+        self.entries[url].size_bytes -= gone.disk_bytes
+        self.done.evicted += 1
+        if url not in self.fresh:
+            self.gone[url] = self.entries.pop(url)
+        if isinstance(gone, _Ranges):
+            # Segments that are gone stay readable for a while for those who have them open.
+            for process in self.users.get(url, ()):
+                self.processes[process].files[url].append(gone)
+
+    def _order(self, room_bytes: int, now_s: float) -> tuple[list[str], list[str]]:
+        if self.kind.policy == "lru":
+            return sorted(self.entries, key=lambda url: self.entries[url].used_s), []
+        return eviction_order(self.entries, room_bytes, now_s=now_s)
+
+
+def _take(held: _Ranges, ranges: Iterable[Range]) -> None:
+    for start, stop in ranges:
+        held.take(start, stop)
 
 
 def _not_in(held: Sequence[_Ranges], start: int, stop: int) -> list[Range]:
