@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _BAR = 30
 _UNITS = {"exact": EXACT, "whole": WHOLE}
+_LEAST_BLOCK = 512  # no disk has smaller ones, and each of them takes time
 
 
 @click.command("whatif")
@@ -54,7 +55,7 @@ _UNITS = {"exact": EXACT, "whole": WHOLE}
     default="exact",
     show_default=True,
     metavar="SIZE|whole|exact[,...]",
-    help="What the cache keeps: ranges, blocks of a size, or whole files.",
+    help="What the cache keeps: ranges, blocks of a size (512 bytes at least), or whole files.",
 )
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw hit rates against sizes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -82,7 +83,7 @@ def whatif(
     \b
     Exit codes:
       0  done
-      1  done, but some profiles could not be read; they are named on stderr
+      1  some profiles are damaged or cannot be read; stderr names them, and the rest was used
       2  a path, name or value is wrong, or there is no profile
     """
     kinds = [Kind(size, unit, policy) for unit in _units(blocks) for policy in policies for size in _sizes(sizes)]
@@ -126,9 +127,12 @@ def _sizes(text: str | None) -> list[int | None]:
 
 def _units(text: str) -> list[int]:
     try:
-        return [_UNITS[word] if word in _UNITS else parse_size(word) for word in text.split(",")]
+        units = [_UNITS[word] if word in _UNITS else parse_size(word) for word in text.split(",")]
     except (ValueError, OverflowError):
         raise WrongInputError(f"--block: {text} is no list of 'exact', 'whole', and sizes such as 128k") from None
+    if any(0 < unit < _LEAST_BLOCK for unit in units):
+        raise WrongInputError(f"--block: blocks of less than {_LEAST_BLOCK} bytes are none that a cache keeps")
+    return units
 
 
 def _name(unit: int) -> str:

@@ -161,7 +161,10 @@ def test_it_draws_a_line_for_each_kind(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, [*args, "--svg", str(tmp_path / "no" / "w.svg")], prog_name="jcache").exit_code == 2
 
 
-@pytest.mark.parametrize(("args", "words"), [(("--size", "much"), "--size"), (("--block", "x"), "--block")])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [(("--size", "much"), "--size"), (("--block", "x"), "--block"), (("--block", "whole,1"), "512")],
+)
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, args: tuple[str, ...], words: str) -> None:
     recording(tmp_path / "a.jcp", reads(3, 10, 3), 3)
     found = CliRunner().invoke(main, ["whatif", str(tmp_path / "a.jcp"), *args], prog_name="jcache")
