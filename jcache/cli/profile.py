@@ -17,7 +17,7 @@ import click
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, map_option, pairs_of, paths
 from jcache.cli.progress import progress, reading, size_of
-from jcache.cli.recorded import given_above, profiles_directory, recorded
+from jcache.cli.recorded import counted, given_above, profiles_directory, recorded
 from jcache.profile.format import SUFFIX
 from jcache.profile.reader import Profile, ProfileError
 from jcache.profile.select import in_directory, runs
@@ -30,8 +30,6 @@ from jcache.settings.config import parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO
-
-    from jcache.profile.reader import Recording
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _file_option = click.option("--file", "pattern", metavar="GLOB", help="Only files whose address this matches.")
@@ -59,7 +57,7 @@ def profile(ctx: click.Context, *, directory: Path | None) -> None:
     \b
     Exit codes:
       0  done
-      1  done, but some profiles could not be read; they are named on stderr
+      1  some profiles are damaged or cannot be read; stderr names them, and the rest was used
       2  a path, name or value is wrong, or there is no profile
     """
     ctx.obj = directory  # of all commands, where they are given none themselves
@@ -83,7 +81,7 @@ def list_(ctx: click.Context, place: str | None, directory: Path | None, *, as_j
     rows, documents = [], []
     for one in found:
         with reading("counting", one.recordings):
-            counts = [_counted(recording, errors) for recording in one.recordings]
+            counts = [counted(recording, errors) for recording in one.recordings]
         requests, ranges = (sum(column) for column in zip(*counts, strict=True))
         size = sum(map(size_of, one.recordings))
         states = {state: count for state, count in one.profile.states.items() if state != "complete"}
@@ -344,14 +342,6 @@ def _look(found: Profile, gaps: Sequence[int]) -> Look:
             return look_at(found, gaps=gaps)
     except ProfileError as error:
         raise CommandError(str(error)) from None
-
-
-def _counted(recording: Recording, errors: list[ProfileError]) -> tuple[int, int]:
-    try:
-        return recording.count()
-    except ProfileError as error:
-        errors.append(error)
-        return 0, 0
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -96,8 +96,11 @@ class Recording:
         Raises:
             ProfileError: The file cannot be read, or is no profile.
         """
-        recording = cls(os.fspath(path), Head())
+        nobody = Head()
+        recording = cls(os.fspath(path), nobody)
         next(recording.batches(), None)
+        if recording.head is nobody:
+            raise ProfileError(f"{recording.path} is damaged: it does not say who recorded it")
         return recording
 
     def batches(self) -> Iterator[Batch]:
@@ -123,8 +126,9 @@ class Recording:
         self.files, self.told, self.state = [], {}, "cut off"
         requests = ranges = 0
         for head, payload in self._blocks():
-            if head.kind != REQUESTS:
-                self._take(head.kind, parse_json(payload))
+            if head.kind != REQUESTS and not self._take(head.kind, parse_json(payload)):
+                self.state = "damaged"
+                break
             requests, ranges = requests + head.requests, ranges + head.ranges
         return requests, ranges
 

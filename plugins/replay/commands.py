@@ -69,14 +69,15 @@ def replay(
     \b
     Exit codes:
       0  done
-      1  done, but some requests failed, or it ended before its time
+      1  done, but some requests failed, or a profile is damaged; or it ended before its time
       2  a path, name or value is wrong, or there is no profile
     """
     rate = _speed(speed)
     pairs = pairs_of(maps)
     if cache is not None and no_cache:
         raise WrongInputError("give --cache DIR or --no-cache, not both")
-    found = _recorded(run, directory)
+    errors: list[ProfileError] = []
+    found = _recorded(run, directory, errors)
     environ = {name: value for name, value in os.environ.items() if name != "JCACHE_PROFILE"}
     if cache is not None:
         environ["JCACHE_DIR"] = str(cache)
@@ -115,7 +116,7 @@ def replay(
         click.echo(json.dumps(played | {"differences": told} if compare else played))
     else:
         _tell(played, lines)
-    sys.exit(1 if played["failed"] else 0)
+    sys.exit(1 if played["failed"] or errors else 0)
 
 
 def _tell(played: dict[str, object], lines: list[Difference]) -> None:
@@ -198,7 +199,8 @@ def warm(
     urls = [word for word in what if "://" in word]
     if not (names or urls):
         names = ["last"]
-    profiles = [_recorded(name, directory) for name in names]
+    errors: list[ProfileError] = []
+    profiles = [_recorded(name, directory, errors) for name in names]
     if directory is not None:
         os.environ["JCACHE_DIR"] = os.path.abspath(directory)
     if not os.environ.get("JCACHE_DIR"):
@@ -245,7 +247,7 @@ def warm(
         click.echo(f"jcache: the cache did not take {' '.join(human(done.missing_bytes))}: is it full?", err=True)
     if lacking:
         click.echo(f"jcache: no column matches {visible(', '.join(lacking))}", err=True)
-    sys.exit(0 if done.is_complete else 1)
+    sys.exit(0 if done.is_complete and not errors else 1)
 
 
 def _must_be_usable(environ: Mapping[str, str]) -> None:
@@ -266,10 +268,10 @@ def _interrupted() -> Iterator[None]:
         os._exit(CommandError.exit_code)
 
 
-def _recorded(word: str, directory: Path | None) -> Profile:
-    errors: list[ProfileError] = []
+def _recorded(word: str, directory: Path | None, errors: list[ProfileError]) -> Profile:
+    before = len(errors)
     found = recorded(word, directory, errors)
-    for error in errors:
+    for error in errors[before:]:
         click.echo(f"jcache: {visible(str(error))}", err=True)
     return found
 

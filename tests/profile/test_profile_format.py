@@ -139,10 +139,11 @@ def test_no_payload_is_too_odd(payload: bytes, requests: int, ranges: int) -> No
 
 def test_wherever_it_is_cut_what_is_before_stays(tmp_path: Path) -> None:
     whole = written(WORKED[:1], ends=False) + pack_batch(Batch.of(WORKED[1:])) + pack_json(END, {})
+    head = len(pack_start() + pack_json(HEAD, {"run": "r"}))
     for size in range(len(whole)):
         path = saved(tmp_path, whole[:size])
-        if size < 16:
-            with pytest.raises(ProfileError, match="is no profile"):
+        if size < head:
+            with pytest.raises(ProfileError, match="is no profile" if size < 16 else "does not say who recorded it"):
                 Recording.open(path)
             continue
         found, recording = read(path)
@@ -154,6 +155,10 @@ def test_whichever_byte_is_damaged_nothing_wrong_is_read(tmp_path: Path) -> None
     whole = written(WORKED)
     for position in range(16, len(whole)):
         path = saved(tmp_path, whole[:position] + bytes([whole[position] ^ 0x20]) + whole[position + 1 :])
+        if position < len(pack_start() + pack_json(HEAD, {"run": "r"})):
+            with pytest.raises(ProfileError, match="does not say who recorded it"):
+                read(path)
+            continue
         found, recording = read(path)
         assert found in ([], WORKED), position
         assert recording.state in ("damaged", "cut off"), position

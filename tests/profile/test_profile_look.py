@@ -305,6 +305,42 @@ def test_a_damaged_profile_is_named_and_the_others_are_shown(reports: Path) -> N
     assert A in result.stdout
 
 
+ALL = [("profile", "show"), ("profile", "columns", "--file", "-"), ("profile", "export", "--csv", "-")]
+ALL += [("whatif",), ("warm", "--file", "-"), ("bundle", "create", "-o", "b.jcb"), ("profile", "list"), ("replay",)]
+
+
+def of_all(args: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.setenv("JCACHE_DIR", str(place / "cache"))
+    monkeypatch.chdir(place)
+    return CliRunner().invoke(main, [*args, str(place)], prog_name="jcache")
+
+
+@pytest.mark.parametrize("args", ALL[:-1], ids=" ".join)
+def test_what_is_damaged_in_the_middle_is_named_by_each_command_and_what_is_before_is_used(
+    reports: Path, tmp_path: Path, args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "damaged"
+    place.mkdir()
+    whole = (reports / "a.jcp").read_bytes()
+    (place / "a.jcp").write_bytes(whole + bytes(300) + whole[16:])
+    result = of_all(args, place, monkeypatch)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("a.jcp is damaged: of its requests the first ") == 1
+
+
+@pytest.mark.parametrize("args", ALL, ids=" ".join)
+@pytest.mark.parametrize("data", [b"", b"garbage" * 9, pack_start() + pack_json(HEAD, {"run": "r"})[:20]])
+def test_where_nothing_can_be_used_each_command_says_so_and_fails(
+    tmp_path: Path, args: tuple[str, ...], data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jcp").write_bytes(data)
+    result = of_all(args, tmp_path, monkeypatch)
+    assert result.exit_code == 1, result.output
+    assert "a.jcp is " in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "b.jcb").exists()
+
+
 # -- XRootD's recorder -----------------------------------------------------------------------------------------------
 
 

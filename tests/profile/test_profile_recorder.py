@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from activation import LIMIT_S, Site
 from faults import FaultyStorage, error
 
@@ -23,8 +24,6 @@ from jcache.vectors import Vector
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import pytest
 
     from jcache.profile.format import Request
 
@@ -227,7 +226,8 @@ def test_a_full_disk_ends_it_with_one_line(tmp_path: Path) -> None:
     assert len(said) == 1
     assert "No space left" in said[0]
     assert storage.open_fds == set()
-    assert Recording.open(tmp_path / "p.jcp").state == "cut off"
+    with pytest.raises(ProfileError, match="does not say who"):
+        Recording.open(tmp_path / "p.jcp")
 
 
 # -- real processes -----------------------------------------------------------------------------------------------
