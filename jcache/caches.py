@@ -121,7 +121,7 @@ class Caches:
             if config.bundles:
                 from jcache.bundle.reader import Bundle  # few have any
 
-                cache.below += tuple(map(Bundle, config.bundles))
+                cache.below += tuple(Bundle(path, trouble=self._host.trouble) for path in config.bundles)
         return cache, metered
 
     def _prepare(self, cache: Cache) -> None:

@@ -10,6 +10,7 @@ from jcache.bundle.format import END, START, Entry, Tail, keys_of, parse_end, pa
 from jcache.cache.directory import CacheUnusable
 from jcache.cache.owners import keyed, owner_of
 from jcache.journal.segments import Segments
+from jcache.naming.identity import address_of
 from jcache.segment.directory import Directory
 from jcache.segment.format import Columns, Metadata, checksum
 from jcache.segment.segment import Segment, read_all
@@ -18,7 +19,9 @@ from jcache.system.mounts import find_mount
 from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from jcache.segment.table import Run
 
     from jcache.journal.journal import Below
     from jcache.naming.identity import Identity
@@ -46,8 +49,20 @@ class Bundle:
         about: Of the run: `run`, `appname`, `report`; and `missing` and `keys`, see `docs/bundle.md`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], storage: Storage | None = None) -> None:
-        """Name a bundle; nothing is touched before `look_at`."""
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        storage: Storage | None = None,
+        *,
+        trouble: Callable[[str], None] = lambda what: None,  # noqa: ARG005
+    ) -> None:
+        """Name a bundle; nothing is touched before `look_at`.
+
+        Args:
+            path: The file.
+            storage: How it is read.
+            trouble: Is told, once, of each file in it of which bytes are found damaged.
+        """
         self.directory = os.path.realpath(path)
         self.is_local = False
         self.storage = Storage() if storage is None else storage
@@ -55,6 +70,8 @@ class Bundle:
         self.tail = Tail(0, 0, 0, b"")
         self.entries: dict[str, Entry] = {}
         self.about: dict[str, Any] = {}
+        self._trouble = trouble
+        self._named: set[str] = set()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -119,6 +136,12 @@ class Bundle:
         named = [identity.of(keyed(owner, key)).key for key in keys_of(self.about)]
         return next((name for name in named if name in self.entries), "")
 
+    def damaged(self, identity: str) -> None:
+        """Tell that bytes of a file are not what they were."""
+        if identity not in self._named:
+            self._named.add(identity)
+            self._trouble(f"{self.directory} is damaged: some bytes of {address_of(identity)} in it are not used")
+
     def extents(self, entry: Entry) -> Iterator[tuple[int, bytes, bool]]:
         """Yield first byte, bytes, and whether they are what they were, of each extent of a file.
 
@@ -167,6 +190,11 @@ class _Segments(Segments):
         directory = Directory(bundle.storage, bundle.directory, dir_mode=0, file_mode=0)
         super().__init__(bundle.storage, directory, identity, tier=tier)
         self._bundle = bundle
+
+    def forget_rows(self, run: Run, rows: Sequence[int], what: str) -> int:
+        """See `Segments`."""
+        self._bundle.damaged(self._identity)
+        return super().forget_rows(run, rows, what)
 
     def look(self) -> bool:
         """Take what there is; True if it was not there."""
