@@ -15,6 +15,7 @@ from jcache.bundle.format import SUFFIX
 from jcache.bundle.reader import Bundle, BundleError
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
+from jcache.cli.output import whole_file
 from jcache.cli.progress import progress
 from jcache.cli.recorded import given_above, recorded
 from jcache.naming.identity import address_of, is_answers
@@ -55,9 +56,9 @@ def bundle(ctx: click.Context, *, directory: Path | None) -> None:
 @bundle.command()
 @click.argument("run", default="last", metavar="[RUN]", shell_complete=paths("file"))
 @directory_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle; the job's name, if it is not given.")
+@click.option("-o", "--output", help="The bundle, a pipe, or a device; the job's name, if it is not given.")
 @_json_option
-def create(*, run: str, directory: Path | None, output: Path | None, as_json: bool) -> None:
+def create(*, run: str, directory: Path | None, output: str | None, as_json: bool) -> None:
     """Write what a recorded run read into a bundle; RUN is as in 'jcache profile'.
 
     The bytes come from the cache ('jcache warm' fetches what it lacks). The same run gives the same file, bit by bit.
@@ -72,21 +73,15 @@ def create(*, run: str, directory: Path | None, output: Path | None, as_json: bo
     errors: list[ProfileError] = []
     found = recorded(run, directory, errors)
     head = found.recordings[0].head
-    target = output or Path(f"{head.appname or 'run'}{SUFFIX}")
+    target = f"{head.appname or 'run'}{SUFFIX}" if output is None else output
     about = {"run": head.run, "appname": head.appname, "report": _report(found)}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("xb") as file, progress("bundling") as tell:
+        with whole_file(target) as file, progress("bundling") as tell:
             done = write_bundle(found, roots, file, about=about, progress=tell)
-        temporary.replace(target)
     except ProfileError as error:
         raise CommandError(str(error)) from None
-    except OSError as error:
-        raise WrongInputError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     if as_json:
-        click.echo(json.dumps({"path": str(target), **asdict(done)}))
+        click.echo(json.dumps({"path": target, **asdict(done)}))
     else:
         size = " ".join(human(done.bytes))
         click.echo(f"{target}: {size} of {done.files} files, and what was asked of {done.listings} directories")

@@ -7,7 +7,9 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +20,9 @@ from jcache.bundle.format import END, EXTENT_BYTES
 from jcache.bundle.reader import Bundle, BundleError
 from jcache.bundle.writer import BundleWriter
 from jcache.cli.group import main
+from jcache.counters import OPEN
 from jcache.journal import Version
+from jcache.profile.format import FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,6 +215,8 @@ def test_a_damaged_bundle_costs_time_and_no_wrong_byte(
     ran = analysis(cache=None, env={"JCACHE_BUNDLES": str(target)})
     assert ran.stdout == cold.stdout
     assert ran.report["cache"]["damaged_extents"] > 0
+    assert ran.stderr.count(f"{target} is damaged: some bytes of ") == 1
+    assert ".root in it are not used" in ran.stderr
     target.write_bytes(raw[:-1])
     ran = analysis(cache=tmp_path / "c", env={"JCACHE_BUNDLES": str(target)})
     assert ran.stdout == cold.stdout
@@ -238,6 +244,56 @@ def test_what_the_cache_lacks_is_named(analysis: Callable[..., Any], tmp_path: P
     done = jcache("create", tmp_path / "profiles", "--dir", tmp_path / "recorded", "-o", tmp_path / "x.jcb")
     assert done.exit_code == 1
     assert done.stderr.count("the cache lacks") == 2
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A profile, and an empty cache: what is bundled is little, and where it goes is what matters."""
+    batch = Batch.of([Request(OPEN, 1, 1, 0, 0, [0], [10], 0, 0, 0, 0)])
+    head, files = pack_json(HEAD, {"run": "r"}), pack_json(FILES, ["https://host/a"])
+    (tmp_path / "a.jcp").write_bytes(pack_start() + head + files + pack_batch(batch))
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("JCACHE_DIR", str(tmp_path / "cache"))
+    assert jcache("create", tmp_path / "a.jcp", "-o", tmp_path / "plain.jcb").exit_code == 0
+    return tmp_path / "a.jcp"
+
+
+def test_a_bundle_is_written_where_a_link_leads_and_leaves_the_link(recorded: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.jcb").symlink_to("there/b.jcb")
+    for _ in range(2):
+        assert jcache("create", recorded, "-o", tmp_path / "link.jcb").exit_code == 0
+        assert (tmp_path / "link.jcb").is_symlink()
+        assert (tmp_path / "there" / "b.jcb").read_bytes() == (tmp_path / "plain.jcb").read_bytes()
+        assert os.listdir(tmp_path / "there") == ["b.jcb"]
+
+
+def test_a_bundle_goes_through_a_pipe_which_stays(recorded: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        came = pool.submit((tmp_path / "pipe").read_bytes)
+        assert jcache("create", recorded, "-o", tmp_path / "pipe").exit_code == 0
+        assert came.result() == (tmp_path / "plain.jcb").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_bundle_is_written_to_a_device_which_stays(recorded: Path, tmp_path: Path) -> None:
+    try:
+        os.mknod(tmp_path / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))  # keeps nothing
+        (tmp_path / "device").write_bytes(b"")
+    except OSError as error:
+        pytest.skip(f"no device may be made here: {error}")
+    assert jcache("create", recorded, "-o", tmp_path / "device").exit_code == 0
+    assert (tmp_path / "device").is_char_device()
+
+
+@pytest.mark.parametrize("name", ["", ".", "no/b.jcb"])
+def test_a_place_where_no_bundle_can_be_is_named_in_one_line(
+    recorded: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = jcache("create", recorded, "-o", name)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
 def test_a_bundle_runs_in_a_namespace_without_interfaces(
