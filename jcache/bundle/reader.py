@@ -21,10 +21,9 @@ from jcache.system.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jcache.segment.table import Run
-
     from jcache.journal.journal import Below
     from jcache.naming.identity import Identity
+    from jcache.segment.table import Run
 
 __all__ = ["Bundle", "BundleError"]
 
