@@ -134,6 +134,11 @@ class Access:
             self._note_absent(error, epoch)
             raise
 
+    @property
+    def tells_of_replacing(self) -> bool:
+        """Whether the file system's own file objects raise where a file was replaced since they were opened."""
+        return self.origin.replaced(Version(0)) is not None
+
     def give_up(self) -> None:
         """Take the file for another one each time that it is asked for, for some time."""
         with self._file() as remote:

@@ -133,7 +133,7 @@ class JournalReader:
         except OriginChangedError:
             kept = self.access if self._takes_another() else self.access.kept(self._fs, self._details)
             if kept is None:
-                if self._is_delivered or (start, stop) != (0, self.size):
+                if self._is_delivered or (start, stop) != (0, self.size) or self.access.tells_of_replacing:
                     raise
                 self.access.give_up()  # all of it, by one request, is of one version
                 return unwrapped(run(self._fs, self.access.read_past([(start, stop)]))[0])
