@@ -324,7 +324,7 @@ def test_what_is_damaged_in_the_middle_is_named_by_each_command_and_what_is_befo
     whole = (reports / "a.jcp").read_bytes()
     (place / "a.jcp").write_bytes(whole + bytes(300) + whole[16:])
     result = of_all(args, place, monkeypatch)
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == (2 if "warm" in args else 1), result.output  # of warm nothing is selected here
     assert result.stderr.count("a.jcp is damaged: of its requests the first ") == 1
 
 
