@@ -62,6 +62,9 @@ class XrootdServer:
     kind = "xrootd"
     counted = "the server's trace of reads"
 
+    rights = "r/o"
+    """What clients may do, as its configuration says it."""
+
     def __init__(
         self, directory: Path, *, probe: str | None = None, port: int | None = None, startup_s: float = 15.0
     ) -> None:
@@ -174,7 +177,7 @@ class XrootdServer:
             f"xrd.port {port}\n"
             "xrd.network nodnr\n"
             "xrd.allow host 127.0.0.1\n"
-            "all.export / r/o\n"
+            f"all.export / {self.rights}\n"
             f"oss.localroot {self.directory}\n"
             f"all.adminpath {admin}\n"
             f"all.pidpath {admin}\n"

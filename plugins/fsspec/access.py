@@ -417,6 +417,13 @@ def identities(fs: Any, paths: Sequence[str], *, written: bool = False) -> list[
     return found
 
 
+def let_go(fs: Any, paths: Sequence[str], *, below: bool) -> None:
+    """Have nothing used any more that is open of paths, or below them, which are being written."""
+    known = _known(require(), fs)
+    if known is not None:
+        known.origin_class.let_go(list(map(undirected, paths)), below=below)
+
+
 def origin_of(fs: Any, path: str, identity: Identity) -> FileSystemOrigin:
     """Return a way to the origin of an object."""
     known = _known(require(), fs)

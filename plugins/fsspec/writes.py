@@ -18,7 +18,7 @@ from fsspec.spec import AbstractFileSystem
 
 from jcache.session import current
 from jcache_plugins.fsspec import listing
-from jcache_plugins.fsspec.access import behind, identities
+from jcache_plugins.fsspec.access import behind, identities, let_go
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.origins.base import within_origin
 
@@ -74,6 +74,7 @@ def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
     # A directory may be named with a slash behind it.
     names += [name.rstrip("/") for name in names if name.endswith("/")]
     listing.doubt(fs, names)
+    let_go(fs, names, below=below)
     for identity in filter(None, identities(fs, names, written=True)):
         for directory in session.caches.in_use():
             session.files.invalidate(identity, directory=directory, below=below)

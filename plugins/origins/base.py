@@ -94,6 +94,11 @@ def beside(fs: Any, make: Callable[[Any], T]) -> T:
     return known[1]  # type: ignore[no-any-return]  # what `make` made
 
 
+def all_beside(make: Callable[[Any], T]) -> list[T]:
+    """Return what was made so for all file-system objects that there are."""
+    return [made for (_, maker), (_, made) in list(_beside.items()) if maker is make]
+
+
 class FileSystemOrigin:
     """One file of any fsspec file system, asynchronous or not.
 
@@ -138,6 +143,15 @@ class FileSystemOrigin:
     def written(cls, path: str) -> str:
         """Return the path of what changes where a path is written."""
         return path
+
+    @classmethod
+    def let_go(cls, paths: Sequence[str], *, below: bool) -> None:
+        """Use nothing any more that is open of paths which are being written, by whichever file system.
+
+        Args:
+            paths: As file systems of this class take them.
+            below: Whether what lies below them is written as well.
+        """
 
     def kept(self, details: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - for subclasses
         """Return the path of one version of the file, where the origin keeps it when the file is overwritten.

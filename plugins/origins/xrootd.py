@@ -7,7 +7,7 @@ import os
 import pwd
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from operator import itemgetter, lt
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ from jcache.origin import Fetched, Info, OriginRange
 from jcache.planning.snapshot import REPLACED, agrees
 from jcache.session import current
 from jcache.vectors import Vector
-from jcache_plugins.origins.base import FileSystemOrigin, adler32, beside, is_settled, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, adler32, all_beside, beside, is_settled, reaching
 from jcache_plugins.origins.reachable import listens
 
 __all__ = ["XRootDOrigin"]
@@ -124,6 +124,12 @@ class XRootDOrigin(FileSystemOrigin):
     async def reaches(self) -> bool:
         """Whether its server can be connected to: the client tries for ten minutes where it cannot."""
         return await listens(self.identity.url, PORT)
+
+    @classmethod
+    def let_go(cls, paths: Sequence[str], *, below: bool) -> None:
+        """See `FileSystemOrigin`: as long as a file is open, its server opens the same one by the name that it had."""
+        for files in all_beside(OpenFiles):
+            files.let_go(paths, below=below)
 
     async def checksum(self) -> str | None:
         """Ask for the one that the server keeps, or makes."""
@@ -309,6 +315,7 @@ class OpenFiles:
         self._keeping = fs._readonly_filehandle_cache  # noqa: SLF001 - see the class
         self._files: dict[str, OpenFile] = {}
         self._kept: dict[str, Any] = self._keeping._cache  # noqa: SLF001 - see the class
+        self._loop: asyncio.AbstractEventLoop | None = fs.loop
 
     async def take(self, fs: Any, path: str) -> OpenFile:
         """Have a file of the file system open, until it is given back."""
@@ -346,6 +353,24 @@ class OpenFiles:
         if not file.readers:
             self._keep(file)
 
+    def let_go(self, paths: Sequence[str], *, below: bool) -> None:
+        """Close what is open of paths, or below them, as soon as nobody reads it; on any thread."""
+        names = {within(path) for path in paths}
+
+        def work() -> None:
+            for url in [url for url in (*self._kept, *self._files) if is_among(within(url), names, below=below)]:
+                file = self._kept.pop(url, None)
+                if file is not None:
+                    close(file.handle)
+                if (read := self._files.pop(url, None)) is not None:
+                    read.is_stale = True
+
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - None where there is none
+                work()
+            elif self._loop is not None:
+                self._loop.call_soon_threadsafe(work)
+
     def _keep(self, file: OpenFile) -> None:
         opening, kept = file.opening, self._kept
         if opening is not None:
@@ -369,6 +394,21 @@ class OpenFiles:
         limit = getattr(self._keeping, "_max_items", None)
         while limit and len(kept) > limit:
             close(kept.pop(min(kept, key=lambda name: kept[name].accessed)).handle)
+
+
+def within(path: str) -> str:
+    """Return what of a path, or of a URL, is the server's: the same by whichever name it is reached."""
+    _, is_url, rest = path.partition("://")
+    return (rest.partition("/")[2] if is_url else path).partition("?")[0].strip("/")
+
+
+def is_among(name: str, names: Container[str], *, below: bool) -> bool:
+    """Whether a path, or one above it, is among others."""
+    while name not in names:
+        if not below or not name:
+            return False
+        name = name.rpartition("/")[0]
+    return True
 
 
 def lost(error: Exception) -> str:

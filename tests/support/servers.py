@@ -62,6 +62,18 @@ class XrootdServer(xrootd_server.XrootdServer):
         super().__init__(directory, port=free_port() if port is None else port, **how)
 
 
+class WritableXrootd(XrootdServer):
+    """One to which its clients may write."""
+
+    rights = "r/w"
+
+    def __init__(self, directory: Path) -> None:
+        if os.geteuid() == 0:
+            account = xrootd_server._unprivileged_account()
+            os.chown(directory, account.pw_uid, account.pw_gid)
+        super().__init__(directory)
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
     method: str
