@@ -80,11 +80,12 @@ def create(*, run: str, directory: Path | None, output: str | None, as_json: boo
             done = write_bundle(found, roots, file, about=about, progress=tell)
     except ProfileError as error:
         raise CommandError(str(error)) from None
+    beside = _is_stdout(target)
     if as_json:
-        click.echo(json.dumps({"path": target, **asdict(done)}))
+        click.echo(json.dumps({"path": target, **asdict(done)}), err=beside)
     else:
-        size = " ".join(human(done.bytes))
-        click.echo(f"{target}: {size} of {done.files} files, and what was asked of {done.listings} directories")
+        size, listings = " ".join(human(done.bytes)), f"what was asked of {done.listings} directories"
+        click.echo(f"{target}: {size} of {done.files} files, and {listings}", err=beside)
     for url in done.replaced:
         click.echo(f"jcache: {visible(url)}: the cache has another version than the run has read", err=True)
     for url, lacking in done.missing.items():
@@ -92,6 +93,13 @@ def create(*, run: str, directory: Path | None, output: str | None, as_json: boo
     for unread in errors:
         click.echo(f"jcache: {visible(str(unread))}", err=True)
     sys.exit(1 if done.missing or done.replaced or errors else 0)
+
+
+def _is_stdout(path: str) -> bool:
+    try:
+        return os.path.samefile(path, "/dev/stdout")
+    except OSError:
+        return False
 
 
 @bundle.command("ls")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
-__all__ = ["directory_argument", "directory_option", "map_option", "one_directory", "pairs_of", "paths"]
+__all__ = [
+    "DirectoryType",
+    "directory_argument",
+    "directory_option",
+    "map_option",
+    "one_directory",
+    "pairs_of",
+    "paths",
+]
 
 
 def paths(kind: str) -> Complete:
@@ -28,11 +36,21 @@ def paths(kind: str) -> Complete:
     return complete
 
 
+class DirectoryType(click.Path):
+    """A directory's name: an empty one, of a shell's variable that is not set, is not the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path."""
+        if value == "":
+            self.fail("an empty name is none of a directory", param, ctx)
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
 directory_option = click.option(
     "--dir",
     "directory",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=DirectoryType(),
     shell_complete=paths("dir"),
     help="The cache directory, instead of JCACHE_DIR.",
 )

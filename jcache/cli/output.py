@@ -29,8 +29,8 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
         raise WrongInputError("-o: an empty name is none of a file")
     target = Path(os.path.realpath(path))
     try:
-        if target.exists() and not target.is_file():
-            with open(target, "wb", opener=_existing) as file:
+        if os.path.exists(path) and not os.path.isfile(path):  # by the name as it is: what stdout is has no other
+            with open(path, "wb", opener=_existing) as file:
                 yield file
             return
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -80,7 +80,9 @@ def write_bundle(
         OSError: The bundle cannot be written.
     """
     caches, done = [Cache(root) for root in roots], Bundled()
-    wanted = {one.url: one.union.pieces for one in look_at(profile, gaps=()).files}
+    files = look_at(profile, gaps=()).files
+    wanted = {one.url: one.union.pieces for one in files}
+    sizes = {one.url: one.size or 0 for one in files}  # as it was then, as far as the run asked
     asked = {
         profile.files[file]
         for _, batch in profile.batches()
@@ -99,7 +101,8 @@ def write_bundle(
         elif url is None:
             continue
         ranges = None if is_answers(entry.name) else wanted[url or ""]
-        added = _add(writer, entry, tiers, ranges, profile.versions.get(url or "", ()))
+        versions, size_bytes = profile.versions.get(url or "", ()), sizes.get(url or "", 0)
+        added = _add(writer, entry, tiers, ranges, versions=versions, size_bytes=size_bytes)
         if added is None:
             done.replaced.append(url or "")
             continue
@@ -141,11 +144,14 @@ def _add(
     entry: Entry,
     tiers: Sequence[Cache],
     ranges: Sequence[Range] | None,
+    *,
     versions: Sequence[Version],
+    size_bytes: int,
 ) -> tuple[int, list[Range]] | None:
     """Add what a journal has of some ranges, or all that it has; return how much, and what it lacks.
 
-    None where it has none of the versions that are meant: of none, the newest one is.
+    None where it has none of the versions that are meant: of none, the newest one is. What the run read beyond its
+    end, up to the size that the file had then, is lacking.
     """
     cache, *below = tiers
     place = os.path.relpath(entry.directory, cache.directory)
@@ -160,9 +166,7 @@ def _add(
             return None
         view = journal.view(stored.version)
         held = normalise(view.extents())
-        wanted = (
-            held if ranges is None else [(start, min(stop, view.size)) for start, stop in ranges if start < view.size]
-        )
+        wanted = held if ranges is None else _before(ranges, max(view.size, size_bytes))
         lacking = subtract(wanted, held)
 
         def read(start: int, stop: int) -> bytes:
@@ -172,6 +176,10 @@ def _add(
     finally:
         journal.close()
     return size, lacking
+
+
+def _before(ranges: Sequence[Range], stop: int) -> list[Range]:
+    return [(start, min(end, stop)) for start, end in ranges if start < stop]
 
 
 def _is_one_of(version: Version, versions: Sequence[Version]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from fsspec.asyn import _get_batch_size, sync
 
 from jcache.errors import OfflineMissError, OriginChangedError
+from jcache.naming.layout import digest
 from jcache.origin import Origin
 from jcache.reader.many import read_many
 from jcache.session import current
@@ -112,6 +113,8 @@ def measured(
     if named is not None and named.excluded:
         return data
     url = None if named is None else named.identity.url
+    if url is not None and options and access(fs, path, options) is None and " ~" not in url:
+        url += f" ~{digest(repr(sorted(options)), 8)}"  # what the call says may make it another file
     asked = delivered(session, spans, [data] if isinstance(data, bytes) else data)
     if ranges:
         counters.readv(ranges, total, 0, 0, total, url=url, seconds=seconds, asked=asked)

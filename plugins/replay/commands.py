@@ -15,7 +15,7 @@ import click
 
 from jcache.cli.catalogue import usable
 from jcache.cli.errors import CommandError, WrongInputError
-from jcache.cli.options import directory_option, map_option, pairs_of, paths
+from jcache.cli.options import DirectoryType, directory_option, map_option, pairs_of, paths
 from jcache.cli.progress import progress
 from jcache.cli.recorded import recorded
 from jcache.cli.run import run_job
@@ -36,7 +36,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON 
 @click.option("--speed", default="recorded", show_default=True, metavar="recorded|max|N", help="N times as fast.")
 @click.option(
     "--cache",
-    type=click.Path(path_type=Path),
+    type=DirectoryType(),
     shell_complete=paths("dir"),
     help="The cache directory that the requests go through, instead of JCACHE_DIR.",
 )

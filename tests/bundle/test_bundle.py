@@ -9,6 +9,7 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -318,3 +319,26 @@ def test_a_bundle_runs_in_a_namespace_without_interfaces(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == cold.stdout
+
+
+def test_it_is_written_to_standard_output(analysis: Callable[..., Any], tmp_path: Path) -> None:
+    _, target, _ = bundled(analysis, tmp_path)
+    out = tmp_path / "out"
+    words = ["create", str(tmp_path / "profiles"), "--dir", str(tmp_path / "recorded"), "-o", "/dev/stdout"]
+    program = "import sys; from jcache.cli import main; sys.argv[0] = 'jcache'; main(['bundle', *sys.argv[1:]])"
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout == target.read_bytes()
+    assert b"MB of 2 files" in done.stderr or b"kB of 2 files" in done.stderr
+    with out.open("wb") as file:
+        subprocess.run(command, stdout=file, check=True, stderr=subprocess.DEVNULL)
+    assert out.read_bytes() == target.read_bytes()
+
+
+def test_the_name_of_a_directory_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["warm", "http://127.0.0.1:9/x"], ["bundle", "extract", "x.jcb"], ["verify"]):
+        done = CliRunner().invoke(main, [*command, "--dir", ""])
+        assert done.exit_code == 2, done.output
+        assert "an empty name" in done.stderr
+    assert list(tmp_path.iterdir()) == []

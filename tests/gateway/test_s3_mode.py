@@ -229,6 +229,19 @@ def test_buckets_over_xrootd(xrootd_server: XrootdServer, cache_dir: Path) -> No
         assert [(one["Key"], one["Size"]) for one in listed] == [(name, len(DATA)) for name in NAMES[:2]]
         for one in listed:
             assert client.get_object(Bucket="store", Key=one["Key"], IfMatch=one["ETag"])["Body"].read() == DATA
+        keys = {name for name in NAMES[:2] if "/" not in name}
+        prefixes = {f"{name.partition('/')[0]}/" for name in NAMES[:2] if "/" in name}
+        top = client.list_objects_v2(Bucket="store", Delimiter="/")
+        assert {one["Key"] for one in top.get("Contents", ())} == keys
+        assert {one["Prefix"] for one in top.get("CommonPrefixes", ())} == prefixes
+        for prefix in prefixes:
+            below = client.list_objects_v2(Bucket="store", Delimiter="/", Prefix=prefix)
+            shown = [*below.get("Contents", ()), *({"Key": one["Prefix"]} for one in below.get("CommonPrefixes", ()))]
+            assert shown
+            keys = [one["Key"] for one in shown]
+            assert keys == [key for key in keys if key.startswith(prefix) and "//" not in key]
+        with pytest.raises(client.exceptions.NoSuchBucket):
+            client.list_objects_v2(Bucket="nothing")
         xrootd_server.stop()
         assert client.get_object(Bucket="store", Key=NAMES[1])["Body"].read() == DATA
     assert "Traceback" not in gateway.stderr

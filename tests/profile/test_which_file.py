@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from conftest import RunPython
 
 READ = """
-import sys, fsspec
+import os, sys, fsspec
 fs = fsspec.filesystem("http", **eval(sys.argv[1]))
+if "CALL" in os.environ:
+    sys.stdout.write(str(len(fs.cat_file(sys.argv[2], params={"file": "a"}))))
+    sys.exit()
 for url in sys.argv[2:]:
     sys.stdout.write(fs.cat_file(url, 100, 1100).hex() + fs.cat_file(url, 5000, 5200).hex() + " ")
 """
@@ -71,6 +74,10 @@ class Place:
         """Do so with a profile."""
         return self.read("recorded", *urls, options=options, JCACHE_PROFILE=os.fspath(self._work / "profiles"))
 
+    def record_call(self) -> None:
+        """Read a file that one call alone tells apart, with a profile."""
+        self.read("recorded", self.url, CALL="1", JCACHE_PROFILE=os.fspath(self._work / "profiles"))
+
     def jcache(self, command: str, *args: str, cache: str = "recorded", more: tuple[str, ...] = ()) -> Any:
         """Run a command with the profile, in a process of its own; return exit code, parsed output and stderr."""
         words = [*command.split(), os.fspath(self._work / "profiles"), *args, "--dir", os.fspath(self._work / cache)]
@@ -111,12 +118,15 @@ def test_files_that_a_query_tells_apart_are_fetched_and_read_again_as_themselves
     assert {line.partition(" ")[0] for line in place.handler.log} == set(asked)
 
 
-@pytest.mark.parametrize("what", ["a token", "a token in a value", "an option"])
+@pytest.mark.parametrize("what", ["a token", "a token in a value", "an option", "an option of a call"])
 def test_what_may_not_be_written_down_is_refused_by_its_name_and_nothing_else_is_fetched(
     place: Place, tmp_path: Path, what: str
 ) -> None:
-    query = {"a token": "?file=a&token=hush", "a token in a value": "?u=https://me:hush@h/x", "an option": ""}[what]
-    place.record(place.url + query, options="{'headers': {'X-Kind': 'c'}}" if what == "an option" else "{}")
+    query = {"a token": "?file=a&token=hush", "a token in a value": "?u=https://me:hush@h/x"}.get(what, "")
+    if what == "an option of a call":
+        place.record_call()
+    else:
+        place.record(place.url + query, options="{'headers': {'X-Kind': 'c'}}" if what == "an option" else "{}")
     place.handler.log.clear()
     code, told, _ = place.jcache("warm", cache="warm")
     (address,) = told["failed"]

@@ -97,13 +97,16 @@ class Listings:
         kept = self._kept.get(key)
         if wanted.goes_on and kept is not None and time.monotonic() - kept[0] < KEPT_S:
             return kept[1]
-        target = mounted(quote(key[0]))
+        # An index page is one by its slash; XRootD's would have it twice in the names below.
+        target = mounted(quote(key[0] if self._place.is_http else key[0].rstrip("/")))
         try:
             found = await (self._place.below(target) if deep else self._place.entries(target))
         except (FileNotFoundError, NotADirectoryError):
             if not directory or not await self._place.is_directory(mounted(quote(wanted.bucket))):
                 raise
             found = []
+        if not found and not directory and not await self._place.is_directory(mounted(quote(wanted.bucket))):
+            raise FileNotFoundError(wanted.bucket)
         base = self._place.path(mounted(quote(bucket)))
         named = sorted(relative(found, base, urls=self._place.is_http), key=itemgetter(0))
         self._kept[key] = time.monotonic(), named
