@@ -1,5 +1,6 @@
 """Who has objects of his own in a cache, and the name under which they are stored."""
 
+import functools
 import hashlib
 
 from jcache.naming.identity import Identity
@@ -19,6 +20,7 @@ def owner_of(identity: Identity, *, asker: bool) -> str:
     return f"asker {identity.asker}" if asker else identity.owner
 
 
+@functools.lru_cache(64)
 def keyed(who: str, key: bytes) -> str:
     """Return the hash that is written to disk of who has an object of his own.
 
