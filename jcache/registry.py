@@ -25,7 +25,6 @@ from jcache.reader.host import Host as FileHost
 from jcache.reader.remote import RemoteFile
 from jcache.reader.store import Home, anything
 from jcache.recording.small import Shelf, SmallFile, SmallFiles
-from jcache.segment.version import Version
 from jcache.settings.policy import Terms
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ __all__ = ["IDLE_FILES", "Registry"]
 
 # How many journals stay open while nobody reads them: reopening one costs a directory listing and two reads.
 IDLE_FILES = 256
+# What is told of so many closed files waits for the next block of a profile.
+GONE_FILES = 20_000
 # How long the compaction of one journal may take behind the application's back.
 COMPACT_S = 60.0
 
@@ -71,6 +72,8 @@ class Registry:
         self._clearings: dict[Directory, Clearing] = {}
         # Those that are about to be closed, and when they were last used as that was decided.
         self._leaving: dict[FileKey, float] = {}
+        # What a profile says of those that are closed, until it asks for it.
+        self._gone: dict[str, dict[str, Any]] = {}
         # Those that are being closed for good.
         self._ending: list[tuple[FileKey, RemoteFile]] = []
 
@@ -257,6 +260,11 @@ class Registry:
         keeper = self._host.caches.keepers.get(key)
         if keeper is not None:
             keeper.note(_uses_of([file]))
+        if self._host.counters.profile is not None and (said := _told(file)):
+            with self._lock:
+                self._gone[_url(file)] = said
+                while len(self._gone) > GONE_FILES:
+                    del self._gone[next(iter(self._gone))]
 
     def drop_ahead(self) -> None:
         """Forget what was read ahead in files that nobody reads just now."""
@@ -322,21 +330,32 @@ class Registry:
             By address `version`, as JSON has it, and `query`, which may contain secrets.
         """
         with self._lock:
-            files = [*self._files.values(), *(file for _, file in self._ending)]
-            small = self.small.below("")
-        found = {file.url: _told(file.query, file.version) for file in files if file.url in urls}
-        for one in small:
-            if one.identity.url in urls and one.info is not None:
-                found[one.identity.url] = _told(one.identity.query, one.info.version)
-        return {url: said for url, said in found.items() if "version" in said}
+            ending = [file for _, file in self._ending]
+            files: list[RemoteFile | SmallFile] = [*self._files.values(), *ending, *self.small.below("")]
+            found = {url: self._gone.pop(url) for url in list(self._gone) if url in urls}
+        for file in files:
+            if _url(file) in urls and (said := _told(file)):
+                found[_url(file)] = said
+        return found
 
     def all(self) -> list[RemoteFile]:
         """Return all that are open."""
         return list(self._files.values())
 
 
-def _told(query: str, version: Version | None) -> dict[str, Any]:
-    return ({"query": query} if query else {}) | ({"version": version.to_json()} if version is not None else {})
+def _url(file: RemoteFile | SmallFile) -> str:
+    return file.url if isinstance(file, RemoteFile) else file.identity.url
+
+
+def _told(file: RemoteFile | SmallFile) -> dict[str, Any]:
+    """Return what is known of a file's version and query; nothing where no version is."""
+    if isinstance(file, RemoteFile):
+        query, version = file.query, file.version
+    else:
+        query, version = file.identity.query, None if file.info is None else file.info.version
+    if version is None:
+        return {}
+    return {"version": version.to_json()} | ({"query": query} if query else {})
 
 
 def _uses_of(files: Iterable[RemoteFile | SmallFile]) -> list[Use]:

@@ -20,13 +20,17 @@ _MARK = re.compile(r" ~[0-9a-f]+\Z")
 _STORES = {"s3": "s3", "s3a": "s3"}
 
 
+def _identified(protocol: Any, path: str, options: Mapping[str, Any]) -> str:
+    try:
+        return identify(protocol, path, options).url
+    except Unidentifiable:
+        return ""
+
+
 def _address(fs: Any, path: str) -> str:
     """Return what a file has as its address in reports; empty where that cannot be told."""
     found = access(fs, path) if current() is not None else None
-    try:
-        return identify(fs.protocol, path, fs.storage_options).url if found is None else found.identity.url
-    except Unidentifiable:
-        return ""
+    return _identified(fs.protocol, path, fs.storage_options) if found is None else found.identity.url
 
 
 class PlaceError(Exception):
@@ -73,7 +77,7 @@ class Places:
         options = {**conf.get(store, {}), **self._options.get(scheme, {})}
         if not slash or ("." not in where and ":" not in where):
             return url
-        if identify(store, path, options).url == f"{store}://{rest}":
+        if _identified(store, path, options) == f"{store}://{rest}":
             return f"{scheme}://{path}"
         if ":" in where:
             raise PlaceError(f"{url}: no store {where} is configured here: AWS_ENDPOINT_URL says where it is")

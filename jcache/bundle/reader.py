@@ -192,7 +192,8 @@ class _Segments(Segments):
 
     def forget_rows(self, run: Run, rows: Sequence[int], what: str) -> int:
         """See `Segments`."""
-        self._bundle.damaged(self._identity)
+        if not what.startswith("cannot be read"):  # by a mount that fails, say
+            self._bundle.damaged(self._identity)
         return super().forget_rows(run, rows, what)
 
     def look(self) -> bool:

@@ -91,7 +91,7 @@ def write_bundle(
     }
     missing: dict[str, list[Range]] = {}
     of, written = sum(map(total, wanted.values())), 0
-    left, writer, keys = dict(wanted), BundleWriter(file), set[str]()
+    left, writer, keys, refused = dict(wanted), BundleWriter(file), set[str](), set[str]()
     for entry, tiers in _entries(caches):
         names = names_of(entry.name)
         url = next((name for name in names if name in wanted), None)
@@ -104,7 +104,7 @@ def write_bundle(
         versions, size_bytes = profile.versions.get(url or "", ()), sizes.get(url or "", 0)
         added = _add(writer, entry, tiers, ranges, versions=versions, size_bytes=size_bytes)
         if added is None:
-            done.replaced.append(url or "")
+            refused.add(url or "")
             continue
         size, gaps = added
         if is_owned(entry.name):
@@ -119,7 +119,9 @@ def write_bundle(
             missing[entry.name] = gaps
         written += size
         progress(written, of)
-    done.missing.update({url: total(ranges) for url, ranges in left.items() if ranges})
+    # Another journal of the same address may have had it: one that is somebody's own, say.
+    done.replaced = sorted(refused & left.keys())
+    done.missing.update({url: total(ranges) for url, ranges in left.items() if ranges and url not in refused})
     writer.end({**about, "missing": missing, **({"keys": sorted(keys)} if keys else {})})
     done.bytes = written
     return done

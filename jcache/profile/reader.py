@@ -170,7 +170,8 @@ class Recording:
         elif kind == FILES and isinstance(value, list) and all(isinstance(one, str) for one in value):
             self.files += value
         elif kind == TOLD and isinstance(value, dict):
-            self.told |= {int(number): _told(said) for number, said in value.items() if number.isdecimal()}
+            numbers = [number for number in value if len(number) < 12 and number.isdecimal()]
+            self.told |= {int(number): _told(value[number]) for number in numbers}
         elif kind == END and isinstance(value, dict):
             self.state = "complete"
             lost, end_time = value.get("lost"), value.get("end_time")

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from jcache.naming.credentials import is_secret
+from jcache.naming.credentials import is_secret, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,14 @@ _QUOTED = re.compile(r"(?P<quote>'\"'\"').*?(?P=quote)|'[^']*'?|\"[^\"]*\"?")
 _WORD, _REST = re.compile(r"[^\s'\"]*"), re.compile(r"[^'\"\n]*")
 # Words of a command that is one string, and the white space between them.
 _TOKENS = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"]|['\"])+|\s+")
+# Of parameters that are signatures, or stand for who asks, here and there, and of values that may be.
+_ODD_NAMES = names(
+    """
+    key apikey pw pwd pass code session sid ticket rlkey hash md5 sha1 sha256 hmac st s t e sig sign exp expires u usr
+    user username login nonce state otp pin private share access
+    """
+)
+_ODD_VALUE = re.compile(r"^eyJ|[^/]:[^/]|@|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z\d]{16}|[A-Za-z\d+/]{24}")
 _SCHEMES = frozenset({"bearer", "basic", "digest", "negotiate", "token"})
 _USERS = frozenset({"-u", "-U", "--user", "--proxy-user"})
 # It needs no quotes, unlike the stars that it becomes.
@@ -49,12 +57,17 @@ def redact(command: str | Sequence[str]) -> str:
 
 
 def is_open(query: str) -> bool:
-    """Whether nothing in the query of a URL may be a secret."""
+    """Whether nothing in the query of a URL may be a secret: what looks odd is taken for one."""
     from urllib.parse import unquote_plus
 
     words = unquote_plus(query).replace("&", " ").split()
     named = [unquote_plus(item.partition("=")[0]) for item in query.split("&")]
-    return not any(map(is_secret, named)) and redact(words) == shlex.join(words)
+    values = [unquote_plus(item.partition("=")[2]) for item in query.split("&")]
+    return (
+        not any(is_secret(name) or name.lower() in _ODD_NAMES for name in named)
+        and not any(map(_ODD_VALUE.search, values))
+        and redact(words) == shlex.join(words)
+    )
 
 
 def _masked(words: Iterable[str]) -> list[str]:

@@ -38,6 +38,7 @@ class JournalReader:
         "_details",
         "_fs",
         "_is_delivered",
+        "_is_restless",
         "_is_used",
         "_lent",
         "_path",
@@ -69,7 +70,7 @@ class JournalReader:
         self._buffer_start = 0
         # Whether anything was read of that version.
         self._is_used = False
-        self._is_delivered = False
+        self._is_delivered = self._is_restless = False
         # The piece of what was read ahead that is being used.
         self._lent: Lent | None = None
 
@@ -133,13 +134,24 @@ class JournalReader:
         except OriginChangedError:
             kept = self.access if self._takes_another() else self.access.kept(self._fs, self._details)
             if kept is None:
-                if self._is_delivered or (start, stop) != (0, self.size) or self.access.tells_of_replacing:
+                whole = self._whole_past() if (start, stop) == (0, self.size) else None
+                if whole is None:
                     raise
-                self.access.give_up()  # all of it, by one request, is of one version
-                return unwrapped(run(self._fs, self.access.read_past([(start, stop)]))[0])
+                return whole
         self._leave(self.ahead.end())
         self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of, self.size, whole_bytes=0)
         return again(start, stop)
+
+    def _whole_past(self) -> bytes | None:
+        """Return all of a file that was another one each time, by one request; None where that is not so.
+
+        Nothing was read of it by then, and it is as long as it was when it was opened.
+        """
+        if self._is_delivered or not self._is_restless or self.access.tells_of_replacing:
+            return None
+        self.access.give_up()
+        data = unwrapped(run(self._fs, self.access.read_past([(0, None)]))[0])
+        return data if len(data) == self.size else None
 
     def _takes_another(self) -> bool:
         """Take the version that the origin has now, once, if nothing was read of the file and it is as long.
@@ -152,10 +164,12 @@ class JournalReader:
         try:
             info = run(self._fs, self.access.stat())
         except RestlessError:
+            self._is_restless = True
             return False
         if info.version.size_bytes != self.size or not info.version.is_provable:
             return False
         self._version, self._details = info.version, info.details
+        self._is_restless = True  # if this one is not read either
         return True
 
     def _read_small(self, start: int, stop: int, *, sequential: bool) -> bytes | None:

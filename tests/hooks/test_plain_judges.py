@@ -113,3 +113,69 @@ def test_a_file_that_is_another_one_each_time_is_read_as_plain_fsspec_reads_it(
         again = [eval(line) for line in run_python(CALLS, url, *calls, *calls).stdout.splitlines()]
         assert all(type(one) is bytes for one in again)
         assert handler.count - before < 60
+
+
+REPLACED = """
+import sys, urllib.request, fsspec
+url, size = sys.argv[1:]
+fs = fsspec.filesystem("http", skip_instance_cache=True, use_listings_cache=False)
+fs.open(url).close()
+urllib.request.urlopen(url + "?becomes=" + size).read()
+for _ in range(2):
+    try:
+        with fs.open(url) as file:
+            print(len(file.read()), file.size)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+class Once(BaseHTTPRequestHandler):
+    """Serves a file of 1000 bytes until it is told how long another one is."""
+
+    protocol_version = "HTTP/1.1"
+    body = b"a" * 1000
+
+    def do_GET(self) -> None:
+        path, _, size = self.path.partition("?becomes=")
+        if size:
+            type(self).body = b"b" * int(size)
+        tag = f'"{path}{len(self.body)}{self.body[:1].decode()}"'
+        if self.headers.get("If-Match", tag) != tag:
+            self.send_response(412)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start, stop = 0, len(self.body)
+        if "Range" in self.headers:
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last or stop - 1) + 1, stop)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(self.body)}")
+        else:
+            self.send_response(200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.body[start:stop])
+
+    do_HEAD = do_GET  # noqa: N815 - as the library calls it
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("size", [300, 1000, 2500])
+def test_a_file_that_was_replaced_once_is_never_cut(run_python: RunPython, size: int) -> None:
+    """By another process, behind an open of this one: then what is read is all of the new one, or an error."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Once,), {}))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/f"
+        first, second = run_python(REPLACED, url, str(size)).stdout.splitlines()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert first in {f"{size} {size}", "OriginChangedError"}
+    assert second == f"{size} {size}"

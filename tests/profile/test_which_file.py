@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from jcache.profile.reader import Profile, Recording
+from jcache.report.redact import is_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,3 +166,35 @@ def test_a_file_that_was_replaced_since_is_named_and_no_bundle_has_it_for_the_ot
     code, told, err = place.jcache("warm", cache="warm")
     assert (code, told["replaced"]) == (0, [place.url])
     assert f"{place.url}: it is not of the version" in err
+
+
+def test_of_each_of_many_files_it_is_told_which_one_it_is(place: Place) -> None:
+    """More than a process keeps open, read faster than a profile is written."""
+    urls = [f"{place.url}?file={number}" for number in range(600)]
+    place.record(*urls)
+    found = place.profile()
+    assert sorted(found.queries.values()) == sorted(url.partition("?")[2] for url in urls)
+    assert all(len(versions) == 1 for versions in found.versions.values())
+
+
+@pytest.mark.parametrize(
+    ("query", "is_harmless"),
+    [
+        ("file=a", True),
+        ("path=/store/nano/ttbar_0001.root&tree=Events", True),
+        ("run=2018&stream=physics_Main&x=%20y", True),
+        ("a", True),
+        ("token=x", False),
+        ("pw=hunter2", False),
+        ("key=short", False),
+        ("ticket=1", False),
+        ("x=eyJhbGciOi", False),
+        ("x=alice:secret", False),
+        ("x=https%3A%2F%2Fme%3Apw%40host%2F", False),
+        ("x=0123456789abcdef0123456789abcdef", False),
+        ("x=Zk39dkfkdkfQQ7abcd", False),
+        ("md5=abc&expires=1", False),
+    ],
+)
+def test_which_queries_may_be_written_down(query: str, *, is_harmless: bool) -> None:
+    assert is_open(query) == is_harmless
