@@ -42,6 +42,8 @@ _STORES = frozenset({"s3", "gs", "abfs", "hf", "oss"})
 # No escape begins with a backslash and one of these.
 _VARIANT, _OWNER = "\\~", "\\^"
 _MARK_DIGITS = 8
+# What the key of a path ends in that is no path at all, at a server whose paths need not begin at the root.
+_RELATIVE = "/\\2F"
 # What no hash begins with.
 _ANSWERS = "listings"
 # How many directories keep what their objects' identities have in common.
@@ -100,7 +102,9 @@ class Identity:
         key, address, below = plain.rstrip("/"), self.address.rstrip("/"), self.below
         if below and below[-1] == layout.component("") and plain.endswith("/"):
             below = below[:-1]  # it is named with a slash behind it
-        if above and key.count("/") > 1:
+        if above:
+            if key.count("/") <= 1 or key.endswith(_RELATIVE):
+                return None  # it is a root
             key, address, below = key.rpartition("/")[0], address.rpartition("/")[0].rstrip("/"), below[:-1]
         parts = layout.answers(below, key, variant)
         if parts is None:

@@ -107,7 +107,7 @@ class Question:
         self._session = session
         self._validate = session.validate if terms is None or terms.validate is None else terms.validate
         self._identity, self._lists = identity, kind in _LISTINGS
-        directory = identity.answers(above=True)
+        directory = identity.answers(above=True) or identity.answers()  # of a root all is kept in one place
         is_kept = directory is not None and not directory.asker.startswith("?")
         self._directory = directory if is_kept and (terms is None or (terms.record and not terms.why_not)) else None
         self._key = digest(key, WHOLE_DIGITS)
@@ -137,7 +137,8 @@ class Question:
         if value != _MANY:
             return value
         own = self._identity.answers()
-        return UNKNOWN if own is None else self._served(await self._session.answers.find(own, self._key))
+        value = UNKNOWN if own is None else self._served(await self._session.answers.find(own, self._key))
+        return UNKNOWN if value == _MANY else value
 
     async def is_absent(self) -> bool:
         """Whether it is remembered, and may be trusted, that the name was not there."""
@@ -190,9 +191,10 @@ class Question:
         note = functools.partial(self._session.answers.note, question=self._key, epoch=self.epoch, renew=renew)
         if self._lists and isinstance(value, list | dict) and len(value) > _FEW:
             own = self._identity.answers()
-            if own is not None:
-                note(own, value=told)
-            told = _MANY
+            if own != self._directory:
+                if own is not None:
+                    note(own, value=told)
+                told = _MANY
         note(self._directory, value=told)
 
 

@@ -146,9 +146,15 @@ def async_get_file(original: Method) -> Method:
     async def _get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None else await find_soon(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]) or not await download(found, *asked[2:]):
+        if asked is None or found is None or _is_directory(asked[2]):
             return await original(self, *args, **kwargs)
-        return None
+        try:
+            if await download(found, *asked[2:]):
+                return None
+        except OfflineMissError:
+            if not await self._isdir(asked[0]):
+                raise
+        return await original(self, *args, **kwargs)
 
     return _get_file
 
@@ -166,8 +172,12 @@ def sync_get_file(original: Method) -> Method:
         target = asked[2]
         if makes_directories and not isfilelike(target):
             os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-        if run(self, download(found, *asked[2:])):
-            return None
+        try:
+            if run(self, download(found, *asked[2:])):
+                return None
+        except OfflineMissError:
+            if not self.isdir(asked[0]):
+                raise
         return original(self, *args, **kwargs)
 
     return get_file
