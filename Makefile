@@ -2,6 +2,7 @@
 #
 #   make demo    show on generated data what the cache does to an analysis
 #   make test    all checks: lint, types, tests; the same as in CI
+#   make test-long    what takes half a minute and more, for each test
 #   make lint    only ruff and mypy
 #   make bench   the benchmarks
 #   make test-cephfs    what two clients of a real CephFS make of one cache, and S3 by Ceph's gateway; needs root and
@@ -29,7 +30,7 @@ DEBIAN_PACKAGES := xrootd-server nginx-light strace
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: help demo test test-cephfs conformance lint bench man clean
+.PHONY: help demo test test-long test-cephfs conformance lint bench man clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +40,9 @@ demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 
 test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-long: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m long $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py tests/origins/test_s3_origin.py $(PYTEST_ARGS)

@@ -41,6 +41,14 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=not os.
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long has a target of its own."""
+    if not os.environ.get("JCACHE_TEST_LONG"):
+        for item in items:
+            if item.get_closest_marker("long") is not None:
+                item.add_marker(pytest.mark.skip(reason="it takes long: make test-long"))
+
+
 def pytest_collection_finish() -> None:
     """What pytest compiles is kept, what tests start compiles nothing: they write modules twice within a second."""
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

@@ -238,7 +238,10 @@ def demo(*arguments, **environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("origin", "form"), [("http", "both"), ("xrootd", "ttree")], ids=["http", "xrootd"])
+@pytest.mark.parametrize(
+    ("origin", "form"),
+    [pytest.param("http", "both", id="http"), pytest.param("xrootd", "ttree", id="xrootd", marks=pytest.mark.long)],
+)
 def test_demo_succeeds(origin, form, request, tmp_path):
     if origin == "xrootd":
         request.getfixturevalue("xrootd_server")  # skips, with the reason, where there is none

@@ -122,7 +122,7 @@ def test_sessions_that_begin_and_end(run_python: RunPython, nginx_server: Nginx)
     assert last[1] <= first[1] + 4, "descriptors"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_distinct_small_files(run_python: RunPython, nginx_server: Nginx) -> None:
     pytest.importorskip("psutil")
     (nginx_server.directory / "small").write_bytes(b"x")

@@ -29,12 +29,8 @@ XROOTD = (
     "warm",
 )
 HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start", "ahead", "whatif")
-# What takes long, and goes the way of others that do not; `make bench` runs all.
-LONG = {"agc", "ahead", "peers", "seed-lan", "small-files-lan", "stream-256k", "warm"}
-
-
-def short(names):
-    return tuple(name for name in names if name not in LONG or os.environ.get("JCACHE_TEST_LONG"))
+# What takes long, and goes the way of others that do not; `make test-long` and `make bench` run all.
+LONG = {"agc", "ahead", "peers", "replay", "seed-lan", "small-files-lan", "stream-256k", "two", "warm"}
 
 
 def run(tmp_path, names, ways="origin,whole,local,jcache"):
@@ -63,10 +59,15 @@ def check(report, names):
     assert {*report["workloads"], *report["costs"]} == set(names)
 
 
+def short(names):
+    return tuple(name for name in names if name not in LONG)
+
+
 @pytest.mark.slow
-def test_every_workload_over_xrootd(tmp_path, xrootd_server):
-    report, shown = run(tmp_path, short(XROOTD))
-    check(report, short(XROOTD))
+@pytest.mark.parametrize("names", [short(XROOTD), pytest.param(XROOTD, marks=pytest.mark.long)], ids=["short", "all"])
+def test_workloads_over_xrootd(tmp_path, xrootd_server, names):
+    report, shown = run(tmp_path, names)
+    check(report, names)
     bars = {bar["bar"] for bar in report["checks"]}
     assert len(bars) >= 14
     assert "seed, cold, loopback / origin" in bars
@@ -77,9 +78,10 @@ def test_every_workload_over_xrootd(tmp_path, xrootd_server):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed")
-def test_every_workload_over_http(tmp_path):
-    report, _ = run(tmp_path, short(HTTP))
-    check(report, short(HTTP))
+@pytest.mark.parametrize("names", [short(HTTP), pytest.param(HTTP, marks=pytest.mark.long)], ids=["short", "all"])
+def test_workloads_over_http(tmp_path, names):
+    report, _ = run(tmp_path, names)
+    check(report, names)
 
 
 def test_results_can_be_shown_again(tmp_path):

@@ -16,10 +16,15 @@ sys.path.insert(0, str(ROOT / "tests" / "conformance"))
 import runner
 from suites import SUITES
 
-QUICK = [suite for suite in SUITES if suite.quick is not None]
+LONG = {"universal_pathlib", "dask.bytes"}
+QUICK = [
+    pytest.param(suite, id=suite.name, marks=[pytest.mark.long] * (suite.name in LONG))
+    for suite in SUITES
+    if suite.quick is not None
+]
 
 
-@pytest.mark.parametrize("suite", QUICK, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", QUICK)
 def test_what_passes_without_passes_with(suite: runner.Suite) -> None:
     why = runner.missing(suite)
     if why is not None:
