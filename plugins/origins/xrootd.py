@@ -315,10 +315,11 @@ class OpenFiles:
         self._keeping = fs._readonly_filehandle_cache  # noqa: SLF001 - see the class
         self._files: dict[str, OpenFile] = {}
         self._kept: dict[str, Any] = self._keeping._cache  # noqa: SLF001 - see the class
-        self._loop: asyncio.AbstractEventLoop | None = fs.loop
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def take(self, fs: Any, path: str) -> OpenFile:
         """Have a file of the file system open, until it is given back."""
+        self._loop = asyncio.get_running_loop()
         url = fs.unstrip_protocol(path)
         file = self._files.get(url)
         if file is None:
