@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socketserver
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,9 @@ sys.path[:] = [path for path in sys.path if path != os.path.dirname(sys.executab
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The servers of Python and of moto send head and body apart, and the body waits 40 ms for the head's acknowledgement.
+socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+
 
 # How long an example takes is the machine's affair; the same ones each time, unless there is time for more.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=not os.environ.get("JCACHE_TEST_LONG"))
@@ -42,11 +46,23 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long has a target of its own."""
-    if not os.environ.get("JCACHE_TEST_LONG"):
-        for item in items:
-            if item.get_closest_marker("long") is not None:
-                item.add_marker(pytest.mark.skip(reason="it takes long: make test-long"))
+    """What takes long has a target of its own; so has one of two servers, where they take turns."""
+    if os.environ.get("JCACHE_TEST_LONG"):
+        return
+    functions: dict[str, tuple[dict[str, int], dict[str, int]]] = {}
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(pytest.mark.skip(reason="it takes long: make test-long"))
+        turns = item.get_closest_marker("turns")
+        params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        if turns is None or turns.args[0] not in params:
+            continue
+        servers, cases = functions.setdefault(item.nodeid.partition("[")[0], ({}, {}))
+        server = servers.setdefault(repr(params.pop(turns.args[0])), len(servers))
+        case = cases.setdefault(repr(sorted(params.items())), len(cases))
+        # Of two parameters, each value has a turn with each server; and every other function begins with the other one.
+        if (server + case.bit_count() + len(functions)) % 2:
+            item.add_marker(pytest.mark.skip(reason="it runs over another server; over each: make test-long"))
 
 
 def pytest_collection_finish() -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from analysis import Served
     from conftest import RunPython
 
+pytestmark = pytest.mark.turns("served")
+
 DATA = random.Random(4).randbytes(300_000)
 VERSION = Version(len(DATA), etag='"1"')
 

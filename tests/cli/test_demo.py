@@ -71,6 +71,7 @@ def test_dataset_is_sparse_for_the_analysis(small):
     assert 1.2 < everything / path.stat().st_size < 4
 
 
+@pytest.mark.long
 def test_dataset_is_reproducible_and_depends_on_the_seed(small, tmp_path):
     dataset.write_file(tmp_path, dataset.Recipe("again.root", 3000, "ttree", 0))
     dataset.write_file(tmp_path, dataset.Recipe("other.root", 3000, "ttree", 9))
@@ -240,7 +241,11 @@ def demo(*arguments, **environment):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("origin", "form"),
-    [pytest.param("http", "both", id="http"), pytest.param("xrootd", "ttree", id="xrootd", marks=pytest.mark.long)],
+    [
+        pytest.param("http", "ttree", id="http"),
+        pytest.param("http", "both", id="http-both", marks=pytest.mark.long),
+        pytest.param("xrootd", "ttree", id="xrootd", marks=pytest.mark.long),
+    ],
 )
 def test_demo_succeeds(origin, form, request, tmp_path):
     if origin == "xrootd":
@@ -266,7 +271,7 @@ def test_demo_succeeds(origin, form, request, tmp_path):
     assert outcome["curl"] == (None if shutil.which("curl") is None else read)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo_shows_table_and_report():
     done = demo("--events", "300", "--files", "1", "--format", "ttree", "--origin", "http")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,7 @@ from servers import find_nginx
 
 
 @pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed")
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_processes_killed_at_random_moments_leave_no_wrong_byte(seed):
     done = subprocess.run(
         [sys.executable, SUPPORT / "chaos.py", "--seed", str(seed), "--kills", "12"],

@@ -59,7 +59,7 @@ RUN = """
     print(sorted(found.items()))
 """
 
-# One worker: coffea is imported anew in each of the two pools that are made; two at once are in the next.
+# One worker each, since importing coffea is what takes long; several at once are in test_dask.py.
 FUTURES = f"""
     executor = processor.FuturesExecutor(workers=1, status=False)
     {RUN.strip()}
@@ -67,14 +67,21 @@ FUTURES = f"""
 
 DASK = f"""
     from distributed import Client
-    client = Client(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    client = Client(n_workers=1, threads_per_worker=2, dashboard_address=None)
     executor = processor.DaskExecutor(client=client, status=False)
     {RUN.strip()}
     client.close()
 """
 
 
-@pytest.mark.parametrize("how", [FACTORY, FUTURES, DASK], ids=["factory", "futures", "dask"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(FACTORY, id="factory"),
+        pytest.param(FUTURES, id="futures", marks=pytest.mark.long),
+        pytest.param(DASK, id="dask"),
+    ],
+)
 def test_coffea(check: Callable[..., list[Ran]], nginx_server: Nginx, how: str) -> None:
     needs("coffea", "uproot", *(["distributed"] if how is DASK else []))
     for seed, name in ((1, "a.root"), (2, "b.root")):

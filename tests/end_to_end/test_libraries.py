@@ -132,14 +132,14 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("client", "options", "close"),
     [
-        ("", "scheduler='processes', num_workers=2", ""),
-        (
+        pytest.param("", "scheduler='processes', num_workers=2", "", id="processes", marks=pytest.mark.long),
+        pytest.param(
             "from distributed import Client; client = Client(n_workers=2, dashboard_address=None)",
             "",
             "client.close()",
+            id="distributed",
         ),
     ],
-    ids=["processes", "distributed"],
 )
 def test_dask_tasks_in_processes(
     check: Callable[..., list[Ran]], nginx_server: Nginx, client: str, options: str, close: str

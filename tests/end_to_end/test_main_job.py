@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, MORE_COLUMNS, Served, covered, disk_bytes, write
 
+pytestmark = pytest.mark.turns("served")
+
 NAMES = {"ttree": "ttree.root", "rntuple": "rntuple.root"}
 # A row of the text report: label, number, unit.
 ROW = re.compile(r"^│ ([a-z][a-z .()]*?) +: +(\S+)(?: (.*?))? *│$", re.MULTILINE)

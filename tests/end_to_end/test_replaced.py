@@ -12,6 +12,8 @@ import pytest
 from analysis import CLIENT, COLUMNS, JOB, OLD_S, write
 from proxy import CountingProxy
 
+pytestmark = pytest.mark.turns("served")
+
 SIZE = 8_000_000
 PIECE = 50_000
 MODES = ["rename", "in_place"]

@@ -22,6 +22,8 @@ from patterns import (
     write_sparse,
 )
 
+pytestmark = pytest.mark.turns("served")
+
 # argv: file with a list of vectors of [start, stop], URLs. A vector of one range is a plain read. A checksum per file.
 READ = """
 import hashlib, json, sys

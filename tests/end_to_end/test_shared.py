@@ -18,6 +18,8 @@ from sharing import Crew, digests_of, once
 
 from jcache.planning.waiting import Patience
 
+pytestmark = pytest.mark.turns("served")
+
 PROCESSES = 8
 
 

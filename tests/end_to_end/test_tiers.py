@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from conftest import Ran, RunPython
     from servers import Nginx
 
+pytestmark = pytest.mark.turns("served")
+
 READ = """
 import sys, fsspec
 fs = fsspec.filesystem("http")
@@ -81,7 +83,9 @@ def test_what_the_first_lacks_is_read_below_and_what_all_lack_is_fetched_into_th
     assert nginx_server.body_bytes() == 1000, "of the other range, which lay below"
 
 
-@pytest.mark.parametrize(("copy", "reads"), [("1", 1), ("2", 2), ("3", 3), ("0", None)])
+@pytest.mark.parametrize(
+    ("copy", "reads"), [("1", 1), ("2", 2), pytest.param("3", 3, marks=pytest.mark.long), ("0", None)]
+)
 def test_what_is_read_so_often_below_is_copied_into_the_first(
     read: Any, nginx_server: Nginx, tmp_path: Path, copy: str, reads: int | None
 ) -> None:
@@ -220,6 +224,7 @@ def of_twelve(file: bytes) -> list[str]:
     return [(file[at : at + 20_000] + file[at + 30_000 : at + 60_000]).hex() for at in places]
 
 
+@pytest.mark.turns("copy")
 @pytest.mark.parametrize("copy", ["0", "1"])
 @pytest.mark.parametrize("which", ["near", "far"])
 @pytest.mark.parametrize("what", ["removed", "a file", "hangs"])

@@ -5,6 +5,9 @@ The oracle is plain fsspec in a fresh process: a job runs with JCACHE_DIR and wi
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,6 @@ from jcache_plugins.fsspec import writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from conftest import RunPython
 
@@ -73,15 +75,14 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.parametrize("through", ["s3", "jcache"])
-def test_what_changes_an_object_is_seen(s3_endpoint: str, run_python: RunPython, cache_dir: Path, through: str) -> None:
-    """All changes in one job, since a process costs more than they do: each in a bucket of its own."""
-    job = "changes = " + repr(CHANGES) + "\n" + PRELUDE
-    if through == "jcache":
-        job = job.replace('fs = fsspec.filesystem("s3", endpoint_url=endpoint)',
-                          'fs = fsspec.filesystem("s3", endpoint_url=endpoint)\n'
-                          'if len(sys.argv) > 3: fs = fsspec.filesystem("jcache", fs=fs)')  # fmt: skip
-    job += """
+# All changes in one job, since a process costs more than they do: each in a bucket of its own.
+JOB = (
+    "changes = "
+    + repr(CHANGES)
+    + "\n"
+    + PRELUDE
+    + """
+if len(sys.argv) > 3 and sys.argv[3] == "jcache": fs = fsspec.filesystem("jcache", fs=fs)
 prefix = b
 for number, (name, change) in enumerate(changes.items()):
     b = f"{prefix}{number}"
@@ -94,11 +95,24 @@ for number, (name, change) in enumerate(changes.items()):
     try: print(name, told())
     except Exception as error: print(name, type(error))
 """
-    plain, cached = (f"{uuid.uuid4().hex[:20]}" for _ in range(2))
-    expected = run_python(job, s3_endpoint, plain, cache=None, env=KEYS).stdout
-    assert run_python(job, s3_endpoint, cached, "now", env=KEYS).stdout == expected
-    later = [line for line in expected.splitlines() if not line.startswith("<class")]
-    never = run_python(job, s3_endpoint, cached, "later", env={**KEYS, "JCACHE_VALIDATE": "never"}).stdout
+)
+
+
+@pytest.fixture(scope="module")
+def plain(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the job prints without JCache."""
+    env = {**{name: value for name, value in os.environ.items() if not name.startswith("JCACHE_")}, **KEYS}
+    command = [sys.executable, "-c", JOB, s3_endpoint, uuid.uuid4().hex[:20]]
+    where = tmp_path_factory.mktemp("plain")
+    return subprocess.run(command, env=env, cwd=where, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("through", ["s3", "jcache"])
+def test_what_changes_an_object_is_seen(s3_endpoint: str, run_python: RunPython, plain: str, through: str) -> None:
+    buckets = uuid.uuid4().hex[:20]
+    assert run_python(JOB, s3_endpoint, buckets, through, "now", env=KEYS).stdout == plain
+    later = [line for line in plain.splitlines() if not line.startswith("<class")]
+    never = run_python(JOB, s3_endpoint, buckets, through, "later", env={**KEYS, "JCACHE_VALIDATE": "never"}).stdout
     assert never.splitlines() == later
 
 

@@ -140,12 +140,14 @@ def run_alone(
     return run
 
 
+@pytest.mark.turns("run_alone")
 @pytest.mark.parametrize("name", ["z2", "z3"])
 @pytest.mark.parametrize("code", [ZARR, ZARR_MAP], ids=["group", "mapper"])
 def test_groups_of_zarr(run_alone: Callable[[str, str], str], code: str, name: str) -> None:
     run_alone(code, name)
 
 
+@pytest.mark.turns("run_alone")
 @pytest.mark.parametrize("code", [DASK, PYARROW, PANDAS], ids=["dask", "pyarrow", "pandas"])
 def test_a_directory_of_parquet_files(run_alone: Callable[[str, str], str], code: str) -> None:
     run_alone(code + END_WITH_PYARROW, "p")

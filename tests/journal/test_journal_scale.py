@@ -83,7 +83,7 @@ def test_a_sealed_million_has_no_object_per_extent(million):
     assert run.starts.obj is run.lengths.obj is run.positions.obj is run.checksums.obj, "columns are the read buffer"
 
 
-@pytest.mark.parametrize("order", ["ascending", "random"])
+@pytest.mark.parametrize("order", ["ascending", pytest.param("random", marks=pytest.mark.long)])
 def test_an_unsealed_million_is_scanned_without_a_step_per_extent(tmp_path, order):
     rows = list(range(1_000_000))
     if order == "random":

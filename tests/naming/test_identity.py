@@ -408,6 +408,7 @@ NAMES = ["c.0.12", "x", "Y0", "a:b", "H:443", "a,b=c+d_-", ".zarray", "c~0123456
 NAMES += ["zarr.json", "n" * 201, "é", "a?b", "a#b", "%41", "x y", "cachedir.tag", "a@b"]
 
 
+@pytest.mark.turns("flat")
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("basepath", [None, "a", "eos"])
 def test_the_objects_of_a_directory_are_what_they_are_one_by_one(flat: bool, basepath: str | None) -> None:

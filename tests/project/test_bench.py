@@ -30,7 +30,8 @@ XROOTD = (
 )
 HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start", "ahead", "whatif")
 # What takes long, and goes the way of others that do not; `make test-long` and `make bench` run all.
-LONG = {"agc", "ahead", "peers", "replay", "seed-lan", "small-files-lan", "stream-256k", "two", "warm"}
+LONG = {"agc", "agc-ranges", "ahead", "peers", "profile", "replay", "seed-lan"}
+LONG |= {"small-files-lan", "stream-256k", "two", "warm"}
 
 
 def run(tmp_path, names, ways="origin,whole,local,jcache"):

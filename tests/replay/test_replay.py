@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from conftest import RunPython
     from servers import Nginx, ScriptedOrigin
 
+pytestmark = pytest.mark.turns("served")
+
 STEPS = """
 import os, sys, threading, time, fsspec
 fs = fsspec.filesystem("http")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from conftest import RunPython
     from servers import Nginx, ScriptedOrigin
 
+pytestmark = pytest.mark.turns("served")
+
 READS = """
 import sys, fsspec
 fs = fsspec.filesystem("http")
