@@ -36,11 +36,13 @@ __all__ = ["Cleaned", "Cleaner", "Pace", "Removed"]
 WALK_EVERY_S = 7 * 86400.0
 """How often to measure anew."""
 
+LIVE_S = 10.0
+"""How long a journal is left alone that was looked at: what somebody was writing then he most likely still is."""
+
 _WALK_AGAIN_S = 600.0
 _MOST_DOUBT = 1 / 32
 _SAVE_EVERY_S = 30.0
 _COUNT_EVERY_S = 0.2
-_LIVE_S = 10.0
 _TELL_EVERY_S, _TELL_BYTES = 0.05, 64 << 20
 
 
@@ -329,7 +331,7 @@ class Cleaner:
         """Remove what is of no use in journals that were written to; on the way, learn how large they are."""
         until_s = time.monotonic() + self._look_s
         # What somebody was writing a moment ago he most likely still is.
-        since_s = time.time() - _LIVE_S if self._look_s < math.inf else math.inf
+        since_s = time.time() - LIVE_S if self._look_s < math.inf else math.inf
         chosen = [path for path, entry in entries.items() if entry.check and entry.looked_s < since_s]
         for path in sorted(chosen, key=lambda path: entries[path].used_s):
             self._pace()
