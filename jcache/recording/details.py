@@ -13,11 +13,14 @@ DETAILS_BYTES = 8 << 10
 def storable(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return of a file system's `info` what may be written to disk: JSON, of bounded size, and no address.
 
-    Addresses may have passwords or signatures in them, those that a server redirected to as well.
+    Addresses may have passwords or signatures in them, those that a server redirected to as well. Of the file's own
+    name its place is kept, where that is not the first.
     """
     kept: dict[str, Any] = {}
     room = DETAILS_BYTES
     for name, value in details.items():
+        if name == "name" and kept:
+            kept[name] = None
         if name in {"name", "url"}:
             continue
         try:

@@ -39,12 +39,19 @@ async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
     stored = await found.stored()
     if stored is None:
         return None
-    return told(stored, path)
+    return told(stored, name_of(found, path))
+
+
+def name_of(found: Access, path: Any) -> Any:
+    """Return what the file system's `info` names a path."""
+    return found.origin.fs._strip_protocol(undirected(path))  # noqa: SLF001 - as file systems do it
 
 
 def told(info: Info, path: Any) -> dict[str, Any]:
     """Return what `info` says of a file of this version, in the origin's order where it was asked: hashes heed that."""
-    details = info.details if "name" in info.details else {"name": undirected(path), "type": "file", **info.details}
+    details = {**({} if "name" in info.details else {"name": None}), **info.details}
+    if details["name"] is None:  # only its place is recorded
+        details["name"] = undirected(path)
     return {**details, "type": details.get("type", "file"), "size": info.version.size_bytes}
 
 
@@ -128,13 +135,13 @@ async def _recorded(found: Access | None, path: Any, kind: str, answer: Any) -> 
         stored = None if found is None else await found.stored()
     except OfflineMissError:
         stored = None
-    if stored is None:
+    if found is None or stored is None:
         return answer
     if kind != "info":
         return True
     if answer is not UNKNOWN and answer.get("type") == "file" and answer.get("size") == stored.version.size_bytes:
         return answer
-    return told(stored, path)
+    return told(stored, name_of(found, path))
 
 
 _OF_FILES = frozenset({"info", "exists", "isfile"})

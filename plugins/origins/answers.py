@@ -68,16 +68,17 @@ def is_settled_now(headers: Mapping[str, str]) -> bool:
     return is_past(nanoseconds(headers.get("Last-Modified")), read_s)
 
 
-def details_of(path: str, size: int | None, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return what `info` would have said, without asking."""
-    details: dict[str, Any] = {"name": path, "size": size, "type": "file"}
+def details_of(path: str, size: int | None, headers: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    """Return what `info` would have said, in its order, without asking; `more` is what headers do not tell."""
+    details: dict[str, Any] = {"name": path, "size": size}
     if "Content-Type" in headers:
         details["mimetype"] = headers["Content-Type"].partition(";")[0]
+    details |= more
     for name in TOLD:
         value = headers.get(name)
         if value is not None:
             details[name] = value
-    return details
+    return {**details, "type": "file"}
 
 
 class Validators:

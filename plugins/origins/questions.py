@@ -160,12 +160,12 @@ class HttpQuestions(FileSystemOrigin):
         return replace(info, also=self._also)
 
     def _info(self, response: Any, size: int) -> Info:
-        details = details_of(self.path, size, response.headers)
+        more: dict[str, Any] = {}
         if response.headers.get("Accept-Ranges") == "none":
-            details["partial"] = False
+            more["partial"] = False
             self._ranged = False
         version = self._version(response.headers, size)
-        details["url"] = str(response.url)
+        details = details_of(self.path, size, response.headers, **more, url=str(response.url))
         return Info(version, details, sharing_of(response.headers, self.fs), also=self._also)
 
     def _version(self, headers: Mapping[str, str], size: int) -> Version:

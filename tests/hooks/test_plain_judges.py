@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -10,8 +12,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import RunPython
+    from servers import ScriptedOrigin
 
 CALLS = """
 import sys, tempfile, fsspec
@@ -179,3 +183,46 @@ def test_a_file_that_was_replaced_once_is_never_cut(run_python: RunPython, size:
         server.server_close()
     assert first in {f"{size} {size}", "OriginChangedError"}
     assert second == f"{size} {size}"
+
+
+INFOS = """
+import sys, fsspec
+fs = fsspec.filesystem(sys.argv[1], **eval(sys.argv[2]))
+for call in sys.argv[3:]:
+    told = eval(call)
+    print(told if type(told) is bytes else [one for one in told.items() if one[0] not in {"url", "time", "mtime"}])
+"""
+
+
+@pytest.mark.parametrize("protocol", ["ftp", "sftp", "http"])
+def test_what_is_recorded_of_a_file_that_was_read_is_told_in_the_order_of_the_file_system(
+    protocol: str, run_python: RunPython, tmp_path: Path, http_origin: ScriptedOrigin
+) -> None:
+    """But for what is not recorded with its bytes: addresses, and what JSON cannot hold."""
+    directory = tmp_path / "served"
+    directory.mkdir()
+    (directory / "f").write_bytes(b"0123456789")
+    os.utime(directory / "f", (1_600_000_000, 1_600_000_000))
+    http_origin.put(
+        "f", b"0123456789", headers={"Content-Type": "x/y", "Last-Modified": "Sun, 13 Sep 2020 12:26:40 GMT"}
+    )
+    user = {"host": "127.0.0.1", "username": "user", "password": "secret"}
+    with contextlib.ExitStack() as stack:
+        paths, how = ["/f", "f"], user
+        if protocol == "ftp":
+            pytest.importorskip("pyftpdlib", reason="pyftpdlib is not installed")
+            from ftp_server import Server
+
+            how |= {"port": stack.enter_context(Server(directory)).client().port}
+        elif protocol == "sftp":
+            from generic_servers import Sftp
+
+            how |= {"port": stack.enter_context(Sftp(directory)).port}
+        else:
+            paths, how = [http_origin.url("f")], {}
+        asks = [protocol, repr(how), *(f"fs.info({path!r})" for path in paths)]
+        plain = run_python(INFOS, *asks, cache=None).stdout
+        assert run_python(INFOS, *asks[:2], f"fs.cat_file({paths[-1]!r}, 0, 3)").stdout == "b'012'\n"
+        assert run_python(INFOS, *asks[:2], f"fs.cat_file({paths[0]!r}, 0, 3)").stdout == "b'012'\n"
+        for env in ({"JCACHE_OFFLINE": "1"}, {"JCACHE_VALIDATE": "never"}, {}, {"JCACHE_OFFLINE": "1"}):
+            assert run_python(INFOS, *asks, env=env).stdout == plain, env
