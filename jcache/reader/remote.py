@@ -487,7 +487,11 @@ class RemoteFile:
 
     async def is_known(self) -> bool:
         """Whether anything of the file is recorded, or was validated in this process."""
-        return self.known() is not None or bool(await self._store.versions())
+        return self.known() is not None or await self.is_recorded()
+
+    async def is_recorded(self) -> bool:
+        """Whether anything of the file is recorded."""
+        return bool(await self._store.versions())
 
     def opened(self, seconds: float, *, asked: bool = True) -> None:
         """Count an open of this file, `seconds` long; by the application, or because it reads it by name."""

@@ -274,6 +274,13 @@ class Access:
         with self._file() as remote:
             return await remote.is_known()
 
+    async def is_got(self) -> bool:
+        """Whether the origin gave bytes of the file to this process or, what is recorded, to others."""
+        if self.origin.is_got:
+            return True
+        with self._file() as remote:
+            return await remote.is_recorded()
+
     def open_here(self) -> Info | None:
         """Do as `open` does, where the version was validated before; None else."""
         with self._file() as remote:

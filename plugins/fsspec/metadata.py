@@ -89,8 +89,10 @@ async def without_reading(found: Access, kind: str) -> Any:
     if not found.origin.exists_by_reading or not await found.is_known():
         return UNKNOWN
     try:
-        info = await found.origin.stat()
+        info = await (found.origin.stat() if await found.is_got() else found.origin.stat_by_reading())
     except Exception:  # noqa: BLE001 - the file system's own method says what that means
+        return UNKNOWN
+    if info is None:
         return UNKNOWN
     if kind == "exists":
         return True
@@ -138,7 +140,7 @@ async def _recorded(found: Access | None, path: Any, kind: str, answer: Any) -> 
     if found is None or stored is None:
         return answer
     if kind != "info":
-        return True
+        return True if not found.origin.exists_by_reading or await found.is_got() else answer
     if answer is not UNKNOWN and answer.get("type") == "file" and answer.get("size") == stored.version.size_bytes:
         return answer
     return told(stored, name_of(found, path))

@@ -195,6 +195,15 @@ class FileSystemOrigin:
         """Return a checksum of the whole file that other servers give, too (`adler32:` and hexadecimal), if they do."""
         return None
 
+    @property
+    def is_got(self) -> bool:
+        """Whether the file is known to be given to who reads it, and not only to be told of."""
+        return True
+
+    async def stat_by_reading(self) -> Info | None:
+        """Ask for the file's version as who reads it does; None where the answer does not tell it."""
+        return await self.stat()
+
     async def ask(self, start: int | None, stop: int | None) -> bytes | Exception:
         """Return what the file system itself gives for a range, or the exception that it raises."""
         try:

@@ -68,6 +68,16 @@ class HttpQuestions(FileSystemOrigin):
         """Whether the server sends no parts of the file."""
         return not self._ranged
 
+    @property
+    def is_got(self) -> bool:
+        """Whether a `GET` has told of the file: some servers refuse it where `HEAD` does not."""
+        return self._by_get is not None or bool(self._sizes)
+
+    async def stat_by_reading(self) -> Info | None:
+        """Ask by a `GET` of one byte; None where the answer does not tell how long the file is."""
+        with reaching():
+            return await self._ask_get(await self.fs.set_session())
+
     async def stat(self) -> Info:
         """Ask for the file's version now: the one that answers to range requests name."""
         if time.monotonic() < self._unsized_until_s:

@@ -67,6 +67,8 @@ class Replicas:
     # When servers failed last.
     _failed_s: ClassVar[dict[str, float]] = {}
 
+    is_got = True
+
     def __init__(self, first: FileSystemOrigin, url: str, others: Sequence[str], make: Callable[..., Any]) -> None:
         """Name the places.
 

@@ -185,6 +185,41 @@ def test_a_file_that_was_replaced_once_is_never_cut(run_python: RunPython, size:
     assert second == f"{size} {size}"
 
 
+class Contrary(Odd):
+    """Answers `HEAD` in one way and `GET` in another."""
+
+    head, get = 200, 404
+
+    def do_GET(self) -> None:
+        status = self.head if self.command == "HEAD" else self.get
+        if status == 200:
+            return super().do_GET()
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    do_HEAD = do_GET  # noqa: N815 - as the library calls it
+
+
+@pytest.mark.parametrize(("head", "get"), [(200, 404), (200, 403), (404, 200)])
+def test_a_file_exists_for_whom_it_can_be_read(run_python: RunPython, head: int, get: int) -> None:
+    """By plain fsspec's account, which asks by `GET`, also where another question was answered by `HEAD`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Contrary,), {"head": head, "get": get}))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/f"
+    calls = ("fs.open(url).size", "fs.exists(url)", "fs.isfile(url)", "fs.isdir(url)")
+    try:
+        plain = run_python(CALLS, url, *calls, cache=None).stdout
+        for env in ({}, {}, {"JCACHE_VALIDATE": "never"}):
+            assert run_python(CALLS, url, *calls, env=env).stdout == plain
+        told = run_python(CALLS, url, *calls[1:], env={"JCACHE_OFFLINE": "1"}).stdout
+        assert told.splitlines() == plain.splitlines()[1:]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 INFOS = """
 import sys, fsspec
 fs = fsspec.filesystem(sys.argv[1], **eval(sys.argv[2]))
