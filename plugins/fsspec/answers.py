@@ -15,6 +15,7 @@ from jcache_plugins.origins.base import within_origin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jcache.journal import Version
     from jcache.naming import Identity
     from jcache.reader.answers import Answer
     from jcache.settings.policy import Terms
@@ -139,6 +140,24 @@ class Question:
         own = self._identity.answers()
         value = UNKNOWN if own is None else self._served(await self._session.answers.find(own, self._key))
         return UNKNOWN if value == _MANY else value
+
+    async def has_nothing(self, version: Version) -> bool:
+        """Whether it is remembered that nothing is below the name as long as it is a file of a version."""
+        if self._directory is None:
+            return False
+        found = await self._session.answers.find(self._directory, self._key_of(version))
+        return found is not None and found.value is False
+
+    def note_nothing(self, version: Version) -> None:
+        """Have recorded that nothing is below the name as long as it is a file of a version."""
+        if self._directory is None or self.is_doubtful or current() is not self._session:
+            return
+        self._session.answers.note(self._directory, self._key_of(version), False, epoch=self.epoch)
+
+    def _key_of(self, version: Version) -> str:
+        from jcache.naming.layout import WHOLE_DIGITS, digest
+
+        return digest(repr(("links", self._identity.key, version.etag, version.size_bytes)), WHOLE_DIGITS)
 
     async def is_absent(self) -> bool:
         """Whether it is remembered, and may be trusted, that the name was not there."""

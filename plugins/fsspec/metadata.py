@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jcache.errors import OfflineMissError
+from jcache.journal import Version
 from jcache.origin import Info
 from jcache.reader.retrying import Tries
 from jcache.session import current
@@ -80,24 +81,43 @@ def served(fs: Any, parameters: Parameters, args: Any, kwargs: Any) -> dict[str,
 _WITHOUT_READING = frozenset({"exists", "isdir", "ls"})
 
 
-async def without_reading(found: Access, kind: str) -> Any:
+async def without_reading(found: Access, kind: str, ask: Question | None) -> tuple[Any, Version | None]:
     """Return what a stat tells of a file of which something is recorded; `UNKNOWN` where that is not enough.
 
     For file systems that ask for the whole file, as HTTP's does for `exists`, and to find links in a page of HTML;
-    others ask as `stat` does, or less.
+    others ask as `stat` does, or less. Of a file without a type it is remembered that a version of it has no links.
+
+    Returns:
+        The answer; and, where there is none, the version that the file system's own answer is going to be of.
     """
     if not found.origin.exists_by_reading or not await found.is_known():
-        return UNKNOWN
+        return UNKNOWN, None
     try:
         info = await (found.origin.stat() if await found.is_got() else found.origin.stat_by_reading())
     except Exception:  # noqa: BLE001 - the file system's own method says what that means
-        return UNKNOWN
+        return UNKNOWN, None
     if info is None:
-        return UNKNOWN
+        return UNKNOWN, None
     if kind == "exists":
-        return True
-    is_page = info.details.get("mimetype") in (None, "text/html")
-    return UNKNOWN if is_page else False if kind == "isdir" else []
+        return True, None
+    nothing: Any = False if kind == "isdir" else []
+    if info.details.get("mimetype") not in (None, "text/html"):
+        return nothing, None
+    if "mimetype" in info.details or info.version.etag is None or ask is None:
+        return UNKNOWN, None
+    if await ask.has_nothing(info.version):
+        return nothing, None
+    return UNKNOWN, info.version if kind == "ls" else None  # of which `isdir` is made
+
+
+async def note_nothing(found: Access, ask: Question, version: Version) -> None:
+    """Have recorded that there are no links in a version, if the file is still of that."""
+    try:
+        info = await found.origin.stat()
+    except Exception:  # noqa: BLE001 - the answer is here
+        return
+    if info.version.etag == version.etag:
+        ask.note_nothing(version)
 
 
 class Again:
@@ -208,6 +228,7 @@ def async_answer(original: Method) -> Method:
         if known is not None:
             return known
         session, is_hit = current(), False
+        found, version, value = None, None, UNKNOWN
         is_profiled = session is not None and session.counters.profile is not None
         noted = noting(self, kind, args[0] if args else kwargs.get(parameters.first)) if is_profiled else None
         try:
@@ -222,7 +243,8 @@ def async_answer(original: Method) -> Method:
                 is_hit = False
             elif kind in _WITHOUT_READING and path is not None:
                 found = find(self, path)
-                value = UNKNOWN if found is None else await without_reading(found, kind)
+                if found is not None:
+                    value, version = await without_reading(found, kind, ask)
                 if value is not UNKNOWN:
                     if ask is not None:
                         ask.note(value)
@@ -244,6 +266,8 @@ def async_answer(original: Method) -> Method:
                     raise
             if ask is not None:
                 ask.note(value)
+                if found is not None and version is not None and not value:
+                    await note_nothing(found, ask, version)
             return value
         finally:
             if noted is not None:

@@ -245,6 +245,32 @@ print(fs.isdir(url), len(fs.ls(url)))
     assert run_python(code, tree, env=OFFLINE).stdout == plain
 
 
+def test_a_file_without_a_type_is_read_once_to_learn_that_it_is_no_directory(
+    run_python: RunPython, http_origin: ScriptedOrigin
+) -> None:
+    code = """
+import sys, fsspec
+fs, url = fsspec.filesystem("http"), sys.argv[1]
+print(fs.cat_file(url, 0, 5), fs.isdir(url), fs.exists(url), fs.ls(url), fs.find(url))
+"""
+    file = http_origin.put("f", b"binary" * 1000)
+    url = http_origin.url("f")
+    plain = run_python(code, url, cache=None).stdout
+    assert run_python(code, url).stdout == plain
+    http_origin.reset()
+    assert run_python(code, url).stdout == plain
+    assert (file.asked, file.heads > 0) == ([], True)
+    http_origin.reset()
+    for env in (NEVER, OFFLINE):
+        assert run_python(code, url, env=env).stdout == plain
+    assert http_origin.requests == 0
+    file.change(b'binary<a href="x">x</a>', etag='"2"')
+    plain = run_python(code, url, cache=None).stdout
+    assert "/f/x" in plain
+    for _ in range(2):
+        assert run_python(code, url).stdout == plain
+
+
 FORBIDDEN = """
 import sys
 import fsspec
