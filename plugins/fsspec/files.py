@@ -232,7 +232,12 @@ def open_file(original: Method) -> Method:
         path = undirected(path)
         info = None if found is None else version_of(self, found)
         if found is None or info is None:
-            file = original(self, *args, **kwargs)
+            try:
+                file = original(self, *args, **kwargs)
+            except OfflineMissError:
+                if found is not None:
+                    run(self, found.stat())  # what it met before, if that is remembered
+                raise
             return watched(self, path, file, options=options_of(said), is_counted=found is not None)
         block_size = said.get("block_size")
         cache = said.get("cache_type"), said.get("cache_options")

@@ -220,6 +220,21 @@ def test_a_file_exists_for_whom_it_can_be_read(run_python: RunPython, head: int,
         server.server_close()
 
 
+def test_a_missing_file_is_missing_offline_where_opening_asks_the_server(run_python: RunPython, tmp_path: Path) -> None:
+    from generic_servers import Sftp
+
+    code = CALLS.replace("http", "sftp").replace('("sftp")', '("sftp", **eval(url))')
+    (tmp_path / "served").mkdir()
+    with Sftp(tmp_path / "served") as server:
+        how = repr({"host": "127.0.0.1", "port": server.port, "username": "user", "password": "secret"})
+        plain = run_python(code, how, "fs.open('/none')", cache=None).stdout
+        assert "FileNotFoundError" in plain
+        assert run_python(code, how, "fs.open('/none')").stdout == plain
+    assert run_python(code, how, "fs.open('/none')", env={"JCACHE_OFFLINE": "1"}).stdout == plain
+    unasked = run_python(code, how, "fs.open('/else')", env={"JCACHE_OFFLINE": "1"}).stdout
+    assert "OfflineMissError" in unasked
+
+
 INFOS = """
 import sys, fsspec
 fs = fsspec.filesystem(sys.argv[1], **eval(sys.argv[2]))
