@@ -63,9 +63,9 @@ class Notebook:
     def error(self, source: str) -> str:
         with pytest.raises(CellExecutionError):
             self.run(source)
-        output = self.document.cells[-1].outputs[-1]
-        if output["output_type"] == "stream":  # of errors in its use IPython shows one line
-            return output["text"]
+        *_, output = outputs = self.document.cells[-1].outputs
+        if output["output_type"] == "stream":  # of errors in its use IPython shows one line, now and then in pieces
+            return "".join(output["text"] for output in outputs)
         return f"{output['ename']}: {output['evalue']}"
 
 
