@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -48,12 +49,15 @@ def _process(what: dict[str, Any], paths: list[str], parent: Connection) -> None
         parent.send(None)
         parent.recv()
 
-    parent.send(play(what, paths, ready))
+    # A parent that was interrupted may be gone before it has ended its children.
+    with contextlib.suppress(EOFError, ConnectionError):
+        parent.send(play(what, paths, ready))
 
 
 @contextlib.contextmanager
 def _interrupts_kept() -> Iterator[None]:
     """Keep interrupts from this process for a moment, and from those that it starts by then for good."""
+    resource_tracker.ensure_running()  # it lets them through once it has begun, which a first child would have it do
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

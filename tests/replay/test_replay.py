@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, write
 from commands import jcache
+
+from jcache_plugins.replay import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,9 +146,15 @@ def test_it_reports_as_a_job_does_and_stands_beside_the_recording(profiles: Path
     assert [path.suffix for path in (tmp_path / "c" / ".reports").iterdir()].count(".json") >= 1
 
 
-@pytest.mark.parametrize(("processes", "send"), [(1, os.kill), (2, os.killpg)])
+def insist(group: int, number: int) -> None:
+    """Send a signal to all processes of a group, and again and again."""
+    for _ in range(20):
+        os.killpg(group, number)
+
+
+@pytest.mark.parametrize(("count", "send"), [(1, os.kill), (2, os.killpg), (1, insist), (2, insist)])
 def test_an_interrupt_ends_all_of_it_with_one_line(
-    processes: int,
+    count: int,
     send: Callable[[int, int], None],
     nginx_server: Nginx,
     http_origin: ScriptedOrigin,
@@ -153,7 +162,7 @@ def test_an_interrupt_ends_all_of_it_with_one_line(
     tmp_path: Path,
 ) -> None:
     (recorded,) = profiles.glob("*.jcp")
-    for number in range(1, processes):
+    for number in range(1, count):
         shutil.copy(recorded, profiles / f"{number}.jcp")
     asked = threading.Event()
     stalled = {number: {"delay_s": 300.0} for number in range(1, 100)}
@@ -169,9 +178,26 @@ def test_an_interrupt_ends_all_of_it_with_one_line(
         start_new_session=True,
     )
     assert asked.wait(60)
-    send(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        send(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, said) == (1, "jcache: stopped\n")
+
+
+def test_a_process_whose_parent_is_gone_says_nothing(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JCACHE_DIR", str(tmp_path / "c"))
+    monkeypatch.setenv("JCACHE_SUMMARY", "0")
+    what = {"maps": [], "speed": None, "workers": None, "plain": False, "start_time": 0.0}
+    process, child = processes._begun(what, [str(path) for path in profiles.glob("*.jcp")])
+    assert child.recv() is None, "it is ready"
+    child.close()
+    process.join(60)
+    assert (process.exitcode, capfd.readouterr().err) == (0, "")
 
 
 @pytest.mark.slow
