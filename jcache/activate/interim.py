@@ -10,6 +10,7 @@ from jcache.activate.notice import say
 
 # Here, and not in the thread: a child that is forked while a thread imports can never import that module.
 from jcache.activate.reports import make_own, save_own
+from jcache.system.stopwatch import acquire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Interim:
             return
         self._over = True
         self._ended.release()
-        if self._saving.acquire(timeout=timeout_s):
+        if acquire(self._saving, timeout_s):  # not counting for how long this process is stopped
             self._saving.release()
 
     def _start(self) -> None:

@@ -127,7 +127,7 @@ class Keeper:
         self._ends_s = math.inf  # until when there is time to wait for room
         self._noted: dict[str, tuple[float, int]] = {}  # when, and how many bytes of hits in all
         self._pending: dict[str, Use] = {}
-        self._writing: set[str] = set()
+        self._writing: dict[str, float] = {}  # when that was noted last
         self._ticked_s = time.monotonic()
         self._sealed_s = 0.0
         self._wake = threading.Event()
@@ -165,9 +165,11 @@ class Keeper:
         """
         if self._limit_bytes is None:
             return True
-        if path not in self._writing:
+        now_s = time.monotonic()
+        if now_s - self._writing.get(path, -math.inf) >= usage.CLOCKS_S / 2:
             # Before the first byte: if this process is killed, the cleaner knows where it has left something unsealed.
-            self._writing.add(path)
+            # And again: what the cleaner has removed meanwhile is for him not there.
+            self._writing[path] = now_s
             with contextlib.suppress(OSError), self._lock:
                 self._book.add([Use(self._relative(path), time.time(), kind="w")])
         margin = self._credit // 2  # for the indexes with which segments are sealed
@@ -372,12 +374,12 @@ class Keeper:
             if has_removed or has_added or is_quiet:
                 self._claim_asked()
             if len(self._writing) > _MOST_NOTED:
-                self._writing = set()
+                self._writing = {}
             if self._book.size_bytes > _ROLL_BYTES:
                 # A finished book is taken into the index, and the next one goes on from there. For a moment what is
                 # claimed ahead is in both: too much, not too little.
                 full, self._book = self._book, self._new_book()
-                self._writing = set()
+                self._writing = {}
                 self._book.claim(Head(ahead_bytes=full.head.ahead_bytes))
                 self._booked = self._booked[0] + full.head.added_bytes, self._booked[1] + full.head.removed_bytes
                 full.close(added_bytes=full.head.added_bytes, removed_bytes=full.head.removed_bytes)

@@ -50,11 +50,13 @@ REMEMBER_S = 3600.0
 DROP_S = 3600.0
 """So long a cleaner may go by an index that it has read, where there are no locks."""
 
+CLOCKS_S = 10.0
+"""By how much hosts may differ in what they call now."""
+
 _FORMAT = 2
 _HEAD_BYTES = 64 * 1024
 _MOST_BYTES = 256 << 20
 _LINES_A_STEP = 500
-_CLOCKS_S = 10.0  # by how much hosts may differ in what they call now
 
 
 @dataclass(slots=True)
@@ -74,14 +76,14 @@ class Entry:
     @property
     def is_gone(self) -> bool:
         """Whether it was removed, and has not been used since, as far as is known."""
-        return not self.size_bytes and self.looked_s > 0 and self.used_s < self.looked_s - _CLOCKS_S
+        return not self.size_bytes and self.looked_s > 0 and self.used_s < self.looked_s - CLOCKS_S
 
     def add(self, use: Use) -> None:
         """Take a line of a book into account."""
         self.used_s = max(self.used_s, use.used_s)
         self.hits += use.hits
         self.hit_bytes += use.hit_bytes
-        self.check |= use.kind == "w" and use.used_s > self.looked_s - _CLOCKS_S
+        self.check |= use.kind == "w" and use.used_s > self.looked_s - CLOCKS_S
 
     def look(self, size_bytes: int, *, check: bool = False) -> None:
         """Note what it takes up now, and whether to look at it again though nobody may have written to it by then."""
@@ -397,7 +399,7 @@ def _parse_entry(line: str, index: Index, now_s: float) -> None:
         entry = Entry(float(used), count(hits), count(hit_bytes), check == "1", count(size), float(looked))
     except ValueError:
         return
-    if not 0 <= entry.looked_s <= now_s + _CLOCKS_S:
+    if not 0 <= entry.looked_s <= now_s + CLOCKS_S:
         entry.looked_s = 0.0  # the clock was set back: nothing can be told from it
     if 0 < entry.used_s < now_s + 86400 and is_journal(path):
         index.entries[path] = entry

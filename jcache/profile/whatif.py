@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from jcache.cache.eviction import LIVE_S
 from jcache.cache.keeper import DENIED_S, IDLE_S, LOW_SHARE, NEWS_S, WAIT_S, credit_bytes, most_at_once
 from jcache.cache.policy import AGAIN_S, eviction_order, times_read_again
-from jcache.cache.usage import REMEMBER_S, Entry
+from jcache.cache.usage import CLOCKS_S, REMEMBER_S, Entry
 from jcache.counters import LISTING, NAMED, OPEN, STAT
 from jcache.journal.compaction import COMPACT_AT
 from jcache.ranges import normalise, subtract, total
@@ -258,7 +258,7 @@ class _Process:
         full_s: When the first of what is waiting found no room.
         denied_s: Until when nothing is recorded.
         ahead_bytes: What it has claimed, and not written yet.
-        wrote: The files that it has written to.
+        wrote: The files that it has written to, and when it noted that last.
         noted: Those that it has noted anything of.
         uses: How it has used files.
         used: Those that it has used since it last looked what of that is news.
@@ -273,7 +273,7 @@ class _Process:
     full_s: float | None = None
     denied_s: float = 0.0
     ahead_bytes: int = 0
-    wrote: set[str] = field(default_factory=set)
+    wrote: dict[str, float] = field(default_factory=dict)
     noted: set[str] = field(default_factory=set)
     uses: dict[str, _Use] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -504,9 +504,9 @@ class _Cache:
     def _grow(self, of: _Process, url: str, nbytes: int, now_s: float) -> None:
         """Take note that so many bytes of a file were written."""
         entry = self._entry(url, now_s)
-        # Noted once by each process; other kinds of caches have no claims that would keep them small without.
-        if url not in of.wrote or self.kind.unit != EXACT:
-            of.wrote.add(url)
+        # Noted now and then by each process; other kinds of caches have no claims that would keep them small without.
+        if now_s - of.wrote.get(url, -CLOCKS_S) >= CLOCKS_S / 2 or self.kind.unit != EXACT:
+            of.wrote[url] = now_s
             of.noted.add(url)
             entry.used_s, entry.check = max(entry.used_s, now_s), True
             self.begun_s[url] = now_s

@@ -3,21 +3,14 @@
 import os
 import signal
 import sys
-from types import FrameType
+
+from jcache_plugins.replay.interrupts import interrupt_once
 
 __all__: list[str] = []
 
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Interrupt once: a second one would interrupt the ending, and who started this hands on what it gets itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
     try:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupt)
+        interrupt_once()  # who has started this hands on what the terminal sends to both
         from jcache_plugins.replay.processes import main
 
         main(*sys.argv[1:])

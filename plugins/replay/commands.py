@@ -23,6 +23,7 @@ from jcache.profile.reader import Profile, ProfileError
 from jcache.report.faces.compare import Difference
 from jcache.report.faces.units import human, visible
 from jcache.settings.config import Config, ConfigError, parse_size
+from jcache_plugins.replay.interrupts import interrupt_once
 
 __all__ = ["replay", "warm"]
 
@@ -260,8 +261,11 @@ def _must_be_usable(environ: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _interrupted() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    interrupt_once()
     try:
         yield
+        signal.signal(signal.SIGINT, before)
     except KeyboardInterrupt:
         CommandError("stopped; what was fetched is there, and the same command goes on from here").show()
         # Not sys.exit: that waits for threads that wait for an origin.

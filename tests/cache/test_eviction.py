@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -335,6 +336,22 @@ def test_room_is_made_for_what_is_larger_than_a_tenth(cache: Cache, keeper: Keep
     assert keeper.admit(os.path.join(cache.directory, "https/h/new"), 4 * MB)
     assert segments_bytes(Path(cache.directory)) <= 6 * MB
     assert left(cache)
+
+
+def test_what_is_written_again_long_after_it_went_may_go_again(
+    cache: Cache, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = os.path.join(cache.directory, record(cache, "f", MB))
+    assert keeper.admit(where, MB)
+    for clock in ("time", "monotonic"):
+        later = functools.partial(lambda now: now() + 20, getattr(time, clock))
+        monkeypatch.setattr(time, clock, later)
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=0))
+    assert left(cache) == []
+    record(cache, "f", MB)
+    assert keeper.admit(where, MB)
+    Cleaner(Storage(), cache.directory).run(Wish(to_bytes=0))
+    assert left(cache) == []
 
 
 def test_the_limit_may_be_lowered(cache: Cache, keeper: Keeper) -> None:

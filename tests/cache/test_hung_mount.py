@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from servers import ScriptedOrigin
 
 DATA = random.Random(9).randbytes(3_000_000)
-LIMIT_S = 1.0
+LIMIT_S = 2.0
 # What a process may take besides: the interpreter's start, on a busy machine.
-SPARE_S = 4.0
+SPARE_S = 8.0
 
 # argv: URL, what hangs when. Reads in tasks on one event loop, whose longest pause it prints, then in synchronous
 # code; then how long all that took. The time of its end is for the test to tell.
@@ -117,7 +117,7 @@ def run_hung(run_python, url: str, when: str, **options) -> None:
     assert ended - float(done) < (2 * LIMIT_S if when in AT_EXIT else LIMIT_S) + SPARE_S / 2
     lines = [line for line in ran.stderr.splitlines() if line.startswith("jcache: ")]
     assert len(lines) == 1, ran.stderr
-    assert "did not answer within 1 s" in lines[0]
+    assert f"did not answer within {LIMIT_S:g} s" in lines[0]
     assert ran.stderr.count("cache combined hit rate") == 1, "the report's text needs no cache directory"
 
 
@@ -144,4 +144,4 @@ def test_a_mount_that_is_dead_from_the_start(run_python, url: str, dead_mount: P
     assert took_s < LIMIT_S + SPARE_S
     lines = [line for line in ran.stderr.splitlines() if line.startswith("jcache: ")]
     assert len(lines) == 1, ran.stderr
-    assert "no answer within 1 s" in lines[0]
+    assert f"no answer within {LIMIT_S:g} s" in lines[0]

@@ -122,7 +122,7 @@ def ask(client, method="GET", path="/a.bin", **headers):
 
 def test_http_server_answers_and_counts(server):
     data = (server.directory / "a.bin").read_bytes()
-    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     status, headers, body = ask(client, "HEAD")
     assert (status, headers["Content-Length"], body) == (200, "50000", b"")
     etag = headers["ETag"]
@@ -142,7 +142,7 @@ def test_http_server_answers_and_counts(server):
 
 
 def test_http_server_changes_etag_with_the_file(server):
-    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     first = ask(client, "HEAD")[1]["ETag"]
     path = server.directory / "a.bin"
     status = path.stat()
@@ -152,7 +152,7 @@ def test_http_server_changes_etag_with_the_file(server):
 
 
 def test_http_server_stops_with_connections_open(server):
-    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     assert ask(client)[0] == 200
     server.stop()
     with pytest.raises((ConnectionError, http.client.HTTPException)):
@@ -208,7 +208,7 @@ def test_xrootd_under_a_closed_directory_says_which(xrootd_server, export_dir):
 def test_a_wire_delays_and_is_no_wider_than_it_says(server, rtt_ms, gbit_s, least_s):
     (server.directory / "large.bin").write_bytes(bytes(1_000_000))
     with Wire(server.port, rtt_ms, gbit_s) as wire:
-        client = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=5)
+        client = http.client.HTTPConnection("127.0.0.1", wire.port, timeout=30)
         client.connect()
         started_s = time.monotonic()
         assert ask(client, path="/large.bin")[::2] == (200, bytes(1_000_000))

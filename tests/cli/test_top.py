@@ -187,7 +187,7 @@ def test_in_a_terminal_it_waits_for_the_directory(tmp_path: Path) -> None:
         env={**os.environ, "TERM": "xterm", "COLUMNS": "240", "LINES": "20"},
     ) as process:
         os.close(inner)
-        limit = threading.Timer(30, process.kill)
+        limit = threading.Timer(120, process.kill)
         limit.start()
         try:
             seen = b""
@@ -225,7 +225,7 @@ def test_in_a_terminal_it_refreshes_until_it_is_interrupted(tmp_path: Path) -> N
                 os.read(outer, 4096)
             except OSError:
                 break  # the other end is closed
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
     finally:
@@ -239,13 +239,13 @@ def test_a_terminal_that_cannot_be_redrawn_is_told_once(tmp_path: Path) -> None:
     outer, inner = pty.openpty()
     with subprocess.Popen([*TOP, str(tmp_path)], stdout=inner, env={**os.environ, "TERM": "dumb"}) as process:
         os.close(inner)
-        limit = threading.Timer(30, process.kill)
+        limit = threading.Timer(120, process.kill)
         limit.start()
         seen = b""
         while chunk := read_from(outer):
             seen += chunk
         limit.cancel()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     os.close(outer)
     assert b"1 running" in seen
     assert b"\x1b" not in seen

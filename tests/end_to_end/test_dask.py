@@ -43,7 +43,7 @@ from distributed import Client, LocalCluster
 
 from jcache_plugins.dask import JCachePlugin, jcache_report
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 OFTEN_S = 0.2
 
 

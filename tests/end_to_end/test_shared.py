@@ -184,6 +184,13 @@ def endless(self, fd, *args, **options):
     threading.Event().wait()
 
 Storage.lock = Storage.unlock = Storage.fcntl = {}
+
+# Longer than what else these processes do, however busy the machine is.
+import jcache.session
+from jcache.planning.waiting import Patience
+jcache.session.LEASE_LIMIT_S = 15.0
+if (running := jcache.session.current()) is not None:
+    running.patience = Patience(15.0)
 """
 
 
@@ -193,7 +200,7 @@ Storage.lock = Storage.unlock = Storage.fcntl = {}
         *((f"broken(errno.{name})", 0.0) for name in ("ENOSYS", "ENOLCK", "EIO", "ESTALE", "EBADF")),
         ("blind", 0.0),  # each lock is granted to everybody
         ("endless", 1.0),  # no lock call ever returns
-        ("broken(errno.EAGAIN)", 5.0),  # somebody who does not exist has them all
+        ("broken(errno.EAGAIN)", 15.0),  # somebody who does not exist has them all
     ],
 )
 def test_locks_that_lie_fail_or_never_come(nginx_server, cache_dir, tmp_path, file, how, limit_s):
@@ -210,7 +217,7 @@ def test_locks_that_lie_fail_or_never_come(nginx_server, cache_dir, tmp_path, fi
         took_s = time.monotonic() - began_s
     print(f"{how}: {took_s:.2f} s, {sum(result.miss for result in results) / DISTINCT:.2f} x from the origin")
     assert [result.digests for result in results] == [expected] * 2
-    assert took_s < limit_s + 4.5  # to wait for the leases' limit once more would take 5 s
+    assert took_s < limit_s + 14  # to wait for the leases' limit once more would take 15 s
     with Crew(tmp_path, nginx_server.url("f.bin"), VECTORS, [cache_dir]) as crew:
         crew.go()
         (after,) = crew.results()
@@ -369,7 +376,7 @@ def test_the_cost_in_operations_of_an_end(nginx_server, cache_dir, tmp_path):
     )
     arguments = [script, nginx_server.url("f.bin")]
     first, *others = [
-        traced(tmp_path, cache_dir, *arguments, after="/ends", JCACHE_VALIDATE=validate)
+        traced(tmp_path, cache_dir, *arguments, after="/ends", JCACHE_VALIDATE=validate, JCACHE_STATS="0")
         for validate in ("open", "open", "never")
     ]
     assert len(first) <= 60, "much is recorded, and made for the first time"

@@ -281,7 +281,7 @@ def test_a_client_that_goes_away_stops_its_fetch_and_a_slow_one_holds_nobody_up(
     gone.close()
     started_s = time.monotonic()
     assert gateway.get("/small.bin").body == b"small"
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
     slow.close()
     wait_until(lambda: "jcache_gateway_requests 1\n" in gateway.get("/metrics").body.decode())
     # What is under way at the origin ends; then nothing is asked for any more.
@@ -403,7 +403,7 @@ def test_connections_and_the_end_are_bounded(origin: ScriptedOrigin, cache_dir: 
         connection, _ = slow_client(gateway, "/long.bin")
         started_s = time.monotonic()
         assert gateway.stop() == 0
-        assert time.monotonic() - started_s < 10
+        assert time.monotonic() - started_s < 25  # by default it would be 30
         connection.close()
 
 

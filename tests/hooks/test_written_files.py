@@ -33,8 +33,8 @@ def s3_endpoint() -> Iterator[str]:
 def same(run_python: RunPython, cache_dir: Path, job: str, *args: str) -> str:
     """Run a job without and with JCache, each with a name of its own, and return what both print."""
     job = "import gzip, gc, os, sys, fsspec\n" + job
-    plain = run_python(job, *args, f"p{uuid.uuid4().hex}", cache=None, env=KEYS, timeout_s=60)
-    cached = run_python(job, *args, f"c{uuid.uuid4().hex}", cache=cache_dir, env=KEYS, timeout_s=60)
+    plain = run_python(job, *args, f"p{uuid.uuid4().hex}", cache=None, env=KEYS)
+    cached = run_python(job, *args, f"c{uuid.uuid4().hex}", cache=cache_dir, env=KEYS)
     assert cached.stdout == plain.stdout
     return plain.stdout
 

@@ -324,6 +324,7 @@ def test_who_is_alone_goes_on_without_another_look_for_a_moment(tmp_path, monkey
     assert turn.go_on() is None, "nobody has asked yet"
     leases = [turn.take()]
     assert turn.go_on() is None, "nobody has looked yet"
+    monkeypatch.setattr("jcache.journal.turns.LOOK_S", 600.0)
     turn.looked()
     leases.append(turn.go_on())
     assert [type(lease) for lease in leases] == [Sole, Sole]

@@ -21,6 +21,7 @@ from jcache.naming import identify
 from jcache.origin import Fetched, Info
 from jcache.reader.remote import RemoteFile
 from jcache.system.storage import Storage
+from jcache_plugins.origins.answers import AT_ONCE_BYTES, Answer, took_long
 from jcache_plugins.origins.base import FileSystemOrigin
 from jcache_plugins.origins.http import HttpOrigin
 
@@ -103,17 +104,31 @@ def raw_server():
 # -- right answers -----------------------------------------------------------------------------------------------
 
 
-def test_ranges_and_the_version_that_the_answers_name(http_origin) -> None:
-    # A round trip that is longer than the body takes, however busy this machine is.
+def test_ranges_and_the_version_that_the_answers_name(http_origin, monkeypatch) -> None:
+    judged: list[bool] = []
+    monkeypatch.setattr(
+        "jcache_plugins.origins.http.took_long", lambda answers: judged.append(took_long(answers)) or judged[-1]
+    )
+    # A round trip that is longer than the body takes, unless this machine stands still meanwhile.
     file = http_origin.put("f", OLD, etag='"1"', modified_s=LONG_AGO, delay_s=0.2)
     got = fetch(http_origin.url("f"), (0, 10), (4990, 6000), (100, None))
     assert got.data == [OLD[:10], OLD[4990:], OLD[100:]]
     assert got.info is not None
     assert got.info.version == Version(SIZE, mtime_ns=int(LONG_AGO) * 10**9, etag='"1"')
     assert got.recordable
-    assert got.requests == file.gets == 3
-    assert file.heads == 0
+    assert file.gets == 3
+    assert got.requests == 3 + file.heads
+    assert file.heads == sum(judged)
     assert file.if_matches == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("size", "done_s", "is_long"), [(10, 0.3, False), (10, 0.5, True), (AT_ONCE_BYTES + 1, 0.3, True), (0, 9.0, False)]
+)
+def test_what_came_within_a_round_trip_needs_no_question_behind_it(size: int, done_s: float, *, is_long: bool) -> None:
+    answer = Answer((0, size), bytes(size), {}, size_bytes=5000, placed=True)
+    answer.asked_s, answer.told_s, answer.done_s = 0.0, 0.2, done_s
+    assert took_long([answer]) == is_long
 
 
 def test_what_stat_says_agrees_with_what_answers_say(http_origin) -> None:
@@ -320,7 +335,7 @@ def test_a_weak_tag_proves_nothing_but_the_time_beside_it_does(http_origin) -> N
 
 
 def test_a_file_modified_this_very_second_is_not_recorded(http_origin) -> None:
-    http_origin.put("f", OLD, etag=None, modified_s=time.time() + 1)
+    http_origin.put("f", OLD, etag=None, modified_s=time.time() + 3600)
     assert not fetch(http_origin.url("f"), (0, 10)).recordable
 
 
@@ -574,7 +589,7 @@ def test_a_file_overwritten_while_it_was_sent_is_found_out_by_what_is_asked_behi
 
 def test_a_request_that_was_sent_before_the_bytes_had_come_proves_nothing(http_origin) -> None:
     resource = http_origin.put("large", LARGE)
-    resource.once[1] = {"delay_s": 0.3}
+    resource.once[1] = {"delay_s": 60.0}
 
     async def run() -> None:
         async with origin_of(http_origin.url("large")) as origin:
@@ -584,7 +599,8 @@ def test_a_request_that_was_sent_before_the_bytes_had_come_proves_nothing(http_o
             await origin.fetch([FIRST], known=info(size=len(LARGE)), arrived=lambda: None)
             assert resource.heads == 1
             assert not before.done()
-            await before
+            before.cancel()
+            await asyncio.gather(before, return_exceptions=True)
 
     asyncio.run(run())
 
@@ -600,7 +616,7 @@ def test_an_answer_that_tells_of_no_version_proves_nothing(http_origin, fields) 
 
 def test_a_request_behind_the_bytes_that_is_cancelled_proves_nothing(http_origin) -> None:
     resource = http_origin.put("large", LARGE)
-    resource.once[2] = {"delay_s": 5.0}
+    resource.once[2] = {"delay_s": 60.0}
 
     async def run() -> None:
         async with origin_of(http_origin.url("large")) as origin:

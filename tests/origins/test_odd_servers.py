@@ -124,12 +124,12 @@ def test_a_server_that_sends_no_parts_sends_the_file_once(cached, http_origin) -
 def test_a_head_that_hangs_costs_its_limit_once(cached, http_origin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jcache_plugins.origins.questions.HEAD_S", 0.3)
     data = random.Random(2).randbytes(400_000)
-    file = http_origin.put("f", data, modified_s=1.6e9, head_delay_s=3.0)
+    file = http_origin.put("f", data, modified_s=1.6e9, head_delay_s=60.0)
     started_s = time.monotonic()
     with cached.open(http_origin.url("f")) as opened:
         assert opened.read() == data
     assert cached.cat_file(http_origin.url("f"), 5, 10) == data[5:10]
-    assert time.monotonic() - started_s < 2.5
+    assert time.monotonic() - started_s < 30
     assert file.heads == 1
 
 

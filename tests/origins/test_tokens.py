@@ -31,7 +31,7 @@ NAMES = ("a", "b", "c", "d")
 PROVIDER = r"""
 printf x >> "$1"
 printf '{"Version": 1, "AccessKeyId": "key%d", "SecretAccessKey": "secret", "Expiration": "%s"}' \
-    "$(wc -c < "$1")" "$(date -u -d '+5 seconds' +%Y-%m-%dT%H:%M:%SZ)"
+    "$(wc -c < "$1")" "$(date -u -d '+60 seconds' +%Y-%m-%dT%H:%M:%SZ)"
 """
 READ = """
 import hashlib, sys, fsspec

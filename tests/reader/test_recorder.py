@@ -287,11 +287,11 @@ def test_tasks_use_all_the_threads() -> None:
 
 
 def test_a_long_queue_is_not_a_hung_directory() -> None:
-    pool, hung = workers(threads=1)
+    pool, hung = workers(threads=1, limit_s=0.5)
     step = threading.Event()
 
     async def all_of_them() -> list[bool]:
-        return await asyncio.gather(*(pool.run(lambda: step.wait(0.03)) for _ in range(10)))
+        return await asyncio.gather(*(pool.run(lambda: step.wait(0.1)) for _ in range(10)))
 
     assert asyncio.run(all_of_them()) == [False] * 10
     assert not hung

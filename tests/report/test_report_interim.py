@@ -111,9 +111,10 @@ def test_intervals_grow_and_nothing_is_written_where_nothing_was_read(monkeypatc
 
 def test_an_interim_report_that_cannot_be_made_is_one_line(site: Site) -> None:
     program = site.script(
-        "import faraway, time\nimport jcache.activate.interim as interim\n"
-        "def fails(*args, **names): raise ValueError('odd number')\ninterim.make_own = fails\n"
-        "faraway.read(10)\ntime.sleep(0.5)\n"
+        "import faraway\nimport jcache.activate.interim as interim\n"
+        "import threading\ncalled = threading.Event()\n"
+        "def fails(*args, **names):\n    called.set()\n    raise ValueError('odd number')\n"
+        "interim.make_own = fails\nfaraway.read(10)\nassert called.wait(60)\n"
     )
     ended = site.run(program, JCACHE_STATS=OFTEN)
     assert ended.err.count("jcache: no interim reports: ValueError: odd number\n") == 1

@@ -17,7 +17,7 @@ from places import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMIT_S = 60
+LIMIT_S = 180
 
 PTH = ROOT / "jcache" / "activate" / "jcache.pth"
 """As it is installed into site-packages."""

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from jcache.session import current
 from jcache.settings.config import Config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -181,8 +183,16 @@ def settings(cache_dir: Path, **fields: Any) -> Config:
     return Config(dir=str(cache_dir), json=str(cache_dir.parent / "reports"), summary=False, **fields)
 
 
+def eventually(holds: Callable[[], bool], within_s: float = 60) -> None:
+    """Wait until a condition holds, and fail where it does not within a bounded time."""
+    end_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+
+
 def settle() -> None:
     """Wait until all that was fetched is in the journals."""
     session = current()
     assert session is not None
-    assert session.recorder.flush(10)
+    assert session.recorder.flush(60)

@@ -59,7 +59,7 @@ class XrootdServer(xrootd_server.XrootdServer):
     """A running XRootD server, on a port of this process's."""
 
     def __init__(self, directory: Path, *, port: int | None = None, **how: Any) -> None:
-        super().__init__(directory, port=free_port() if port is None else port, **how)
+        super().__init__(directory, port=free_port() if port is None else port, startup_s=60.0, **how)
 
 
 class WritableXrootd(XrootdServer):
@@ -299,9 +299,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        with self.server.origin.lock:
-            self.server.origin.connections += 1
-            self.server.origin._sockets.add(self.connection)
+        origin = self.server.origin
+        with origin.lock:
+            origin.connections += 1
+            origin._sockets.add(self.connection)
+            is_late = origin._server is not self.server
+        if is_late:  # it was taken as `stop` began, which did not see it
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     def finish(self) -> None:
         with self.server.origin.lock:
