@@ -166,7 +166,7 @@ class Keeper:
         if self._limit_bytes is None:
             return True
         now_s = time.monotonic()
-        if now_s - self._writing.get(path, -math.inf) >= usage.CLOCKS_S / 2:
+        if now_s - self._writing.get(path, -math.inf) >= usage.CLOCKS_S:
             # Before the first byte: if this process is killed, the cleaner knows where it has left something unsealed.
             # And again: what the cleaner has removed meanwhile is for him not there.
             self._writing[path] = now_s

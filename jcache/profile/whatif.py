@@ -505,7 +505,7 @@ class _Cache:
         """Take note that so many bytes of a file were written."""
         entry = self._entry(url, now_s)
         # Noted now and then by each process; other kinds of caches have no claims that would keep them small without.
-        if now_s - of.wrote.get(url, -CLOCKS_S) >= CLOCKS_S / 2 or self.kind.unit != EXACT:
+        if now_s - of.wrote.get(url, -CLOCKS_S) >= CLOCKS_S or self.kind.unit != EXACT:
             of.wrote[url] = now_s
             of.noted.add(url)
             entry.used_s, entry.check = max(entry.used_s, now_s), True
