@@ -2,7 +2,7 @@
 #
 #   make demo    show on generated data what the cache does to an analysis
 #   make test    all checks: lint, types, tests; the same as in CI
-#   make test-long    what takes half a minute and more, for each test
+#   make test-long    what takes long, and over each server the tests for which servers take turns in `make test`
 #   make lint    only ruff and mypy
 #   make bench   the benchmarks
 #   make test-cephfs    what two clients of a real CephFS make of one cache, and S3 by Ceph's gateway; needs root and
@@ -42,7 +42,7 @@ test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
-	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m long $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m "long or turns" -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py tests/origins/test_s3_origin.py $(PYTEST_ARGS)
