@@ -75,8 +75,10 @@ def install() -> None:
     # fsspec alone brings no remote class: where there is none, nothing was made before, and the search is spared.
     remote = {cls for cls in _subclasses(AbstractFileSystem) if is_remote(cls)}
     if remote:
-        for instance in gc.get_objects():
-            if type(instance) in remote:
+        # The collector does not tell of what was frozen (`gc.freeze`), fsspec only of what it keeps.
+        kept = [instance for cls in remote for instance in getattr(cls, "_cache", {}).values()]
+        for instance in (*gc.get_objects(), *kept):
+            if type(instance) in remote and id(instance) not in _instances:
                 hook(type(instance))
                 _mirror_again(instance)
                 _instances[id(instance)] = instance

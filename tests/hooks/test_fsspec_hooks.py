@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import os
 import pickle
@@ -304,6 +305,21 @@ def test_a_class_whose_protocol_is_a_property(active: Callable[..., Session], fo
 
     active()
     assert ArrowFSWrapper(arrow.LocalFileSystem()).cat_file(str(folder / "a.bin")) == DATA
+
+
+def test_instances_that_the_collector_does_not_know_any_more_are_cached(
+    active: Callable[..., Session], http_origin: ScriptedOrigin
+) -> None:
+    http_origin.put("f", bytes(1000))
+    url = http_origin.url("f")
+    deactivate()
+    fs = HTTPFileSystem()
+    gc.freeze()  # as servers do before they fork
+    session = active()
+    assert fs.cat_file(url, 0, 10) == bytes(10)
+    assert fs.cat_ranges([url, url], [0, 100], [10, 110]) == [bytes(10)] * 2
+    counted = session.counters.snapshot()
+    assert (counted.read_ops, counted.readv_ops, counted.origin_bytes) == (1, 1, http_origin.body_bytes)
 
 
 @pytest.mark.parametrize("cls", [SlowFileSystem, AsyncSlowFileSystem])
