@@ -111,7 +111,8 @@ def test_no_report_is_explained(site: Site) -> None:
 def test_signals_reach_the_command(site: Site, number: signal.Signals) -> None:
     # Not one long sleep: a signal between Python's look for one and the call that sleeps is seen when that is over.
     program = site.script(f"{READ}\nimport time\nprint('up', flush=True)\nwhile True:\n    time.sleep(0.1)\n")
-    process = site.start(*RUN, "--", sys.executable, program)
+    # At a terminal the command would be sent interrupts by that.
+    process = site.start(*RUN, "--", sys.executable, program, has_terminal=False)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(number)

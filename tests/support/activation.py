@@ -106,12 +106,13 @@ class Site:
                 environ[name] = value
         return environ
 
-    def start(self, *args: str, **variables: str | None) -> subprocess.Popen[str]:
+    def start(self, *args: str, has_terminal: bool = True, **variables: str | None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, *args],
             env=self.environ(**variables),
             cwd=self.path,
             text=True,
+            start_new_session=not has_terminal,  # else it has this process's, if that has one
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
