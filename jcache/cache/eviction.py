@@ -330,7 +330,6 @@ class Cleaner:
     def _remove_useless(self, to_bytes: int, entries: dict[str, Entry]) -> None:
         """Remove what is of no use in journals that were written to; on the way, learn how large they are."""
         until_s = time.monotonic() + self._look_s
-        # What somebody was writing a moment ago he most likely still is.
         since_s = time.time() - LIVE_S if self._look_s < math.inf else math.inf
         chosen = [path for path, entry in entries.items() if entry.check and entry.looked_s < since_s]
         for path in sorted(chosen, key=lambda path: entries[path].used_s):

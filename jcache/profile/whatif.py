@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jcache.cache.eviction import LIVE_S
 from jcache.cache.keeper import DENIED_S, IDLE_S, LOW_SHARE, NEWS_S, WAIT_S, credit_bytes, most_at_once
@@ -13,7 +12,8 @@ from jcache.cache.policy import AGAIN_S, eviction_order, times_read_again
 from jcache.cache.usage import CLOCKS_S, REMEMBER_S, Entry
 from jcache.counters import LISTING, NAMED, OPEN, STAT
 from jcache.journal.compaction import COMPACT_AT
-from jcache.ranges import normalise, subtract, total
+from jcache.profile.contents import Blocks, Held, Ranges, Whole, not_in, take
+from jcache.ranges import normalise, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,111 +117,6 @@ def _ends_of(profile: Profile) -> dict[int, int]:
     return ends
 
 
-class _Held(Protocol):
-    """What a cache has of one file."""
-
-    disk_bytes: int
-
-    def has(self, start: int, stop: int) -> int:
-        """Return how many bytes of a range are there."""
-        ...
-
-    def take(self, start: int, stop: int) -> int:
-        """Have a range in it from now on; return how many bytes are fetched for that."""
-        ...
-
-
-class _Ranges:
-    """The very ranges that were asked for."""
-
-    __slots__ = ("_starts", "_stops", "disk_bytes")
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-        self.disk_bytes = 0
-
-    def gaps(self, start: int, stop: int) -> list[Range]:
-        """Return what of a range is not there."""
-        first, last = bisect_left(self._stops, start), bisect_right(self._starts, stop)
-        return subtract([(start, stop)], list(zip(self._starts[first:last], self._stops[first:last], strict=True)))
-
-    def has(self, start: int, stop: int) -> int:
-        """See `_Held`."""
-        return stop - start - total(self.gaps(start, stop))
-
-    def take(self, start: int, stop: int) -> int:
-        """See `_Held`; what it takes on disk is told by who records it."""
-        gaps = self.gaps(start, stop)
-        if gaps:
-            first, last = bisect_left(self._stops, start), bisect_right(self._starts, stop)
-            begin, end = min([start, *self._starts[first:last]]), max([stop, *self._stops[first:last]])
-            self._starts[first:last], self._stops[first:last] = [begin], [end]
-        return total(gaps)
-
-    def ranges(self) -> list[Range]:
-        """Return all that is there, in order."""
-        return list(zip(self._starts, self._stops, strict=True))
-
-    def drop(self, start: int, stop: int) -> None:
-        """Have a range in it no more."""
-        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
-        left = subtract(list(zip(self._starts[first:last], self._stops[first:last], strict=True)), [(start, stop)])
-        self._starts[first:last], self._stops[first:last] = [one[0] for one in left], [one[1] for one in left]
-
-
-class _Blocks:
-    """Blocks of a file, each of them whole."""
-
-    __slots__ = ("_block", "_blocks", "_size", "disk_bytes")
-
-    def __init__(self, block_bytes: int, size_bytes: int | None) -> None:
-        self._block = block_bytes
-        self._blocks: set[int] = set()
-        self._size = size_bytes
-        self.disk_bytes = 0
-
-    def _numbers(self, start: int, stop: int) -> range:
-        return range(start // self._block, -(-stop // self._block))
-
-    def has(self, start: int, stop: int) -> int:
-        """See `_Held`."""
-        block = self._block
-        there = (number * block for number in self._numbers(start, stop) if number in self._blocks)
-        return sum(min(begin + block, stop) - max(begin, start) for begin in there)
-
-    def take(self, start: int, stop: int) -> int:
-        """See `_Held`."""
-        block, fetched = self._block, 0
-        for number in self._numbers(start, stop):
-            if number not in self._blocks:
-                self._blocks.add(number)
-                end = (number + 1) * block if self._size is None else min((number + 1) * block, self._size)
-                fetched += max(end - number * block, 0)
-        self.disk_bytes += fetched
-        return fetched
-
-
-class _Whole:
-    """A file, all of it; of one whose size nobody has told, as far as it was read."""
-
-    __slots__ = ("_size", "disk_bytes")
-
-    def __init__(self, size_bytes: int | None) -> None:
-        self._size = size_bytes
-        self.disk_bytes = 0
-
-    def has(self, start: int, stop: int) -> int:
-        """See `_Held`."""
-        return max(min(stop, self.disk_bytes) - start, 0)
-
-    def take(self, start: int, stop: int) -> int:  # noqa: ARG002 - all of it
-        """See `_Held`."""
-        before = self.disk_bytes
-        self.disk_bytes = max(stop if self._size is None else self._size, before)
-        return self.disk_bytes - before
-
-
 class _Fetched(NamedTuple):
     """What a read has brought, while it waits to be recorded."""
 
@@ -278,7 +173,7 @@ class _Process:
     uses: dict[str, _Use] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     looked_s: float = 0.0
-    files: dict[str, list[_Ranges]] = field(default_factory=dict)
+    files: dict[str, list[Ranges]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -286,14 +181,14 @@ class _Cache:
     """One cache, while a run reads through it."""
 
     kind: Kind
-    held: dict[str, _Held] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
     # What is noted of their use and size, by which the cleaner goes: not all that is true by now.
     entries: dict[str, Entry] = field(default_factory=dict)
     # The use of what is gone is remembered.
     gone: dict[str, Entry] = field(default_factory=dict)
     processes: dict[int, _Process] = field(default_factory=dict)
     # What is being written, and so must not go, or waits for that; and who has files open, and writes to them.
-    fresh: dict[str, _Ranges] = field(default_factory=dict)
+    fresh: dict[str, Ranges] = field(default_factory=dict)
     users: dict[str, set[int]] = field(default_factory=dict)
     writers: dict[str, set[int]] = field(default_factory=dict)
     # Of how many segments a file is; when it was really used last, and when a process began to write to it.
@@ -316,7 +211,7 @@ class _Cache:
             hit_bytes, fetched_bytes = self._read_exactly(of, url, ranges, now_s)
         else:
             held = self.held.setdefault(
-                url, _Whole(size_bytes) if self.kind.unit == WHOLE else _Blocks(self.kind.unit, size_bytes)
+                url, Whole(size_bytes) if self.kind.unit == WHOLE else Blocks(self.kind.unit, size_bytes)
             )
             hit_bytes = sum(held.has(*range_) for range_ in ranges)
             fetched_bytes = sum(held.take(*range_) for range_ in normalise(ranges))
@@ -334,11 +229,11 @@ class _Cache:
     def _read_exactly(self, of: _Process, url: str, ranges: Sequence[Range], now_s: float) -> tuple[int, int]:
         """Return how many bytes are there, and how many are fetched, which wait to be recorded then."""
         there = [*of.files[url], *self._contents(url)]
-        missing = [gap for range_ in ranges for gap in _not_in(there, *range_)]
+        missing = [gap for range_ in ranges for gap in not_in(there, *range_)]
         gaps = normalise(missing)
         if gaps:
             of.files[url] = []  # who fetches looks first what there is
-            _take(self.fresh.setdefault(url, _Ranges()), gaps)
+            take(self.fresh.setdefault(url, Ranges()), gaps)
             of.since_s = of.since_s if of.waiting else now_s
             of.waiting.append(_Fetched(url, gaps, len({start for start, _ in missing})))
             of.fetched_s = now_s
@@ -363,8 +258,8 @@ class _Cache:
         self.done.held_bytes = self.total
         return self.done
 
-    def _contents(self, url: str) -> list[_Ranges]:
-        return [one for one in (self.held.get(url), self.fresh.get(url)) if isinstance(one, _Ranges)]
+    def _contents(self, url: str) -> list[Ranges]:
+        return [one for one in (self.held.get(url), self.fresh.get(url)) if isinstance(one, Ranges)]
 
     def _entry(self, url: str, now_s: float) -> Entry:
         entry = self.entries.get(url)
@@ -423,9 +318,9 @@ class _Cache:
         self.writers.pop(url, None)
         fresh = self.fresh.pop(url, None)
         if fresh is not None:
-            held = self.held.setdefault(url, _Ranges())
-            assert isinstance(held, _Ranges)
-            _take(held, fresh.ranges())
+            held = self.held.setdefault(url, Ranges())
+            assert isinstance(held, Ranges)
+            take(held, fresh.ranges())
             held.disk_bytes += fresh.disk_bytes
             self.segments[url] = self.segments.get(url, 0) + 1
 
@@ -464,8 +359,8 @@ class _Cache:
                     there.drop(*gap)
 
     def _write(self, process: int, of: _Process, one: _Fetched, now_s: float) -> None:
-        fresh = self.fresh.setdefault(one.url, _Ranges())
-        _take(fresh, one.gaps)  # if they are gone meanwhile
+        fresh = self.fresh.setdefault(one.url, Ranges())
+        take(fresh, one.gaps)  # if they are gone meanwhile
         nbytes = one.disk_bytes + (0 if fresh.disk_bytes else _SEGMENT_BYTES)
         fresh.disk_bytes += nbytes
         self.writers.setdefault(one.url, set()).add(process)
@@ -572,7 +467,7 @@ class _Cache:
         self.done.evicted += 1
         if url not in self.fresh:
             self.gone[url] = self.entries.pop(url)
-        if isinstance(gone, _Ranges):
+        if isinstance(gone, Ranges):
             # Segments that are gone stay readable for a while for those who have them open.
             for process in self.users.get(url, ()):
                 self.processes[process].files[url].append(gone)
@@ -586,18 +481,6 @@ class _Cache:
 def _claimed(need_bytes: int, limit_bytes: int) -> int:
     """Return what is claimed by who needs so many bytes: for indexes half a credit more, and one ahead."""
     return need_bytes + credit_bytes(limit_bytes) // 2 + credit_bytes(limit_bytes)
-
-
-def _take(held: _Ranges, ranges: Iterable[Range]) -> None:
-    for start, stop in ranges:
-        held.take(start, stop)
-
-
-def _not_in(held: Sequence[_Ranges], start: int, stop: int) -> list[Range]:
-    left = [(start, stop)]
-    for one in held:
-        left = [gap for begin, end in left for gap in one.gaps(begin, end)]
-    return left
 
 
 def _within(starts: Iterable[int], stops: Iterable[int], size_bytes: int | None) -> Iterator[Range]:

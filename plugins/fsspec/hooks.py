@@ -8,6 +8,7 @@ working. `uninstall` puts everything back.
 import functools
 import gc
 import inspect
+import itertools
 import threading
 import weakref
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def install() -> None:
     if remote:
         # The collector does not tell of what was frozen (`gc.freeze`), fsspec only of what it keeps.
         kept = [instance for cls in remote for instance in getattr(cls, "_cache", {}).values()]
-        for instance in (*gc.get_objects(), *kept):
+        for instance in itertools.chain(gc.get_objects(), kept):
             if type(instance) in remote and id(instance) not in _instances:
                 hook(type(instance))
                 _mirror_again(instance)

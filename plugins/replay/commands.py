@@ -23,7 +23,7 @@ from jcache.profile.reader import Profile, ProfileError
 from jcache.report.faces.compare import Difference
 from jcache.report.faces.units import human, visible
 from jcache.settings.config import Config, ConfigError, parse_size
-from jcache_plugins.replay.interrupts import interrupt_once
+from jcache_plugins.replay.interrupts import interrupted_once
 
 __all__ = ["replay", "warm"]
 
@@ -261,15 +261,13 @@ def _must_be_usable(environ: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _interrupted() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    interrupt_once()
-    try:
-        yield
-        signal.signal(signal.SIGINT, before)
-    except KeyboardInterrupt:
-        CommandError("stopped; what was fetched is there, and the same command goes on from here").show()
-        # Not sys.exit: that waits for threads that wait for an origin.
-        os._exit(CommandError.exit_code)
+    with interrupted_once():
+        try:
+            yield
+        except KeyboardInterrupt:
+            CommandError("stopped; what was fetched is there, and the same command goes on from here").show()
+            # Not sys.exit: that waits for threads that wait for an origin.
+            os._exit(CommandError.exit_code)
 
 
 def _recorded(word: str, directory: Path | None, errors: list[ProfileError]) -> Profile:

@@ -1,15 +1,24 @@
 """An interrupt ends what takes long once: a second one would interrupt the ending, and leave processes behind."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["interrupt_once"]
+__all__ = ["interrupted_once"]
 
 
-def interrupt_once() -> None:
-    """Have interrupts raise KeyboardInterrupt once, if they raise it at all; the main thread calls this."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """Have interrupts raise KeyboardInterrupt once, if they raise it at all; catch it inside. For the main thread."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

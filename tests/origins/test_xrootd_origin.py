@@ -36,7 +36,8 @@ from fsspec_xrootd import XRootDFileSystem
 
 from jcache_plugins.origins import base
 from jcache_plugins.origins.base import beside
-from jcache_plugins.origins.xrootd import Answers, OpenFile, OpenFiles, Server, XRootDOrigin, requests_of
+from jcache_plugins.origins.handles import Answers, OpenFile, OpenFiles
+from jcache_plugins.origins.xrootd import Server, XRootDOrigin, requests_of
 
 OLD, NEW = random.Random(1).randbytes(50_000), random.Random(2).randbytes(50_000)
 LONG_AGO = 1_600_000_000
