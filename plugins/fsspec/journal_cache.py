@@ -138,6 +138,11 @@ class JournalReader:
                 if whole is None:
                     raise
                 return whole
+        except FileNotFoundError as error:
+            told = self.access.origin.of_open_file(error)
+            if told is error:
+                raise
+            raise told from None
         self._leave(self.ahead.end())
         self.access, self.ahead = kept, ReadAhead(kept, self.ahead.loop_of, self.size, whole_bytes=0)
         return again(start, stop)

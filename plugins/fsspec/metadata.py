@@ -142,9 +142,11 @@ class Again:
         return True
 
 
-def path_of(parameters: Parameters, args: Any, kwargs: Any) -> Any:
-    """Return the path that a call is about; None where it says something else, too."""
+def path_of(kind: str, parameters: Parameters, args: Any, kwargs: Any) -> Any:
+    """Return the path that a call is about; None where it says something else, too, of which the answer depends."""
     said = parameters.said(args, kwargs)
+    if said is not None and kind == "ls":
+        said.pop("detail", None)  # of a file without links it is the same
     return None if said is None or len(said) != 1 else said.get(parameters.first)
 
 
@@ -234,7 +236,7 @@ def async_answer(original: Method) -> Method:
         try:
             await prepared(self)
             ask, anew = asked(self, kind, parameters, args, kwargs)
-            path = path_of(parameters, args, kwargs)
+            path = path_of(kind, parameters, args, kwargs)
             if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
                 is_hit = True
                 value = await remembered(self, kind, ask, path)
@@ -291,11 +293,11 @@ def sync_answer(original: Method) -> Method:
             ask, anew = (None, False) if on_loop_of(self) else asked(self, kind, parameters, args, kwargs)
             if ask is not None and (ask.is_offline or (ask.trusts and not anew)):
                 is_hit = True
-                value = run(self, remembered(self, kind, ask, path_of(parameters, args, kwargs)))
+                value = run(self, remembered(self, kind, ask, path_of(kind, parameters, args, kwargs)))
                 if value is not UNKNOWN:
                     return value
                 is_hit = False
-            again = Again(self, path_of(parameters, args, kwargs))
+            again = Again(self, path_of(kind, parameters, args, kwargs))
             while True:
                 try:
                     value = original(self, *args, **kwargs)

@@ -179,6 +179,10 @@ class FileSystemOrigin:
         """Return what the file system's file objects raise where the file is no longer of a version, if they do."""
         return None
 
+    def of_open_file(self, error: Exception) -> Exception:
+        """Return what the file system's file objects raise where a read by name raises an error."""
+        return error
+
     def retry_after(self, error: Exception, *, met: bool) -> float | None:
         """Return after how many seconds a request that failed may be sent again; None where that is of no use."""
         if self.fs.__class__.__module__.partition(".")[0] in RETRYING:

@@ -72,6 +72,10 @@ class HttpOrigin(HttpQuestions):
         self._stream: Stream | None = None
         self._probing = asyncio.Lock()
 
+    def of_open_file(self, error: Exception) -> Exception:
+        """Return the client's own error, which makes a missing file known where the file is read by name."""
+        return error.__cause__ if isinstance(error.__cause__, aiohttp.ClientResponseError) else error
+
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
     ) -> Fetched:

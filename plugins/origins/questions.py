@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
+
 from jcache.journal import Version
 from jcache.naming import Identity
 from jcache.origin import Info, OriginRange
@@ -226,9 +228,12 @@ class HttpQuestions(FileSystemOrigin):
         return session.get(self.fs.encode_url(self.path), headers=headers, raise_for_status=False, **options)
 
     def _raise_for_status(self, response: Any) -> None:
-        if response.status == NOT_FOUND and not self._raises:
-            raise FileNotFoundError(self.path)
-        response.raise_for_status()
+        try:
+            response.raise_for_status()
+        except aiohttp.ClientResponseError as error:
+            if response.status == NOT_FOUND and not self._raises:
+                raise FileNotFoundError(self.path) from error
+            raise
         if not OK <= response.status < 300 or response.status == NO_CONTENT:
             msg = f"{self.path}: the server answered with {response.status} {response.reason}"
             raise UnsizedError(msg)  # whatever the client makes of it

@@ -195,13 +195,14 @@ def test_a_file_exists_for_whom_it_can_be_read(run_python: RunPython, head: int,
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Contrary,), {"head": head, "get": get}))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/f"
-    calls = ("fs.open(url).size", "fs.exists(url)", "fs.isfile(url)", "fs.isdir(url)")
+    calls = ("fs.open(url).size", "fs.exists(url)", "fs.isfile(url)", "fs.isdir(url)",
+             "fs.open(url).read()", "fs.open(url).read(4)", "fs.cat_file(url)")  # fmt: skip
     try:
         plain = run_python(CALLS, url, *calls, cache=None).stdout
         for env in ({}, {}, {"JCACHE_VALIDATE": "never"}):
             assert run_python(CALLS, url, *calls, env=env).stdout == plain
-        told = run_python(CALLS, url, *calls[1:], env={"JCACHE_OFFLINE": "1"}).stdout
-        assert told.splitlines() == plain.splitlines()[1:]
+        told = run_python(CALLS, url, *calls[1:4], env={"JCACHE_OFFLINE": "1"}).stdout
+        assert told.splitlines() == plain.splitlines()[1:4]
     finally:
         server.shutdown()
         server.server_close()
@@ -263,3 +264,16 @@ def test_what_is_recorded_of_a_file_that_was_read_is_told_in_the_order_of_the_fi
         assert run_python(INFOS, *asks[:2], f"fs.cat_file({paths[0]!r}, 0, 3)").stdout == "b'012'\n"
         for env in ({"JCACHE_OFFLINE": "1"}, {"JCACHE_VALIDATE": "never"}, {}, {"JCACHE_OFFLINE": "1"}):
             assert run_python(INFOS, *asks, env=env).stdout == plain, env
+
+
+@pytest.mark.parametrize("call", ["fs.ls(url)", "fs.ls(url, detail=False)", "fs.ls(url, False)", "fs.isdir(url)"])
+def test_a_file_that_was_read_is_not_read_again_to_learn_that_nothing_is_below_it(
+    run_python: RunPython, http_origin: ScriptedOrigin, call: str
+) -> None:
+    resource = http_origin.put("f", b"0123456789" * 100, headers={"Content-Type": "x/y"})
+    url = http_origin.url("f")
+    plain = run_python(CALLS, url, call, cache=None).stdout
+    run_python(CALLS, url, "fs.cat_file(url)")
+    resource.reset()
+    assert run_python(CALLS, url, call).stdout == plain
+    assert (resource.gets, resource.heads) == (0, 1)
