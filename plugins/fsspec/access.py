@@ -251,7 +251,9 @@ class Access:
         What is recorded of a file counts for more: that it is there.
         """
         session = require()
-        if remote.is_ready or (session.validate == "open" and not session.offline and self.terms is None):
+        if session.validate == "open" and not session.offline and self.terms is None:
+            return
+        if remote.known() is not None:  # it may be ready without: then the first bytes tell
             return
         ask = self._absence()
         if ask is not None and ask.trusts and not await remote.is_known():

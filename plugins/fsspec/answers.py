@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,44 @@ if TYPE_CHECKING:
     from jcache.reader.answers import Answer
     from jcache.settings.policy import Terms
 
-__all__ = ["UNKNOWN", "Absent", "Question", "is_idle", "is_past", "question"]
+__all__ = ["UNKNOWN", "Absent", "NoFile", "Question", "is_idle", "is_past", "question"]
 
 UNKNOWN: Any = object()
 _PLAIN = (str, int, bool, float, type(None))
 _FORBIDDEN, _GONE = 403, (404, 410)
-_REFUSALS = frozenset({"absent", "hidden", "refused", "forbidden", "doubtful"})
+_REFUSALS = frozenset({"absent", "hidden", "refused", "forbidden", "doubtful", "no file"})
 # What answers with many names. Of few, and of none, the answer is kept with those about the name itself, so that asking
 # whether a thousand files are directories makes no thousand journals.
 _LISTINGS = frozenset({"ls", "find"})
 _FEW = 8
 _MANY = ("many",)
+
+
+class NoFile:
+    """That the file system does not read a name since it is a directory, in an error of the interpreter's own.
+
+    It is only served where the origin must not be asked.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+
+    def encoded(self) -> Any:
+        """Return what is recorded."""
+        return ("no file", [type(self._error).__name__, *self._error.args], self._error.filename)
+
+    @staticmethod
+    def decoded(name: Any, *args: Any) -> OSError:
+        """Return the error that was recorded, but for its `filename`.
+
+        Raises:
+            ValueError: None was: this comes from somewhere else.
+        """
+        kind = getattr(builtins, name, None) if isinstance(name, str) else None
+        if not (isinstance(kind, type) and issubclass(kind, OSError)):
+            msg = f"{name!r} is no error of an operating system"
+            raise ValueError(msg)
+        return kind(*args)
 
 
 class Absent:
@@ -76,7 +104,11 @@ def _refusal(kind: str, args: list[Any], filename: Any, url: str) -> Exception:
         asked = RequestInfo(URL(url), "GET", CIMultiDictProxy(CIMultiDict()), URL(url))
         forbidden: Exception = ClientResponseError(asked, (), status=_FORBIDDEN, message=args[0])
         return forbidden
-    error = PermissionError(*args) if kind == "refused" else FileNotFoundError(*args)
+    error: OSError
+    if kind == "no file":
+        error = NoFile.decoded(*args)
+    else:
+        error = PermissionError(*args) if kind == "refused" else FileNotFoundError(*args)
     if filename is not None:
         error.filename = filename
     return error
@@ -185,7 +217,11 @@ class Question:
             return UNKNOWN
         if value[0] == "doubtful":
             return value[1][0]
-        raise _refusal(*value, self.url)
+        try:
+            error = _refusal(*value, self.url)
+        except (TypeError, ValueError):
+            return UNKNOWN
+        raise error
 
     def missed(self) -> OfflineMissError:
         """Return the error that says that nothing is known and the origin must not be asked."""
@@ -206,7 +242,7 @@ class Question:
         if self._directory is None or self._session.offline or self.is_doubtful or current() is not self._session:
             return
         renew = isinstance(self._validate, float)
-        told = value.encoded() if isinstance(value, Absent) else value
+        told = value.encoded() if isinstance(value, Absent | NoFile) else value
         note = functools.partial(self._session.answers.note, question=self._key, epoch=self.epoch, renew=renew)
         if self._lists and isinstance(value, list | dict) and len(value) > _FEW:
             own = self._identity.answers()

@@ -17,7 +17,7 @@ from jcache.planning.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.files import usable
-from jcache_plugins.fsspec.reads import find, find_soon
+from jcache_plugins.fsspec.reads import find, find_soon, may_ask
 from jcache_plugins.origins.base import in_thread
 
 __all__ = ["ASYNC", "SYNC", "download"]
@@ -94,8 +94,10 @@ async def begin(found: Access) -> tuple[Info, bytes] | None:
         return None
     except (OfflineMissError, OriginChangedError):
         raise
-    except Exception:  # noqa: BLE001 - the file system itself meets it, and says it in its own words
-        return None
+    except Exception:
+        if not may_ask():
+            raise  # what it met before
+        return None  # the file system itself meets it, and says it in its own words
     found.give_up()
     return None
 

@@ -22,9 +22,10 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import NO_OPTIONS, Access, access, on_loop_of, run
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
+from jcache_plugins.fsspec.directories import OPENED, Reading, given_again
 from jcache_plugins.fsspec.journal_cache import JournalCache, JournalReader, mixed
 from jcache_plugins.fsspec.metadata import serving, told
-from jcache_plugins.fsspec.reads import asks_origin, find, measured
+from jcache_plugins.fsspec.reads import asks_origin, find, may_ask, measured
 from jcache_plugins.fsspec.writes import within_change
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching, within_origin
@@ -230,14 +231,25 @@ def open_file(original: Method) -> Method:
             return opened_for_writing(self, path, original(self, *args, **kwargs))
         found = None if on_loop_of(self) else find(self, path, options_of(said))
         path = undirected(path)
-        info = None if found is None else version_of(self, found)
+        try:
+            info = None if found is None else version_of(self, found)
+        except OfflineMissError as error:
+            opened_before(self, found, error)
+            info = None
         if found is None or info is None:
+            if found is not None and name not in QUIET and not may_ask():
+                run(self, found.stat())  # what it met before, if that is remembered
+            reading = Reading()
             try:
                 file = original(self, *args, **kwargs)
             except OfflineMissError:
                 if found is not None:
-                    run(self, found.stat())  # what it met before, if that is remembered
+                    run(self, found.stat())
                 raise
+            except Exception as error:
+                reading.gave(found, OPENED, error)
+                raise
+            reading.gave(found, OPENED, name in QUIET)
             return watched(self, path, file, options=options_of(said), is_counted=found is not None)
         block_size = said.get("block_size")
         cache = said.get("cache_type"), said.get("cache_options")
@@ -258,6 +270,17 @@ def open_file(original: Method) -> Method:
         return journaled(file, JournaledFile, found, info, cache=cache)
 
     return _open
+
+
+def opened_before(fs: Any, found: Access | None, error: OfflineMissError) -> None:
+    """Return where a name is a directory that the file system opens without the origin, as it did before.
+
+    Raises:
+        OSError: What it met then; the error where nothing is known of the name.
+    """
+    told = error if found is None else run(fs, given_again(found, OPENED, error))
+    if isinstance(told, Exception):
+        raise told from None
 
 
 def made_at_once(name: str, fs: Any, path: Any, said: Mapping[str, Any], info: Info) -> Any:

@@ -35,17 +35,19 @@ from jcache_plugins.fsspec.access import (
 from jcache_plugins.fsspec.answers import question
 from jcache_plugins.fsspec.calls import Parameters, as_bound
 from jcache_plugins.fsspec.directives import directives_of, undirected
+from jcache_plugins.fsspec.directories import Reading, given_again
 from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.fsspec.written import is_being_written, open_files
 from jcache_plugins.origins.base import UnsizedError, in_thread, reaching, within_origin
 
-__all__ = ["ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "measured"]
+__all__ = ["ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "may_ask", "measured"]
 
 Method = Callable[..., Any]
 Span = tuple[int | None, int | None]
 Ranges = tuple[list[str], list[int | None], list[int | None], Any]
 
 UNSET: Any = object()
+NO_BOUNDS: Span = None, None
 _BOUNDS = frozenset({int, type(None)})
 # How a server refuses what was asked for with a condition, or with more or less than a range.
 _REFUSALS = frozenset({400, 405, 406, 412, 416, 501})
@@ -243,9 +245,15 @@ def async_cat_file(original: Method) -> Method:
             if result is not None and is_settled(self, found, result, *asked[1]):
                 return unwrapped(result)
         started_s = time.monotonic()
-        with reaching():  # what it calls in turn is this same read
-            data = await original(self, *args, **kwargs)
-        learn(self, result, data, *(asked[1] if asked else (None, None)))
+        reading = Reading()
+        try:
+            with reaching():  # what it calls in turn is this same read
+                data = await original(self, *args, **kwargs)
+        except Exception as error:
+            reading.gave(found, asked[1] if asked else NO_BOUNDS, error)
+            raise
+        reading.gave(found, asked[1] if asked else NO_BOUNDS, data)
+        learn(self, result, data, *(asked[1] if asked else NO_BOUNDS))
         path, options = (None, None) if asked is None else (asked[0], asked[2])
         seconds = time.monotonic() - started_s
         return measured(self, path, data, options=options, spans=asked[1:2] if asked else (), seconds=seconds)
@@ -272,9 +280,15 @@ def sync_cat_file(original: Method) -> Method:
             if result is not None and is_settled(self, found, result, *asked[1]):
                 return unwrapped(result)
         started_s = time.monotonic()
-        with reaching():  # what it calls in turn is this same read
-            data = original(self, *args, **kwargs)
-        learn(self, result, data, *(asked[1] if asked else (None, None)))
+        reading = Reading()
+        try:
+            with reaching():  # what it calls in turn is this same read
+                data = original(self, *args, **kwargs)
+        except Exception as error:
+            reading.gave(found, asked[1] if asked else NO_BOUNDS, error)
+            raise
+        reading.gave(found, asked[1] if asked else NO_BOUNDS, data)
+        learn(self, result, data, *(asked[1] if asked else NO_BOUNDS))
         path, options = (None, None) if asked is None else (asked[0], asked[2])
         seconds = time.monotonic() - started_s
         return measured(self, path, data, options=options, spans=asked[1:2] if asked else (), seconds=seconds)
@@ -284,14 +298,20 @@ def sync_cat_file(original: Method) -> Method:
 
 async def one_range(found: Access, span: Span) -> bytes | Exception | None:
     """Return a range's bytes, or the exception that it met; None where the file system is to be asked."""
+    reading = Reading()
     try:
         if is_its_own(found, *span):
             size = (await found.stat()).version.size_bytes
             meant = found.origin.meant(*span, size)
             if meant is None or meant[0] >= meant[1]:
                 return None if meant is None else b""
-            span = meant
-        return (await found.read([span], vector=False))[0]
+            return (await found.read([meant], vector=False))[0]
+        result = (await found.read([span], vector=False))[0]
+        reading.gave(found, span, result)
+        return result
+    except OfflineMissError as error:
+        told: bytes | Exception = await given_again(found, span, error)
+        return told
     except Exception as error:  # noqa: BLE001 - whether it is the application's is yet to be decided
         return failed(error)
 
@@ -388,6 +408,7 @@ async def cat_many(
         Bytes, in the caller's order, and exceptions.
     """
     paths, starts, ends, on_error = asked
+    reading = Reading()
     if len(found) == 1:
         out = await one_vector(found[paths[0]], Vector(starts, ends))
     else:
@@ -410,6 +431,7 @@ async def cat_many(
             told = await past([paths[i] for i in open_], [starts[i] for i in open_], [ends[i] for i in open_])
             for i, result in zip(open_, told, strict=True):
                 learn(fs, out[i], result, starts[i], ends[i])
+                reading.gave(found[paths[i]], (starts[i], ends[i]), result)
                 out[i] = result
         ours = OfflineMissError | OriginChangedError if on_error is UNSET else Exception
         for result in out if on_error != "return" else ():
@@ -423,8 +445,14 @@ async def one_vector(found: Access, spans: Any) -> list[Any]:
     odd = spans if not found.origin.slices and any_odd(*zip(*spans, strict=True)) else ()
     own = [i for i, span in enumerate(odd) if is_its_own(found, *span)]
     asked = [(0, 0) if i in own else span for i, span in enumerate(spans)] if own else spans
+    reading = Reading()
     try:
         out: list[Any] = list(await found.read(asked, vector=True))
+        if found.origin.is_directory:
+            for span, result in zip(asked, out, strict=True):
+                reading.gave(found, span, result)
+    except OfflineMissError as error:
+        out = [await given_again(found, span, error) for span in spans]
     except Exception as error:  # noqa: BLE001 - the result of this file's ranges; the others have theirs
         out = [failed(error)] * len(spans)
     for i in own:

@@ -109,6 +109,7 @@ class FileSystemOrigin:
         lenient: Whether a range in which the file has no byte is served as no bytes; else `without_bytes` tells.
         slices: Whether bounds from the end, and those with no byte between them, mean what they mean to Python's
             slices; else `meant` tells.
+        is_directory: Whether the name was a directory when the origin was asked last.
         exists_by_reading: Whether `exists` of the file system asks for the whole file.
         one_at_a_time: Whether the file system may not stand two calls at once: they take turns, and are made only while
             the application waits for one. What is read ahead comes with what is asked for.
@@ -116,6 +117,7 @@ class FileSystemOrigin:
     """
 
     lenient = True
+    is_directory = False
     exists_by_reading = False
     transient: tuple[type[Exception], ...] = ()
 
@@ -232,7 +234,8 @@ class FileSystemOrigin:
         with reaching():
             self._forget_listing()
             details = await self._call("info", self.path)
-            if details.get("type") == "directory":
+            self.is_directory = details.get("type") == "directory"
+            if self.is_directory:
                 raise IsADirectoryError(self.path)
             version = version_of(details)
             if version.mtime_ns is None and not version.is_provable:

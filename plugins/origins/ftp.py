@@ -143,6 +143,7 @@ class FTPOrigin(FileSystemOrigin):
             details = self._listed[1]
         size, modified = told
         size = details.get("size") if size is None else size
+        self.is_directory = details["type"] == "directory"
         if details["type"] != "file" or size is None or int(size) != details.get("size"):
             msg = f"{self.path}: no file, or one without a size"
             raise UnsizedError(msg)  # of a link a listing gives another size
