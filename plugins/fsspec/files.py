@@ -24,6 +24,7 @@ from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.directories import OPENED, Reading, given_again
 from jcache_plugins.fsspec.journal_cache import JournalCache, JournalReader, mixed
+from jcache_plugins.fsspec.kinds import ANY, Kind, kind_of
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import asks_origin, find, may_ask, measured
 from jcache_plugins.fsspec.writes import within_change
@@ -52,13 +53,6 @@ QUIET = frozenset({
     "gcsfs.core.GCSFileSystem._open",
     "adlfs.spec.AzureBlobFileSystem._open",
 })  # fmt: skip
-# Methods whose file objects open the file at the server: their class, and what it sets where it does.
-EAGER = {
-    "fsspec_xrootd.xrootd.XRootDFileSystem._open": (
-        "XRootDFile",
-        ("_dismissed_hosts", "_hosts", "_myFile", "metaOffset", "timeout"),
-    )
-}
 
 # The names of what file objects have, by the class of their file system.
 _names_of: dict[type, frozenset[str]] = {}
@@ -152,37 +146,46 @@ class UnopenedFile(JournaledFile):
     """A file object that was made without opening the file at the server, which it does once somebody needs that."""
 
     opened: Callable[[], Any]
-    # What is of the file at the server; None for whatever file objects of that file system have.
-    lazy: tuple[str, ...] | None = None
+    kind = ANY
 
     def __getattr__(self, name: str) -> Any:
-        lazy = type(self).lazy
-        if name not in (self._names(name) if lazy is None else lazy):
+        kind = type(self).kind
+        if name not in (self._names(name) if kind.lazy is None else kind.lazy) or is_offline():
             msg = f"{type(self).__name__!r} object has no attribute {name!r}"
             raise AttributeError(msg)
-        plain = self._at_the_server()
-        # What it has not, it has not without JCache either.
-        self.__dict__.update({own: vars(plain)[own] for own in lazy or () if own in vars(plain)})
+        plain = self.at_the_server()
+        if kind.is_copied:  # what it has not, it has not without JCache either
+            self.__dict__.update({own: vars(plain)[own] for own in kind.lazy or () if own in vars(plain)})
         return getattr(plain, name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(type(self).kind.lazy or ())]
 
     def _names(self, name: str) -> frozenset[str]:
         """Return the names that file objects of this file system have, if one must be opened to know of this one."""
         kind = type(vars(self).get("fs"))
         if kind not in _names_of and not name.startswith("_") and asks_origin():
             with contextlib.suppress(Exception):  # then it is as if there were none
-                _names_of[kind] = frozenset(dir(self._at_the_server()))
+                _names_of[kind] = frozenset(dir(self.at_the_server()))
         return _names_of.get(kind, frozenset())
 
-    def _at_the_server(self) -> Any:
-        """Return the file object that the file system itself makes."""
+    def at_the_server(self) -> Any:
+        """Return the file object that the file system itself makes.
+
+        Raises:
+            OfflineMissError: The origin must not be asked.
+        """
         if "_plain" not in vars(self):
+            if is_offline():
+                msg = f"{self.path}: this is only at the server, and JCACHE_OFFLINE is set"
+                raise OfflineMissError(msg)
             self._plain = self.__dict__["opened"]()
         return self._plain
 
     def close(self) -> None:
         """Close the file, at the server too if it was opened there."""
         plain = vars(self).get("_plain")
-        if plain is not None and type(self).lazy is not None:
+        if plain is not None and type(self).kind.is_copied:
             super().close()
         elif not self.closed:
             AbstractBufferedFile.close(self)
@@ -192,9 +195,15 @@ class UnopenedFile(JournaledFile):
 
     def __del__(self) -> None:
         """Close a file that was never closed; what the file system itself made ends as it does without JCache."""
-        if type(self).lazy is None:
+        if not type(self).kind.is_copied:
             self.__dict__.pop("_plain", None)
         super().__del__()
+
+
+def is_offline() -> bool:
+    """Whether the settings have the origin never asked."""
+    session = current()
+    return session is not None and session.offline
 
 
 class MeasuredFile:
@@ -255,10 +264,11 @@ def open_file(original: Method) -> Method:
         cache = said.get("cache_type"), said.get("cache_options")
         if name not in QUIET or not info.version.size_bytes:
             opened = functools.partial(past_the_cache, original, self, *args, **kwargs)
-            cls, lazy = EAGER.get(name, (None, None))
-            plain = AbstractBufferedFile if cls is None else getattr(sys.modules[original.__module__], cls)
-            how: dict[str, Any] = {"block_size": block_size, "cache": cache}
-            return open_journaled(self, path, found, info, **how, cls=plain, lazy=lazy, opened=opened)
+            kind = kind_of(original)
+            file = open_journaled(self, path, found, info, block_size=block_size, cache=cache, kind=kind, opened=opened)
+            if kind.details is not None:
+                file._details = kind.details(path, said)  # noqa: SLF001 - fsspec's own name; to set it sets `size`
+            return file
         # No other cache: one may begin to fetch as it is made.
         none = {"cache_type": "none", "cache_options": None}
         file = made_at_once(name, self, path, said, info)
@@ -368,8 +378,7 @@ def open_journaled(
     *,
     block_size: Any = None,
     cache: tuple[Any, Any] = (None, None),
-    cls: Any = AbstractBufferedFile,
-    lazy: tuple[str, ...] | None = None,
+    kind: Kind = ANY,
     opened: Callable[[], Any] | None = None,
 ) -> Any:
     """Return a file object whose reads go through the journal, made without asking the origin for anything.
@@ -381,16 +390,15 @@ def open_journaled(
         info: The version to read.
         block_size: Kept for callers that look at `blocksize`; it bounds nothing.
         cache: Which cache it would have, by name, and that cache's options.
-        cls: Of which class it is to be.
-        lazy: Attributes that are those of what `opened` returns; None for all that it has and a file object has not.
+        kind: Of which class it is to be, and what of it is what `opened` returns.
         opened: Opens the file at the server.
     """
-    file = cls.__new__(cls)
+    file = kind.cls.__new__(kind.cls)
     size = info.version.size_bytes
     AbstractBufferedFile.__init__(file, fs, path, "rb", block_size or "default", cache_type="none", size=size)
     file._details = told(info, path)  # noqa: SLF001 - fsspec's own name for what `details` returns
     file.opened = opened
-    return journaled(file, UnopenedFile, found, info, cache=cache, lazy=lazy)
+    return journaled(file, UnopenedFile, found, info, cache=cache, **{**kind.own, "kind": kind})
 
 
 def journaled(

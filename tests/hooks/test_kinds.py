@@ -1,0 +1,89 @@
+"""File objects of SFTP and WebDAV, which plain fsspec opens at the server. Judge: plain fsspec in its own process."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import RunPython
+
+JOB = """
+import importlib, pickle, sys, fsspec
+fs = fsspec.filesystem(sys.argv[1], **eval(sys.argv[2]))
+module, _, name = sys.argv[3].rpartition(".")
+plain = getattr(importlib.import_module(module), name)
+file = fs.open(sys.argv[4])
+for call in sys.argv[5:]:
+    try:
+        print(call, eval(call))
+    except Exception as error:
+        print(call, type(error).__name__)
+"""
+CALLS = (
+    "isinstance(file, plain)", "type(file).__module__, type(file).__qualname__", "hasattr(file, 'none')",
+    "hasattr(file, 'name')", "file.seek(3)", "file.tell()", "file.read(4)", "file.seek(-5, 2)", "file.read()",
+    "file.seek(0)", "file.readline()", "file.readlines()", "file.seek(0)", "file.readinto(bytearray(6))",
+    "next(file)", "iter(file) is file", "list(file)", "file.seek(1000)", "file.read(2)", "file.readable()",
+    "file.writable()", "file.seekable()", "file.closed", "file.flush()", "file.seek(0)",
+)  # fmt: skip
+NAMES = "sorted({name for name in OF if not name.startswith('_')} - set(dir(file)))".replace("OF", "dir(plain)")
+OF_SFTP = (
+    "file.MAX_REQUEST_SIZE", "file.SEEK_END", "file.xreadlines() is file", "file.read(4)",
+)  # fmt: skip
+AT_THE_SERVER = (
+    "file.stat().st_size", "file.prefetch()", "list(file.readv([(0, 3), (5, 2)]))", "file.newlines", "file.pipelined",
+    "type(file.sftp).__name__", "type(file.handle).__name__", "file.gettimeout()", "'handle' in dir(file)",
+)  # fmt: skip
+OF_WEBDAV = (
+    "file.details", "file.info()", "file.size", "file.path", "file.mode", "file.loc", "file.blocksize",
+    "file.autocommit", "file.isatty()", "file.full_name", "file.readuntil(b'c')", "'reader' in dir(file)",
+)  # fmt: skip
+# By which plain fsspec makes none.
+CARRIED = "pickle.loads(pickle.dumps(file)).read(2)"
+READER = ("type(file.reader).__name__", "type(file.fobj).__name__", "file.read()")
+CLOSED = ("file.close()", "file.closed", "file.close()")
+
+
+@pytest.fixture(params=["sftp", "webdav"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[contextlib.ExitStack, list[str]]]:
+    """A server with a file, until the stack is closed; protocol, options, class of file objects, and path."""
+    from generic_servers import Sftp, WebDav
+
+    directory = tmp_path / "served"
+    directory.mkdir()
+    (directory / "f").write_bytes(b"0123\nabc\ndefg\nhij")
+    with contextlib.ExitStack() as stack:
+        if request.param == "sftp":
+            how = {"host": "127.0.0.1", "username": "user", "password": "secret"}
+            how["port"] = stack.enter_context(Sftp(directory)).port
+            yield stack, ["sftp", repr(how), "paramiko.SFTPFile", "/f"]
+        else:
+            running = stack.enter_context(WebDav(directory))
+            running.wait()
+            yield stack, ["webdav", repr(running.options(running.port)), "webdav4.fsspec.WebdavFile", "f"]
+
+
+def test_a_file_object_is_of_its_own_class_and_has_what_that_has(
+    server: tuple[contextlib.ExitStack, list[str]], run_python: RunPython
+) -> None:
+    stack, asked = server
+    is_sftp = asked[0] == "sftp"
+    offline = [*CALLS, *(OF_SFTP if is_sftp else OF_WEBDAV), *CLOSED]
+    online = [*CALLS, *(OF_SFTP if is_sftp else OF_WEBDAV), *(AT_THE_SERVER if is_sftp else READER), *CLOSED]
+    plain = run_python(JOB, *asked, *online, cache=None).stdout
+    assert plain.count("\n") == len(online)
+    for env in ({}, {}, {"JCACHE_VALIDATE": "never"}):
+        assert run_python(JOB, *asked, *online, env=env).stdout == plain, env
+        assert run_python(JOB, *asked, NAMES, env=env).stdout == f"{NAMES} []\n"
+    assert run_python(JOB, *asked, CARRIED).stdout == f"{CARRIED} b'01'\n"
+    plain = run_python(JOB, *asked, *offline, cache=None).stdout
+    stack.close()
+    # What only the server has is not there, and not asked for.
+    got = run_python(JOB, *asked, *offline, "hasattr(file, 'sftp')", "file.reader", env={"JCACHE_OFFLINE": "1"}).stdout
+    assert got == f"{plain}hasattr(file, 'sftp') False\nfile.reader AttributeError\n"
