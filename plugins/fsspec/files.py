@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fsspec.caching import caches
+from fsspec.caching import AllBytes, caches
 from fsspec.spec import AbstractBufferedFile
 
 from jcache.errors import OfflineMissError, OriginChangedError, RestlessError
@@ -26,7 +26,7 @@ from jcache_plugins.fsspec.directories import OPENED, Reading, given_again
 from jcache_plugins.fsspec.journal_cache import JournalCache, JournalReader, mixed
 from jcache_plugins.fsspec.kinds import ANY, Kind, kind_of
 from jcache_plugins.fsspec.metadata import serving, told
-from jcache_plugins.fsspec.reads import asks_origin, find, may_ask, measured
+from jcache_plugins.fsspec.reads import asks_origin, find, may_ask, measured, one_range
 from jcache_plugins.fsspec.writes import within_change
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching, within_origin
@@ -71,6 +71,7 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
     journal: JournalReader
     own_cache: JournalCache
     loc: int
+    size: int
     # What `readuntil` has read and not handed out.
     _block = b""
     _block_start = 0
@@ -88,12 +89,41 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
         if self.cache is not self.own_cache:  # another one was put there, which what reads a whole file would pass by
             return super().read(self.size - self.loc if length < 0 else length)  # type: ignore[no-any-return]
         start: int = self.loc
+        if length < 0 and not start and hasattr(self, "_fetch_all"):
+            return self._read_all()
         stop = self.size if length < 0 else min(start + length, self.size)
         if stop <= start:
             return b""
         data: bytes = journal.read(start, stop)
         self.loc = start + len(data)
         return data
+
+    def _read_all(self) -> bytes:
+        """Read all of a file, however long it turns out to be, also where the server refuses a part of it."""
+        data: Any = None
+        try:
+            data = self.journal.read(0, self.size)
+        except (OfflineMissError, OriginChangedError):
+            raise
+        except Exception:
+            if not may_ask() or self.journal.has_delivered:
+                raise  # what is there by now may be of another version than what was delivered
+        if data is None or len(data) != self.size or not self.journal.is_as_long():
+            way = self.journal.access
+            try:
+                data = run(self.fs, one_range(way, (None, None)))
+            except FileNotFoundError as error:
+                raise way.origin.of_open_file(error) from None
+            if isinstance(data, bytes):
+                self.cache = AllBytes(size=len(data), data=data)
+            else:
+                started_s = time.monotonic()
+                with reaching():
+                    self._fetch_all()
+                    data = measured(self.fs, self.path, self.cache.data, seconds=time.monotonic() - started_s)
+            self.size = len(data)
+        self.loc = self.size
+        return data  # type: ignore[no-any-return]  # bytes
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return self.journal.fetch_exactly(start, end)

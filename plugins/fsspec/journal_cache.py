@@ -124,6 +124,15 @@ class JournalReader:
         ahead.keep()
         return self._ask(start, stop, self.read, ahead_bytes=ahead_bytes)
 
+    @property
+    def has_delivered(self) -> bool:
+        """Whether bytes of the version that was opened were delivered."""
+        return self._is_delivered
+
+    def is_as_long(self) -> bool:
+        """Whether the file, of which all was read, has turned out to be as long as it was said to be."""
+        return is_off() or self.access.is_as_long(self.size)
+
     def _ask(self, start: int, stop: int, again: Callable[[int, int], bytes], *, ahead_bytes: int = 0) -> bytes:
         """Read [start, stop) on the event loop; once more where the origin keeps this version beside a later one."""
         try:

@@ -40,7 +40,9 @@ from jcache_plugins.fsspec.writes import prepared
 from jcache_plugins.fsspec.written import is_being_written, open_files
 from jcache_plugins.origins.base import UnsizedError, in_thread, reaching, within_origin
 
-__all__ = ["ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "may_ask", "measured"]
+__all__ = [
+    "ASYNC", "MIRRORED", "SYNC", "asks_origin", "cat_many", "find", "find_soon", "may_ask", "measured", "one_range",
+]  # fmt: skip
 
 Method = Callable[..., Any]
 Span = tuple[int | None, int | None]

@@ -410,7 +410,8 @@ class HttpOrigin(HttpQuestions):
         if start:
             async with self._request(session, (0, 1)) as response:
                 response.close()
-                return bool(OK <= response.status < 300)
+                if response.status != OUT_OF_RANGE:
+                    return bool(OK <= response.status < 300)
         async with self._request(session, WHOLE) as response:
             begin = await response.content.read(1)
             response.close()

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 FIRST, LAST = map(int, os.environ.get("JCACHE_ODD_SERVERS", "0:100").split(":"))
 BATCH = 100
 # Seeds that have shown a defect.
-FOUND = (118, 241, 258, 439, 993, 1320, 3006, 3088, 3259, 3266, 4095, 4105, 4136, 4161, 5067, 5129, 6330, 7317)
+FOUND = (
+    *(118, 139, 226, 241, 258, 264, 291, 319, 439, 993, 1320, 3006),
+    *(3088, 3259, 3266, 3917, 4095, 4105, 4136, 4161, 5067, 5129, 6330, 7317),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

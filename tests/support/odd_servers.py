@@ -25,6 +25,15 @@ LONG_AGO = 1_600_000_000
 # How long any one read may take before it is taken to hang.
 HANG_S = 60
 
+BLOCK_BYTES = 1000
+IN_BLOCKS = [
+    [["read", -1]],
+    [["read", -1], ["seek", 0, 0], ["read", -1]],
+    [["read", -1], ["read", 10], ["seek", 5, 0], ["read", 100]],
+    [["read", 10], ["seek", 0, 0], ["read", -1]],
+    [["read", 10], ["read", -1]],
+]
+
 
 def chosen(rng: random.Random, *ways: Any, usual: float = 0.5) -> Any:
     """The first way with the given chance, else any other."""
@@ -295,7 +304,9 @@ def attempts(seed: int) -> list[list[Any]]:
         "get_file": list,
     }
     names = ["cat_file"] * 4 + ["cat_ranges"] * 2 + ["open"] * 3 + ["cat", "info", "exists", "isfile", "get_file"]
-    return [[name, ways[name]()] for name in rng.choices(names, k=8)]
+    tried = [[name, ways[name]()] for name in rng.choices(names, k=8)]
+    # Under names of their own, by a file object whose blocks are smaller than the file.
+    return tried + [["blocks", rng.choice(IN_BLOCKS)] for _ in range(2)]
 
 
 def said(value: Any) -> Any:
@@ -318,7 +329,7 @@ def right(data: bytes, name: str, what: Any) -> Any:
         return said([data[a:b] for a, b in what])
     if name in ("cat", "get_file"):
         return said(data)
-    if name == "open":
+    if name in ("open", "blocks"):
         at, out = 0, []
         for step, number, *_ in what:
             if step == "seek":
@@ -338,7 +349,8 @@ def outcomes(base: str, seed: int) -> list[Any]:
 
     url = f"{base}/{seed}/f"
     fs = fsspec.filesystem("http", client_kwargs=OddOrigin(seed).client)
-    return [said(outcome(fs, url, name, what)) for name, what in attempts(seed)]
+    tried = enumerate(attempts(seed))
+    return [said(outcome(fs, f"{url}{i}" if name == "blocks" else url, name, what)) for i, (name, what) in tried]
 
 
 def outcome(fs: Any, url: str, name: str, what: Any) -> Any:
@@ -358,13 +370,13 @@ def outcome(fs: Any, url: str, name: str, what: Any) -> Any:
         if name == "info":
             told = fs.info(url)
             return [told.get("size"), told.get("type"), sorted(told)]
-        if name != "open":
+        if name not in ("open", "blocks"):
             return getattr(fs, name)(url)
     except Exception as error:  # it is what is compared
         return error
     out: list[Any] = []
     try:
-        with fs.open(url) as file:
+        with fs.open(url, block_size=BLOCK_BYTES if name == "blocks" else None) as file:
             for step, *numbers in what:
                 value = getattr(file, step)(*numbers)
                 if type(file).__name__ == "HTTPStreamFile" and step == "read" and value:
