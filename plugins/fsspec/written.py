@@ -14,7 +14,7 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import identities
 from jcache_plugins.fsspec.writes import collecting, invalidate, named, within_change
 
-__all__ = ["forget_classes", "is_being_written", "open_files", "opened_for_writing"]
+__all__ = ["being_written", "ending", "forget_classes", "is_being_written", "open_files", "opened_for_writing"]
 
 Method = Callable[..., Any]
 
@@ -47,15 +47,20 @@ def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:
     """
     if current() is None:
         return file  # a class that `jcache::` wrote to stays hooked
+    being_written(fs, path, file)
+    _watch(type(file))
+    return file
+
+
+def being_written(fs: Any, path: Any, file: Any) -> None:
+    """Invalidate a path now, and have it read past the cache until what writes it is `ending`, or goes."""
     invalidate(fs, path, below=False)
     for key in [key for key, known in list(open_files.items()) if known.file() is None]:
         open_files.pop(key, None)
-    _watch(type(file))
     addresses = frozenset(one.address for one in identities(fs, list(named([path])), written=True) if one is not None)
     with contextlib.suppress(TypeError):  # an object of the interpreter's own that has no weak references
         reference = weakref.ref(file, lambda _: invalidate_late(fs, path))
         open_files[id(file)] = Written(reference, fs, path, addresses)
-    return file
 
 
 def is_being_written(address: str) -> bool:
@@ -103,7 +108,7 @@ def _telling(name: str, original: Method) -> Method:
 
         @functools.wraps(original)
         async def end_and_wait(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with _ending(self, name):
+            with ending(self, name):
                 return await original(self, *args, **kwargs)
 
         return end_and_wait
@@ -111,7 +116,7 @@ def _telling(name: str, original: Method) -> Method:
     @functools.wraps(original)
     def end(self: Any, *args: Any, **kwargs: Any) -> Any:
         def work() -> Any:
-            with _ending(self, name):
+            with ending(self, name):
                 return original(self, *args, **kwargs)
 
         # It uploads on the event loop, which may wait for a lock that the code below holds, into which the garbage
@@ -150,7 +155,8 @@ def _is_within_ours() -> bool:
 
 
 @contextlib.contextmanager
-def _ending(file: Any, step: str) -> Iterator[None]:
+def ending(file: Any, step: str) -> Iterator[None]:
+    """Have a file that is open for writing take one of `STEPS` inside: what it writes is invalidated."""
     known = open_files.get(id(file))
     referent = None if known is None else known.file()
     if known is None or (referent is not None and referent is not file):

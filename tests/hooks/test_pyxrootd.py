@@ -1,0 +1,429 @@
+"""pyxrootd against a real XRootD server: what `File` and `FileSystem` answer, cold, warm and without the server.
+
+Judge: the same script in a process without JCache.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from analysis import CLIENT, COLUMNS, OLD_S, Served, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Ran, RunPython
+    from servers import WritableXrootd, XrootdServer
+
+TEXT = "line one\nline two\n" + "x" * 3000 + "\nGrüße\n\nthe end"
+BINARY = bytes(range(256)) * 20_000
+TRUSTED = {"never": {"JCACHE_VALIDATE": "never"}, "offline": {"JCACHE_OFFLINE": "1"}}
+
+PRELUDE = """
+import os, sys, threading
+from XRootD import client
+from XRootD.client.flags import DirListFlags, OpenFlags, QueryCode
+
+server = sys.argv[1]
+
+def opened(name, *args, **kwargs):
+    file = client.File()
+    status, response = file.open(f"{server}//{name}", *args, **kwargs)
+    assert status.ok, status
+    return file
+
+def plain(value):
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if not hasattr(value, "__dict__"):
+        return value
+    # When it was read last is another time each time.
+    return type(value).__name__, {name: plain(item) for name, item in sorted(vars(value).items()) if name != "atime"}
+
+def show(*values):
+    print(*(plain(value) for value in values))
+
+def called(call, *args, **kwargs):
+    done, told = threading.Event(), []
+    def callback(status, response, hosts):
+        told.extend([status, response, type(hosts).__name__, threading.current_thread() is threading.main_thread()])
+        done.set()
+    submitted = call(*args, **kwargs, callback=callback)
+    assert done.wait(60)
+    return [submitted, *told]
+
+def tried(call, *args, **kwargs):
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:
+        return type(error).__name__, str(error)
+"""
+READS = (
+    PRELUDE
+    + """
+file = opened("binary")
+size = 256 * 20_000
+show(file.is_open(), file.stat())
+for offset, length in ((0, 10), (5, 1), (1000, 70_000), (size - 5, 100), (size, 1), (size + 5, 1), (7, 3), (size - 9, 0)):
+    show(file.read(offset, length))
+    show(called(file.read, offset, length))
+show(file.read(size=3, offset=2, timeout=30), file.read(True, 2), len(file.read()[1]))
+for chunks in ([(0, 5)], [(10, 5), (2, 3)], [(0, 0), (2, 3)], [(0, 2), (1, 2)], [(n * 1000, 8) for n in range(1024)]):
+    show(file.vector_read(chunks))
+    show(called(file.vector_read, chunks=chunks, timeout=30))
+_, info = file.vector_read([(3, 4), (9, 2)])
+show([(chunk.offset, chunk.length, chunk.buffer) for chunk in info], info.size)
+show([len(chunk) for chunk in file.readchunks(0, 1 << 20)], next(iter(file.readchunks(3, 5))))
+show(file.close(), file.is_open(), file.close())
+show(tried(file.read, 0, 1), tried(file.stat), tried(file.vector_read, [(0, 1)]), tried(file.readline))
+show(file.open(f"{server}//text", OpenFlags.READ), file.read(0, 4), called(file.close))
+
+show(opened("text").readlines(), opened("text").readlines(0, 100), opened("text").readlines(0, 0, 7))
+show([line for line in opened("text")])
+file = opened("text")
+show(file.readline(), file.readline(9), file.readline(), file.readline(0, 4), file.readline(0, 5, 3))
+show(file.readline(0, 100, 7), file.readlines(), file.readline(), file.readline(5000))
+show(tried(opened("binary").readline), tried(opened("binary").readlines))
+with client.File() as file:
+    show(called(file.open, f"{server}//text"), file.is_open(), file.read(1, 2))
+show(file.is_open())
+with client.File() as file:
+    show(tried(file.read), file.is_open(), file.close())
+
+system = client.FileSystem(server)
+show(system.stat("/text"), called(system.stat, "/binary"))
+for flags in (DirListFlags.NONE, DirListFlags.STAT):
+    show(system.dirlist("/", flags), called(system.dirlist, "/many", flags))
+show(system.query(QueryCode.CONFIG, "readv_iov_max readv_ior_max"))
+"""
+)
+REFUSALS = (
+    PRELUDE
+    + """
+file, text = opened("binary"), opened("text")
+show(file.read(0, 5), file.vector_read([(0, 5)]))
+for chunks in ([], [(0, 3_000_000)], [(0, 1)] * 1025, [(3, 2), (3, 2)], [(256 * 20_000 - 2, 9)], [(1 << 40, 1)]):
+    show(file.vector_read(chunks), called(file.vector_read, chunks))
+for args in ((-1, 2), (0, -1), (0, 1 << 33), ("a",), (0.5, 1), (0, 5, None), (0, 5, 0, 3)):
+    show(tried(file.read, *args))
+for chunks in (((0, 1),), [[0, 1]], [(0,)], [("a", 1)], [(-1, 2)], None):
+    show(tried(file.vector_read, chunks))
+show(tried(file.open, f"{server}//text"), file.get_property("ReadRecovery"), file.get_property("nonsense"))
+show(file.get_property("DataServer"), file.get_property("LastURL").partition("?")[0])
+show(file.list_xattr(), tried(file.write, b"x"))
+for name in ("nothing", "many", ""):
+    show(client.File().open(f"{server}//{name}"), called(client.File().open, f"{server}//{name}"))
+show(client.File().open("root://"), tried(client.File().open, None), tried(client.File().open, f"{server}//text", "r"))
+show(tried(client.File().open, f"{server}//text", timeout=None), tried(client.File().open, f"{server}//text", callback=3))
+system = client.FileSystem(server)
+show(system.stat("/nothing"), system.dirlist("/nothing"), system.dirlist("/text"), called(system.stat, "/nothing"))
+show(tried(system.stat, None), tried(system.dirlist, "/", "x"), tried(system.stat, "/text", callback=3))
+file = opened("empty")
+show(file.read(), file.read(0, 5), file.readlines(), file.stat(), [chunk for chunk in file.readchunks()])
+"""
+)
+
+
+@pytest.fixture
+def served(xrootd_server: XrootdServer) -> Served:
+    found = Served(xrootd_server)
+    files = {"text": TEXT.encode(), "binary": BINARY, "empty": b"", **{f"many/{n}": b"x" * n for n in range(20)}}
+    (found.directory / "many").mkdir()
+    for name, data in files.items():
+        put(found.directory / name, data)
+    return found
+
+
+def put(path: Path, data: bytes, when_s: int = OLD_S) -> None:
+    """Write a file that was modified long ago: what is of this second is not recorded."""
+    path.write_bytes(data)
+    path.chmod(0o644)
+    os.utime(path, (when_s, when_s))
+
+
+def address(served: Served) -> str:
+    return f"root://{served.server.address}"
+
+
+def reads(ran: Ran) -> dict[str, int]:
+    kinds = ("read", "readv")
+    return {name: sum(ran.report[kind][f"{name}_bytes"] for kind in kinds) for name in ("hit", "miss", "bypass")}
+
+
+def test_what_is_read_is_equal_and_warm_no_byte_comes_from_the_server(served: Served, run_python: RunPython) -> None:
+    plain = run_python(READS, address(served), cache=None)
+    plain_bytes = served.data_bytes()
+    served.reset()
+    cold = run_python(READS, address(served))
+    assert cold.stdout == plain.stdout
+    assert 0 < served.data_bytes() <= plain_bytes
+    assert reads(cold)["bypass"] == 0
+    assert cold.report["origin"]["bytes"] == served.data_bytes() == reads(cold)["miss"]
+    served.reset()
+    warm = run_python(READS, address(served))
+    assert warm.stdout == plain.stdout
+    assert served.data_bytes() == 0
+    assert (reads(warm)["miss"], reads(warm)["bypass"]) == (0, 0)
+    assert reads(warm)["hit"] == sum(reads(cold).values())
+    assert cold.report["files"]["opened"] == warm.report["files"]["opened"]
+    for ran in (cold, warm):
+        assert "jcache:" not in ran.stderr
+    served.stop()
+    for env in TRUSTED.values():
+        assert run_python(READS, address(served), env={**env, **CLIENT}).stdout == plain.stdout
+
+
+def test_what_is_refused_is_refused_alike(served: Served, run_python: RunPython) -> None:
+    plain = run_python(REFUSALS, address(served), cache=None)
+    for env in ({}, {}, {"JCACHE_VALIDATE": "never"}, {"JCACHE_BYPASS": "1"}):
+        ran = run_python(REFUSALS, address(served), env=env)
+        assert ran.stdout == plain.stdout
+
+
+# -- with fsspec, and uproot ------------------------------------------------------------------------------------------
+
+BY_FSSPEC = """
+import sys, fsspec
+fs, path = fsspec.core.url_to_fs(f"{sys.argv[1]}//binary")
+print(fs.cat_file(path, 10, 5000) == bytes(range(256))[10:] + bytes(range(256)) * 18 + bytes(range(136)))
+print([len(row) for row in fs.cat_ranges([path] * 2, [7000, 9000], [7100, 9200])])
+with fs.open(path) as file:
+    file.seek(50_000)
+    print(len(file.read(1000)))
+print(fs.info(path))
+"""
+BY_PYXROOTD = (
+    PRELUDE
+    + """
+file = opened("binary")
+print(file.read(10, 4990)[1] == bytes(range(256))[10:] + bytes(range(256)) * 18 + bytes(range(136)))
+print([chunk.length for chunk in file.vector_read([(7000, 100), (9000, 200)])[1]])
+print(len(file.read(50_000, 1000)[1]))
+print(file.stat()[1].size)
+"""
+)
+
+
+@pytest.mark.parametrize("jobs", [(BY_FSSPEC, BY_PYXROOTD), (BY_PYXROOTD, BY_FSSPEC)], ids=["fsspec", "pyxrootd"])
+def test_what_one_has_read_the_other_has(served: Served, run_python: RunPython, jobs: tuple[str, str]) -> None:
+    first, second = jobs
+    expected = run_python(second, address(served), cache=None).stdout
+    cold = run_python(first, address(served))
+    assert reads(cold)["miss"] >= 6290
+    for env in ({}, *TRUSTED.values()):
+        served.reset()
+        ran = run_python(second, address(served), env={**env, **CLIENT})
+        assert ran.stdout == expected
+        assert served.data_bytes() == 0
+        assert (reads(ran)["miss"], reads(ran)["bypass"]) == (0, 0)
+        if env:
+            served.stop()
+
+
+UPROOT = """
+import hashlib, sys
+import awkward as ak, uproot
+from uproot.source.xrootd import MultithreadedXRootDSource, XRootDSource
+
+handler = {source.__name__: source for source in (MultithreadedXRootDSource, XRootDSource)}[sys.argv[1]]
+with uproot.open(sys.argv[2], handler=handler) as file:
+    events = file["Events"].arrays(sys.argv[3].split(","))
+    print(file.file.source.num_bytes, file.file.source.closed)
+for name in events.fields:
+    print(name, hashlib.sha256(ak.to_numpy(ak.flatten(events[name], axis=None)).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("source", ["XRootDSource", "MultithreadedXRootDSource"])
+@pytest.mark.parametrize("rntuple", [False, True], ids=["ttree", "rntuple"])
+def test_uproots_own_sources(served: Served, run_python: RunPython, source: str, rntuple: bool) -> None:
+    write(served.directory / "events", rntuple=rntuple)
+    args = source, f"{address(served)}//events", ",".join(COLUMNS)
+    plain = run_python(UPROOT, *args, cache=None)
+    plain_bytes = served.data_bytes()
+    served.reset()
+    cold = run_python(UPROOT, *args)
+    assert cold.stdout == plain.stdout
+    assert served.data_bytes() == cold.report["origin"]["bytes"] == reads(cold)["miss"] <= plain_bytes
+    for env in ({}, *TRUSTED.values()):
+        served.reset()
+        warm = run_python(UPROOT, *args, env={**env, **CLIENT})
+        assert warm.stdout == plain.stdout
+        assert served.data_bytes() == 0
+        assert (reads(warm)["miss"], reads(warm)["bypass"]) == (0, 0)
+        assert sum(reads(warm).values()) == sum(reads(cold).values())
+        if env:
+            served.stop()
+
+
+def test_uproot_runs_offline_where_fsspec_has_read(served: Served, run_python: RunPython) -> None:
+    write(served.directory / "events", rntuple=False)
+    args = "XRootDSource", f"{address(served)}//events", ",".join(COLUMNS)
+    by_fsspec = run_python(UPROOT.replace(", handler=handler", ""), *args)
+    served.stop()
+    assert run_python(UPROOT, *args, env={"JCACHE_OFFLINE": "1"}).stdout == by_fsspec.stdout
+
+
+# -- what changes -----------------------------------------------------------------------------------------------------
+
+CHANGED = (
+    PRELUDE
+    + """
+file = opened("binary")
+show(file.read(0, 10), file.stat()[1].size, client.FileSystem(server).stat("/binary")[1].size)
+"""
+)
+
+
+def test_what_was_replaced_between_runs_is_read_new(served: Served, run_python: RunPython) -> None:
+    run_python(CHANGED, address(served))
+    put(served.directory / "binary", b"other", OLD_S + 1000)
+    expected = run_python(CHANGED, address(served), cache=None).stdout
+    assert "b'other'" in expected
+    assert run_python(CHANGED, address(served)).stdout == expected
+    served.reset()
+    assert run_python(CHANGED, address(served), env={"JCACHE_VALIDATE": "never"}).stdout == expected
+    assert served.data_bytes() == 0
+
+
+REPLACED = (
+    PRELUDE
+    + """
+import pathlib
+path, how, first = pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "first"
+file, again = opened("binary"), opened("text")
+if first:
+    show(file.read(0, 10))
+data = b"new" * 1_000_000
+if how == "renamed":
+    (path.parent / "new").write_bytes(data)
+    os.utime(path.parent / "new", (1_650_000_000, 1_650_000_000))
+    (path.parent / "new").rename(path)
+else:
+    path.write_bytes(data)
+    os.utime(path, (1_650_000_000, 1_650_000_000))
+show(file.read(100, 10), called(file.read, 200, 10), file.vector_read([(300, 10), (400, 10)]))
+show(file.read(100, 10), file.readline(1 << 20, 10) if how == "renamed" else "")
+show(file.close(), again.close())
+show(opened("binary").read(0, 10), opened("binary").read(100, 10))
+"""
+)
+
+
+@pytest.mark.parametrize("first", ["first", "later"])
+@pytest.mark.parametrize("how", ["renamed", "in place"])
+def test_what_is_replaced_while_it_is_open_is_one_version(
+    served: Served, run_python: RunPython, how: str, first: str
+) -> None:
+    path = served.directory / "binary"
+    args = address(served), os.fspath(path), how, first
+
+    def run(**options: Path | None) -> list[str]:
+        put(path, b"as it was\n" * 500_000)
+        return run_python(REPLACED, *args, **options).stdout.splitlines()
+
+    plain, cached, later = run(cache=None), run(), run()
+    # A file that keeps its name's old content for who has it open is read on; where that is gone, what was read of it
+    # is not mixed with what is there now.
+    if how == "renamed" or first == "later":
+        assert cached == plain
+        assert later[-1] == plain[-1]
+    else:
+        assert cached[0] == plain[0]
+        assert cached[-2:] == later[-2:] == plain[-2:]
+        assert all("replaced" in line and "b'new" not in line for line in (*cached[1:3], *later[1:3]))
+
+
+WRITES = (
+    PRELUDE
+    + """
+base = sys.argv[2]
+system, later = client.FileSystem(server), len(sys.argv) > 3
+names = ["a", "b", "c"]
+
+def get(name):
+    file = client.File()
+    status, _ = file.open(f"{server}/{base}/{name}")
+    try:
+        return (status.code, status.errno) if not status.ok else (file.read()[1], file.read(1, 3)[1], file.stat()[1].size)
+    finally:
+        file.close()
+
+def info(name):
+    status, info = system.stat(f"{base}/{name}")
+    return info.size if status.ok else status.errno
+
+def put(name, data, flags=OpenFlags.DELETE):
+    file = client.File()
+    assert file.open(f"{server}/{base}/{name}", flags)[0].ok
+    assert file.write(data)[0].ok
+    return file
+
+def write_in_steps():
+    file = put("a", b"first part")
+    show(get("a")[:1] != (b"old a",), file.read(0, 3))
+    file.write(b" and second", 10)
+    file.close()
+
+def copy_all():
+    process = client.CopyProcess()
+    process.add_job(f"{server}/{base}/b", f"{server}/{base}/a", force=True)
+    process.prepare()
+    process.run()
+
+def async_write():
+    file = put("a", b"written, closed behind it")
+    called(file.close)
+
+changes = {
+    "write": lambda: put("a", b"new content").close(),
+    "steps": write_in_steps,
+    "asynchronous": async_write,
+    "update": lambda: put("a", b"NEW", OpenFlags.UPDATE).close(),
+    "rm": lambda: system.rm(f"{base}/a"),
+    "rm asynchronous": lambda: called(system.rm, f"{base}/a"),
+    "mv": lambda: system.mv(f"{base}/b", f"{base}/a"),
+    "truncate": lambda: system.truncate(f"{base}/a", 2),
+    "copy": lambda: system.copy(f"{server}/{base}/b", f"{server}/{base}/a", force=True),
+    "copies": copy_all,
+    "with": lambda: put("a", b"left open").__exit__(None, None, None),
+    "dropped": lambda: put("a", b"never closed") and None,
+}
+for number, (name, change) in enumerate(changes.items()):
+    base = f"{sys.argv[2]}{number}"
+    if not later:
+        system.mkdir(base)
+        for one in names[:2]:
+            put(one, b"old " + one.encode()).close()
+        for one in names:
+            get(one), info(one)
+        change()
+    print(name, *(what(one) for one in names for what in (get, info)))
+"""
+)
+
+
+@pytest.fixture
+def writable(export_dir: Path) -> Iterator[WritableXrootd]:
+    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
+    from servers import WritableXrootd, XrootdUnavailableError
+
+    try:
+        running = WritableXrootd(export_dir)
+    except XrootdUnavailableError as error:
+        pytest.skip(str(error))
+    with running:
+        yield running
+
+
+def test_what_it_changes_is_seen_by_it_and_by_later_processes(writable: WritableXrootd, run_python: RunPython) -> None:
+    def run(base: str, *more: str, **how: object) -> list[str]:
+        return run_python(WRITES, f"root://{writable.address}", base, *more, **how).stdout.splitlines()
+
+    expected = run("/plain", cache=None)
+    assert run("/cached") == expected
+    expected = run("/plain", "later", cache=None)
+    assert run("/cached", "later", env={"JCACHE_VALIDATE": "never"}) == expected
