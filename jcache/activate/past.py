@@ -23,7 +23,7 @@ NATIVE = {
     "lance": ("lance", "there is no way yet"),
     "deltalake": ("deltalake", "there is no way yet"),
     "ROOT": ("ROOT", "read the file with uproot"),
-    "XRootD.client": ("pyxrootd", "use fsspec-xrootd"),
+    "XRootD.client": ("pyxrootd", "install fsspec-xrootd"),
 }
 # Of polars, what opens a URL by itself.
 _POLARS = ("read_parquet", "scan_parquet", "scan_csv", "scan_ipc", "scan_ndjson")
@@ -79,7 +79,7 @@ def found() -> str | None:
     how = dict(_noted)
     where: list[str] = []
     _noted.clear()
-    native = _seen - ({"XRootD.client"} if "fsspec_xrootd" in sys.modules else set())
+    native = _seen - ({"XRootD.client"} if sys.modules.get("fsspec_xrootd") is not None else set())
     if native:
         where = _connections()
         if where:

@@ -18,7 +18,7 @@ from jcache_plugins.pyxrootd.lines import CHUNK_BYTES, Chunks
 from jcache_plugins.pyxrootd.opening import open_file
 from jcache_plugins.pyxrootd.plain import FILE, is_passed
 from jcache_plugins.pyxrootd.reading import Reading, Span, end, reading_of
-from jcache_plugins.pyxrootd.statuses import as_vector, refused, stat_of, success
+from jcache_plugins.pyxrootd.statuses import as_vector, refused, success
 
 __all__ = ["METHODS", "PASSED", "passed"]
 
@@ -71,10 +71,9 @@ def is_open(self: Any) -> Any:
 def stat(self: Any, force: Any = False, timeout: Any = 0, callback: Any = None) -> Any:
     """Stand for `stat`."""
     reading = reading_of(self)
-    if reading is not None and not reading.is_real and reading.info is not None:
-        session, told = current(), reading.told.get("stat")
-        if told is not None or (session is not None and session.offline):
-            return answer(success(), StatInfo(dict(stat_of(reading.info, told))), callback, success())
+    told = None if reading is None or reading.is_real else reading.told.get("stat")
+    if told is not None:
+        return answer(success(), StatInfo(dict(told)), callback, success())
     return passed(FILE["stat"])(self, force, timeout, callback)
 
 
@@ -203,7 +202,7 @@ def deliver(file: Any, reading: Reading, asked: Asked, callback: Any, done: Any)
         status, response = success(), asked.make(done.result())
     except OfflineMissError as error:
         status, response = refused(error), None
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - pyxrootd tries
+    except Exception:  # noqa: BLE001 - pyxrootd tries
         try:
             status, response = past(file, reading, asked)
         except OWN as error:
@@ -294,27 +293,34 @@ def are_sizes(*values: Any) -> bool:
     return all(isinstance(value, int) and 0 <= value < SIZE_LIMIT for value in values)
 
 
+def counted(reading: Reading | None, lines: Any) -> Any:
+    """Count a line, or lines, that pyxrootd has read itself."""
+    if reading is not None and isinstance(lines, str | list):
+        reading.count("".join(lines).encode(), vector=False)
+    return lines
+
+
 def readline(self: Any, offset: Any = 0, size: Any = 0, chunksize: Any = 0) -> Any:
     """Stand for `readline`."""
     reading = reading_of(self)
-    if reading is None or not are_sizes(offset, size, chunksize):
-        return passed(FILE["readline"])(self, offset, size, chunksize)
+    if reading is None or reading.is_past or not are_sizes(offset, size, chunksize):
+        return counted(reading, passed(FILE["readline"])(self, offset, size, chunksize))
     return reading.lines.readline(reader(self, reading), offset, size, chunksize)
 
 
 def readlines(self: Any, offset: Any = 0, size: Any = 0, chunksize: Any = 0) -> Any:
     """Stand for `readlines`; with an offset pyxrootd reads the same line again and again."""
     reading = reading_of(self)
-    if reading is None or offset or not are_sizes(offset, size, chunksize):
-        return passed(FILE["readlines"])(self, offset, size, chunksize)
+    if reading is None or reading.is_past or offset or not are_sizes(offset, size, chunksize):
+        return counted(reading, passed(FILE["readlines"])(self, offset, size, chunksize))
     return reading.lines.readlines(reader(self, reading), size, chunksize)
 
 
 def next_(self: Any) -> Any:
     """Stand for `__next__`."""
     reading = reading_of(self)
-    if reading is None:
-        return FILE["__next__"](self)
+    if reading is None or reading.is_past:
+        return counted(reading, FILE["__next__"](self))
     line = reading.lines.readline(reader(self, reading), 0, 0, 0)
     if not line:
         raise StopIteration

@@ -15,7 +15,7 @@ from jcache_plugins.fsspec.answers import Question, question
 from jcache_plugins.fsspec.noted import noting
 from jcache_plugins.fsspec.reads import find
 from jcache_plugins.pyxrootd.callbacks import answer
-from jcache_plugins.pyxrootd.opening import attempt
+from jcache_plugins.pyxrootd.opening import attempt, is_alone
 from jcache_plugins.pyxrootd.plain import SYSTEM, is_passed
 from jcache_plugins.pyxrootd.statuses import (
     as_listing,
@@ -96,7 +96,7 @@ def told(system: Any, kind: Kind, path: Any, plainly: Callable[[Any], Any], call
     noted = noting(fs, kind.name, path) if is_profiled else None
     try:
         ask = attempt(lambda: question(kind.name, path, {**options, "of": "pyxrootd"}, named(fs, path)))
-        if ask is not None and (ask.is_offline or ask.trusts):
+        if ask is not None and (ask.is_offline or ask.trusts or (session is not None and session.trusts_unreachable)):
             try:
                 value = attempt(lambda: run(fs, remembered(fs, kind, ask, path, options)))
             except OfflineMissError as error:
@@ -122,20 +122,24 @@ async def remembered(
     """
     known = await ask.known_soon()
     status, values = (known[0], known[1:]) if isinstance(known, list) and known else (None, [])
-    if kind is STAT and (values or ask.is_offline) and (found := find(fs, path)) is not None:
+    found = find(fs, path)
+    alone = ask.is_offline or (found is not None and await is_alone(found))
+    if kind is STAT and found is not None and (values or alone):
         try:
             stored = await found.stored()
+            if stored is None and alone and await found.is_known():
+                stored = await found.stat()
         except OfflineMissError:
             stored = None
         if stored is not None:  # it is never older than what was told
             return vars(success()), [stat_of(stored, *values)]
     if status is not None:
         return status, values
-    if not ask.is_offline:
-        return None
-    if options.get("config") == LIMITS:
+    if alone and options.get("config") == LIMITS:
         return vars(success()), [DEFAULT_LIMITS]  # nobody is there who would refuse
-    raise ask.missed()
+    if ask.is_offline:
+        raise ask.missed()
+    return None
 
 
 def taking_note(kind: Kind, ask: Question | None, plainly: Callable[[Any], Any], callback: Any) -> Any:

@@ -9,7 +9,7 @@ from XRootD.client.flags import OpenFlags
 
 from jcache.errors import OfflineMissError
 from jcache.naming import Identity
-from jcache.origin import Info
+from jcache.origin import Info, is_out_of_reach
 from jcache.planning.snapshot import agrees
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, access, named, on_loop_of, run
@@ -22,10 +22,10 @@ from jcache_plugins.origins.xrootd import XRootDOrigin
 from jcache_plugins.pyxrootd.callbacks import answer, call_soon
 from jcache_plugins.pyxrootd.plain import FILE
 from jcache_plugins.pyxrootd.reading import Reading, begin, reading_of
-from jcache_plugins.pyxrootd.statuses import details_of, refused, success, version_in
+from jcache_plugins.pyxrootd.statuses import details_of, refused, stat_of, success, version_in
 from jcache_plugins.pyxrootd.systems import Place, place_of
 
-__all__ = ["open_file"]
+__all__ = ["attempt", "is_alone", "open_file"]
 
 READS = frozenset({OpenFlags.NONE, OpenFlags.READ, OpenFlags.SEQIO, OpenFlags.READ | OpenFlags.SEQIO})
 WRITES = OpenFlags.DELETE | OpenFlags.NEW | OpenFlags.UPDATE | OpenFlags.WRITE | OpenFlags.FORCE
@@ -70,7 +70,7 @@ def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any) -> 
         return plainly(callback)
     if flags & WRITES:
         attempt(lambda: make_way(place))
-        return opened(plainly, callback, lambda: written(file, place))
+        return opened(plainly, callback, lambda: begin_writing(file, place))
     found = None
     if flags in READS and not on_loop_of(place.fs):
         found = attempt(lambda: find(place.fs, place.path))
@@ -85,7 +85,7 @@ def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any) -> 
             info, told = trusted
             begin(file, Reading(place, access=way, info=info, told=told, arguments=(url, *how)))
             return answer(success(), None, callback, success())
-    return opened(plainly, callback, lambda: read(file, place, found))
+    return opened(plainly, callback, lambda: begin_reading(file, place, found))
 
 
 def attempt(call: Callable[[], Any]) -> Any:
@@ -101,7 +101,7 @@ def attempt(call: Callable[[], Any]) -> Any:
     except Exception as error:  # noqa: BLE001 - whatever it is, pyxrootd opens the file, or says why not
         session = current()
         if session is not None:
-            session.trouble(f"{type(error).__name__}: {error}")
+            session.trouble(f"pyxrootd is not cached here: {type(error).__name__}: {error}")
         return None
 
 
@@ -113,11 +113,15 @@ def opened(plainly: Callable[[Any], Any], callback: Any, then: Callable[[], obje
             attempt(then)
         return result
 
-    def told(status: Any, response: Any, hosts: Any) -> None:
-        # Not on the client's thread, which the event loop may be waiting for.
-        call_soon(lambda: (status.ok and attempt(then), callback(status, response, hosts)))
+    def tell(status: Any, response: Any, hosts: Any) -> None:
+        try:
+            if status.ok:
+                attempt(then)
+        finally:
+            callback(status, response, hosts)
 
-    return plainly(told)
+    # Not on the client's thread, which the event loop may be waiting for.
+    return plainly(lambda *answers: call_soon(lambda: tell(*answers)))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -129,7 +133,8 @@ async def known(place: Place, found: Access) -> tuple[Info, dict[str, Any]] | No
     Raises:
         OfflineMissError: It must not be asked, and nothing is known.
     """
-    if await found.stored() is None:
+    alone = await is_alone(found)
+    if await found.stored() is None and not (alone and await found.is_known()):
         return None
     info = usable(await found.open())
     if info is None:
@@ -139,10 +144,18 @@ async def known(place: Place, found: Access) -> tuple[Info, dict[str, Any]] | No
     told: dict[str, Any] = value if isinstance(value, dict) else {}
     if "stat" in told and not agrees(info.version, version_in(told["stat"])):
         told = {}
-    session = current()
-    if session is not None and session.offline:
-        told = {"DataServer": place.fs.hostid, "LastURL": f"root://{place.fs.hostid}/{place.path}", **told}
+    if alone:
+        where = {"DataServer": place.fs.hostid, "LastURL": f"root://{place.fs.hostid}/{place.path}"}
+        told = {**where, **told, "stat": stat_of(info, told.get("stat"))}
     return info, told
+
+
+async def is_alone(found: Access) -> bool:
+    """Whether a file's server must not be asked, or cannot be where that does not matter: a bundle has the file."""
+    session = current()
+    if session is None or session.offline:
+        return session is not None
+    return session.trusts_unreachable and await is_out_of_reach(found.origin)
 
 
 def asked(place: Place) -> Question | None:
@@ -150,7 +163,7 @@ def asked(place: Place) -> Question | None:
     return question("open", place.path, {}, named(*place))
 
 
-def read(file: Any, place: Place, found: Access | None) -> None:
+def begin_reading(file: Any, place: Place, found: Access | None) -> None:
     """Begin to read a file that is open at the server; past the cache where its version is not known for sure."""
     status, told = FILE["stat"](file, False)
     info = attempt(lambda: validated(place, found, told)) if found is not None and status.ok else None
@@ -205,7 +218,7 @@ def make_way(place: Place) -> None:
         run(place.fs, asyncio.sleep(0))  # behind what closes it
 
 
-def written(file: Any, place: Place) -> None:
+def begin_writing(file: Any, place: Place) -> None:
     """Forget what is cached of a file that is open for writing, now and once it is closed; count what is read of it."""
     being_written(*place, file)
     begin(file, Reading(place, access=None, info=None))

@@ -33,12 +33,13 @@ class Reading:
         place: The file.
         access: The way to the journal; None where reads go past the cache, and are counted.
         info: The version that is read; of no meaning without `access`.
+        is_past: Whether it is read past the cache from the beginning, and counted.
         told: What the server told of the file when it was open: properties by name, and `stat`.
         is_real: Whether it is open at the server; else it is opened there once somebody needs that.
         lines: Where reading by lines is.
     """
 
-    __slots__ = ("_arguments", "_is_served", "_lock", "access", "info", "is_real", "lines", "place", "told")
+    __slots__ = ("_arguments", "_is_served", "_lock", "access", "info", "is_past", "is_real", "lines", "place", "told")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Reading:
         """
         self.place = place
         self.access = None if info is None else access
+        self.is_past = self.access is None
         self.info = info
         self.told = told or {}
         self.is_real = arguments is None
@@ -210,6 +212,7 @@ def end(file: Any) -> Reading | None:
     if reading is not None:
         _readings.pop(id(file), None)
         place = reading.place
-        if reading.access is not None and all(other.place != place for _, other in list(_readings.values())):
+        others = (other.place for _, other in list(_readings.values()))
+        if not reading.is_past and not any(other.path == place.path and other.fs is place.fs for other in others):
             beside(place.fs, OpenFiles).let_go([place.path], below=False)
     return reading

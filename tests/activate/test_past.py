@@ -95,13 +95,16 @@ def test_native_connections_are_seen(run_python: RunPython, xrootd_server: Xroot
     (xrootd_server.directory / "f").write_bytes(b"x" * 1000)
     code = """
 import sys
+if "without" in sys.argv:
+    sys.modules["fsspec_xrootd"] = None  # is not installed
 from XRootD import client
 with client.File() as file:
     status, _ = file.open(sys.argv[1])
     assert status.ok, status
     print(len(file.read(0, 100)[1]))
 """
-    ran = run_python(code, xrootd_server.url("f"))
+    assert "past the cache" not in run_python(code, xrootd_server.url("f")).stderr
+    ran = run_python(code, xrootd_server.url("f"), "without")
     assert ran.stdout == "100\n"
     assert f"pyxrootd read remote data past the cache (127.0.0.1:{xrootd_server.port})" in ran.stderr
     hooked = run_python(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from analysis import CLIENT, COLUMNS, OLD_S, Served, write
+from commands import jcache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,8 @@ READS = (
 file = opened("binary")
 size = 256 * 20_000
 show(file.is_open(), file.stat())
-for offset, length in ((0, 10), (5, 1), (1000, 70_000), (size - 5, 100), (size, 1), (size + 5, 1), (7, 3), (size - 9, 0)):
+ranges = (0, 10), (5, 1), (1000, 70_000), (size - 5, 100), (size, 1), (size + 5, 1), (7, 3), (size - 9, 0)
+for offset, length in ranges:
     show(file.read(offset, length))
     show(called(file.read, offset, length))
 show(file.read(size=3, offset=2, timeout=30), file.read(True, 2), len(file.read()[1]))
@@ -117,7 +119,8 @@ show(file.list_xattr(), tried(file.write, b"x"))
 for name in ("nothing", "many", ""):
     show(client.File().open(f"{server}//{name}"), called(client.File().open, f"{server}//{name}"))
 show(client.File().open("root://"), tried(client.File().open, None), tried(client.File().open, f"{server}//text", "r"))
-show(tried(client.File().open, f"{server}//text", timeout=None), tried(client.File().open, f"{server}//text", callback=3))
+show(tried(client.File().open, f"{server}//text", timeout=None))
+show(tried(client.File().open, f"{server}//text", callback=3))
 system = client.FileSystem(server)
 show(system.stat("/nothing"), system.dirlist("/nothing"), system.dirlist("/text"), called(system.stat, "/nothing"))
 show(tried(system.stat, None), tried(system.dirlist, "/", "x"), tried(system.stat, "/text", callback=3))
@@ -267,6 +270,18 @@ def test_uproot_runs_offline_where_fsspec_has_read(served: Served, run_python: R
     assert run_python(UPROOT, *args, env={"JCACHE_OFFLINE": "1"}).stdout == by_fsspec.stdout
 
 
+def test_uproot_runs_with_a_bundle_alone(served: Served, run_python: RunPython, tmp_path: Path) -> None:
+    write(served.directory / "events", rntuple=False)
+    args = "XRootDSource", f"{address(served)}//events", ",".join(COLUMNS)
+    cold = run_python(UPROOT, *args, env={"JCACHE_PROFILE": os.fspath(tmp_path / "profiles")})
+    target = tmp_path / "a.jcb"
+    jcache("bundle", "create", tmp_path / "profiles", "--dir", tmp_path / "cache", "-o", target)
+    served.stop()
+    ran = run_python(UPROOT, *args, cache=None, env={**CLIENT, "JCACHE_BUNDLES": os.fspath(target)})
+    assert ran.stdout == cold.stdout
+    assert (reads(ran)["miss"], reads(ran)["bypass"]) == (0, 0)
+
+
 # -- what changes -----------------------------------------------------------------------------------------------------
 
 CHANGED = (
@@ -348,7 +363,9 @@ def get(name):
     file = client.File()
     status, _ = file.open(f"{server}/{base}/{name}")
     try:
-        return (status.code, status.errno) if not status.ok else (file.read()[1], file.read(1, 3)[1], file.stat()[1].size)
+        if not status.ok:
+            return status.code, status.errno
+        return file.read()[1], file.read(1, 3)[1], file.stat()[1].size
     finally:
         file.close()
 
@@ -427,3 +444,179 @@ def test_what_it_changes_is_seen_by_it_and_by_later_processes(writable: Writable
     assert run("/cached") == expected
     expected = run("/plain", "later", cache=None)
     assert run("/cached", "later", env={"JCACHE_VALIDATE": "never"}) == expected
+
+
+# -- without the server, without the cache ----------------------------------------------------------------------------
+
+UNKNOWN = (
+    PRELUDE
+    + """
+file, system = client.File(), client.FileSystem(server)
+for status, response in (file.open(f"{server}//text"), called(file.open, f"{server}//text")[1:3],
+                         system.stat("/text"), system.dirlist("/"), called(system.stat, "/text")[1:3]):
+    assert (status.ok, status.error, response) == (False, True, None), status
+    assert "JCACHE_OFFLINE" in status.message
+assert not file.is_open()
+file = opened("binary")
+for status, response in (file.read(0, 10), called(file.read, 0, 10)[1:3], file.vector_read([(0, 10), (20, 3)]),
+                         called(file.vector_read, [(0, 10)])[1:3], file.list_xattr(), file.vector_read([])):
+    assert (status.ok, response) == (False, None), status
+    assert "JCACHE_OFFLINE" in status.message
+try:
+    print(file.readline(100))
+except OSError as error:
+    assert "JCACHE_OFFLINE" in str(error)
+show(file.read(5000, 10), file.is_open(), file.get_property("nonsense"), file.close(), file.is_open())
+"""
+)
+
+
+def test_what_is_not_there_offline_is_an_error_and_nobody_is_asked(served: Served, run_python: RunPython) -> None:
+    run_python(PRELUDE + "opened('binary').read(5000, 10)", address(served))
+    served.stop()
+    ran = run_python(UNKNOWN, address(served), env={"JCACHE_OFFLINE": "1"}, timeout_s=30)
+    assert str(BINARY[5000:5010]) in ran.stdout
+
+
+SIMPLE = (
+    PRELUDE
+    + """
+file = opened("binary")
+print(file.read(0, 100)[1] == bytes(range(100)), called(file.read, 0, 100)[2] == bytes(range(100)))
+print([chunk.buffer for chunk in file.vector_read([(5, 3), (9, 2)])[1]])
+print(called(file.vector_read, [(5, 3), (9, 2)])[2].size)
+print(opened("text").readlines() == open(sys.argv[2], encoding="utf-8").readlines())
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("env", "counts"),
+    [({"JCACHE_BYPASS": "1"}, True), ({"JCACHE_DIR": "/dev/null/x"}, True), ({"JCACHE_DENY": "root://*"}, True),
+     ({"JCACHE_PROTOCOLS": "http"}, False), ({"JCACHE_CONFIG": "excluded"}, False)],
+    ids=["bypass", "unusable", "denied", "protocols", "excluded"],
+)  # fmt: skip
+def test_what_is_not_cached_is_read_as_ever(
+    served: Served, run_python: RunPython, tmp_path: Path, env: dict[str, str], counts: bool
+) -> None:
+    if "JCACHE_CONFIG" in env:
+        (tmp_path / "jcache.toml").write_text('[[rules]]\nmatch = ["root://*"]\nexclude = true\n')
+        env = {"JCACHE_CONFIG": os.fspath(tmp_path / "jcache.toml")}
+    (served.directory / "local").write_text(TEXT, encoding="utf-8")
+    args = address(served), os.fspath(served.directory / "local")
+    plain = run_python(SIMPLE, *args, cache=None)
+    ran = run_python(SIMPLE, *args, env=env)
+    assert ran.stdout == plain.stdout
+    expected = 200 + 10 + len(TEXT.encode()) if counts else 0
+    found = reads(ran) if ran.reports else {"hit": 0, "miss": 0, "bypass": 0}
+    assert found == {"hit": 0, "miss": 0, "bypass": expected}
+
+
+BY_FSSPEC_PAST = """
+import fsspec, sys
+with fsspec.open(f"{sys.argv[1]}//binary") as file:
+    print(len(file.read(1000)))
+print(len(fsspec.filesystem("root", hostid=sys.argv[1][7:]).cat_file("/binary", 0, 50)))
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"JCACHE_BYPASS": "1"}], ids=["cached", "bypass"])
+def test_what_fsspec_xrootd_reads_is_counted_once(served: Served, run_python: RunPython, env: dict[str, str]) -> None:
+    ran = run_python("from XRootD import client\n" + BY_FSSPEC_PAST, address(served), env=env)
+    assert ran.stdout == "1000\n50\n"
+    assert sum(reads(ran).values()) == 1050
+    assert ran.report["files"]["opened"] <= 2
+
+
+MANY = (
+    PRELUDE
+    + """
+import concurrent.futures, gc, random
+from jcache_plugins.pyxrootd import reading
+
+files = [opened("binary") for _ in range(4)]
+rng = random.Random(1)
+asked = [(rng.randrange(5_000_000), rng.randrange(1, 30_000)) for _ in range(400)]
+expected = bytes(range(256)) * 20_000
+done, wrong = threading.Semaphore(0), []
+
+def check(offset, length, status, data):
+    if not status.ok or data != expected[offset : offset + length]:
+        wrong.append((offset, length, status))
+
+def begin(file, offset, length):
+    def callback(status, data, hosts):
+        check(offset, length, status, data)
+        done.release()
+    status = file.read(offset, length, callback=callback)
+    assert status.ok, status
+
+for number, (offset, length) in enumerate(asked[:200]):
+    begin(files[number % 4], offset, length)
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    for number, (offset, length) in enumerate(asked[200:]):
+        pool.submit(lambda f=files[number % 4], o=offset, n=length: check(o, n, *f.read(o, n)))
+for _ in range(200):
+    assert done.acquire(timeout=60)
+assert not wrong, wrong[:3]
+for file in files[:2]:
+    assert file.close()[0].ok
+del file, files
+gc.collect()
+print(len(reading._readings))
+"""
+)
+
+
+def test_many_at_a_time(served: Served, run_python: RunPython) -> None:
+    for _ in range(2):
+        ran = run_python(MANY, address(served))
+        assert ran.stdout == "0\n"
+    assert reads(ran)["miss"] == 0
+
+
+FORKS = (
+    PRELUDE
+    + """
+import multiprocessing
+def child(number):
+    file = opened("binary")
+    return file.read(number * 1000, 4)[1], opened("text").readline()
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        show(opened("binary").read(0, 3))
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        show(pool.map(child, range(6)))
+"""
+)
+
+
+@pytest.mark.parametrize("args", [(), ("parent",)], ids=["children", "parent"])
+def test_forked_children(served: Served, run_python: RunPython, args: tuple[str, ...]) -> None:
+    env = {"XRD_RUNFORKHANDLER": "1"}
+    plain = run_python(FORKS, address(served), *args, cache=None, env=env)
+    for _ in range(2):
+        assert run_python(FORKS, address(served), *args, env=env).stdout == plain.stdout
+
+
+def test_the_classes_are_put_back(run_python: RunPython) -> None:
+    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
+    ran = run_python("""
+import inspect
+from XRootD import client
+from jcache.activate import deactivate
+classes = client.File, client.FileSystem, client.CopyProcess
+hooked = [dict(vars(cls)) for cls in classes]
+names = [(cls, name) for cls in classes for name in vars(cls) if hasattr(vars(cls)[name], "__wrapped__")]
+assert len(names) > 25, names
+for cls, name in names:
+    method = vars(cls)[name]
+    assert method.__name__ == name and method.__module__ == method.__wrapped__.__module__
+    if method.__code__.co_varnames[: method.__code__.co_argcount] != ("self",):
+        assert inspect.signature(method) == inspect.signature(method.__wrapped__)
+deactivate()
+for (cls, name) in names:
+    assert not hasattr(vars(cls)[name], "__wrapped__"), name
+""")
+    assert "failed" not in ran.stderr
