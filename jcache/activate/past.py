@@ -172,15 +172,14 @@ def _watch_polars(module: "ModuleType") -> None:
 
 
 def _watch_obstore(module: "ModuleType") -> None:
-    """Watch what objects are got from; methods of stores call these functions, too."""
+    """Watch what its file objects are opened of; what its functions return is hooked."""
 
     def is_remote(store: "Any") -> bool:
         # Its file system of fsspec's kind is hooked like any other.
         return "obstore.fsspec" not in sys.modules and type(store).__name__ not in {"LocalStore", "MemoryStore"}
 
-    for name in ("get", "get_range", "get_ranges"):
-        for form in (name, f"{name}_async"):
-            _watch(module, form, is_remote, ("obstore", "read through fsspec instead"))
+    for name in ("open_reader", "open_reader_async"):
+        _watch(module, name, is_remote, ("obstore", "read by get, get_range or get_ranges"))
 
 
 def _watch(module: "ModuleType", name: str, is_remote: "Callable[[Any], bool]", library: tuple[str, str]) -> None:

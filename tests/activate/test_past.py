@@ -44,7 +44,7 @@ print(pl.read_parquet("s3://bucket/t.parquet", storage_options=options).height)
 import obstore.store
 store = obstore.store.S3Store("bucket", endpoint=url, access_key_id="a", secret_access_key="b", region="us-east-1",
                               client_options={"allow_http": True})
-print(len(store.get_range("t.parquet", start=0, end=4)))
+print(len(obstore.open_reader(store, "t.parquet").read(4)))
 """,
 }
 LOCAL = {

@@ -1,0 +1,378 @@
+"""What obstore's reading functions do when they are hooked: `maker(original, asynchronous original) -> replacement`.
+
+What only obstore can tell, it tells: a call that is not understood, a read that fails, and a range in which the object
+has no byte are the original's, whatever it returns or raises.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import obstore
+
+from jcache.errors import OfflineMissError, OriginChangedError, RestlessError
+from jcache.reader.validation import offline_message
+from jcache.session import current
+from jcache.vectors import Vector
+from jcache_plugins.fsspec.access import Access
+from jcache_plugins.obspec.access import Object, find, find_soon, is_here, known, run_here, shortened
+from jcache_plugins.obspec.calls import Asked, Spec, of_get, of_head, of_range, of_ranges, understood
+from jcache_plugins.obspec.results import GetResult, meta_of
+from jcache_plugins.origins.base import reaching, within_origin
+
+__all__ = ["READS", "offline_refusal"]
+
+Function = Callable[..., Any]
+Maker = Callable[[Function, Function], tuple[Function, Function]]
+Work = Callable[[Object, Asked], Coroutine[Any, Any, Any]]
+
+
+class NotOursError(Exception):
+    """Only obstore itself can answer."""
+
+
+def is_answer(error: Exception) -> bool:
+    """Whether an error is the application's, else obstore is to be asked what it makes of it."""
+    session = current()
+    is_known = isinstance(error, FileNotFoundError | OfflineMissError | OriginChangedError)
+    return session is not None and (session.offline or (is_known and not isinstance(error, RestlessError)))
+
+
+def row_of(row: bytes | Exception) -> bytes:
+    """Return bytes.
+
+    Raises:
+        NotOursError: Obstore is to be asked.
+        Exception: What the application is to meet.
+    """
+    if isinstance(row, Exception):
+        if is_answer(row):
+            raise row
+        raise NotOursError from row
+    return row
+
+
+# -- ranges ------------------------------------------------------------------------------------------------------
+
+
+async def rows_of(found: Object, asked: Asked) -> list[bytes]:
+    """Return the bytes of ranges.
+
+    Raises:
+        NotOursError: Obstore is to be asked.
+        Exception: Whatever the application is to meet.
+    """
+    try:
+        rows = await found.access(coalesce=asked.coalesce).read(asked.spans, vector=asked.is_vector)
+    except Exception as error:
+        if is_answer(error):
+            raise
+        raise NotOursError from error
+    out = list(map(row_of, rows))
+    if not all(out):
+        raise beyond(found)
+    return out
+
+
+def beyond(found: Object) -> Exception:
+    """Return what is raised for a range behind the end of an object: obstore says it, unless nobody is to be asked."""
+    session = current()
+    if session is None or not session.offline:
+        return NotOursError()
+    error: Exception = obstore.exceptions.GenericError(f"{found.path}: the range lies behind the end of the object")
+    return error
+
+
+def rows_here(found: Object, asked: Asked) -> list[bytes]:
+    """Do as `rows_of` does, in synchronous code."""
+    rows = found.access().try_read(asked.spans, vector=asked.is_vector)
+    return rows if rows is not None and all(rows) else run_here(rows_of(found, asked))
+
+
+def one(rows: Sequence[bytes]) -> obstore.Bytes:
+    """Return the one row as obstore has it."""
+    return obstore.Bytes(rows[0])
+
+
+def every(rows: Sequence[bytes]) -> list[obstore.Bytes]:
+    """Return rows as obstore has them."""
+    return list(map(obstore.Bytes, rows))
+
+
+# -- get ---------------------------------------------------------------------------------------------------------
+
+
+class ObjectSource:
+    """The bytes of one version of an object, for the result of one `get`."""
+
+    def __init__(self, found: Object, access: Access, info: Any, originals: tuple[Function, Function]) -> None:
+        self._found, self._access, self._info = found, access, info
+        self._get, self._get_async = originals
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What obstore says of the object."""
+        return meta_of(self._found.path, self._info)
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes in [start, stop)."""
+        if start >= stop:
+            return b""
+        try:
+            row = await self._row(start, stop)
+        except NotOursError:
+            with reaching():
+                answer = await self._get_async(self._found.store, self._found.path, options=self._options(start, stop))
+            data: bytes = (await answer.bytes_async()).to_bytes()
+            return data
+        return row
+
+    def read_now(self, start: int, stop: int) -> bytes:
+        """Do so in synchronous code."""
+        if start >= stop:
+            return b""
+        rows = self._access.try_read([(start, stop)], vector=False, version=self._info.version)
+        if rows is not None and len(rows[0]) == stop - start:
+            return rows[0]
+        if not is_here():
+            return run_here(self.read(start, stop))
+        with reaching():
+            answer = self._get(self._found.store, self._found.path, options=self._options(start, stop))
+        data: bytes = answer.bytes().to_bytes()
+        return data
+
+    async def _row(self, start: int, stop: int) -> bytes:
+        try:
+            row = (await self._access.read([(start, stop)], vector=False, version=self._info.version))[0]
+        except Exception as error:
+            if is_answer(error):
+                raise
+            raise NotOursError from error
+        if len(data := row_of(row)) != stop - start:
+            raise NotOursError
+        return data
+
+    def _options(self, start: int, stop: int) -> dict[str, Any]:
+        etag = self._info.version.etag
+        return {"range": (start, stop)} | ({} if etag is None else {"if_match": etag})
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes that the store told with the version, or tells now."""
+        told = getattr(self._access.origin, "attributes", None)
+        if told is None:
+            session = current()
+            if session is not None and session.offline:
+                raise OfflineMissError(offline_message(self._found.identity.url, "its attributes are not recorded"))
+            with reaching():
+                told = self._get(self._found.store, self._found.path, options={"head": True}).attributes
+        return dict(told)
+
+
+async def result_of(found: Object, asked: Asked, originals: tuple[Function, Function]) -> GetResult:
+    """Return the result of a `get`, whose version is known and whose bytes are not read yet.
+
+    Of an object that nothing is recorded of, one request tells the version and brings the bytes.
+
+    Raises:
+        NotOursError: Obstore is to be asked.
+        Exception: Whatever the application is to meet.
+    """
+    access = found.access(coalesce=asked.coalesce)
+    try:
+        info = access.open_here()
+        if info is None:
+            if not await access.is_known():
+                access = found.access(coalesce=asked.coalesce, begins=asked.options)
+            info = await access.open()
+    except Exception as error:
+        if is_answer(error):
+            raise
+        raise NotOursError from error
+    span = asked.span(info.version.size_bytes)
+    if span is None:
+        raise beyond(found)
+    source = ObjectSource(found, access, info, originals)
+    return GetResult(source.meta, span, source)
+
+
+# -- head --------------------------------------------------------------------------------------------------------
+
+
+async def meta_now(found: Object, original: Function) -> dict[str, Any]:
+    """Return what is said of an object: what is remembered, where that is enough, or what obstore says now."""
+    ask = found.question("head")
+    if ask is not None and ask.trusts:
+        access = found.access()
+        try:
+            stored = await access.stored()
+        except OfflineMissError:
+            stored = None
+        if stored is not None:
+            return meta_of(found.path, stored)
+        value = await ask.known_soon()
+        if isinstance(value, dict):
+            return value
+        if ask.is_offline:
+            return meta_of(found.path, await access.stat())  # or whatever says why not
+    try:
+        with reaching():
+            meta: dict[str, Any] = await original(found.store, found.path)
+    except Exception as error:
+        if ask is not None:
+            ask.note_error(shortened(error))
+        raise
+    if ask is not None:
+        ask.note(dict(meta))
+    return meta
+
+
+# -- hooks -------------------------------------------------------------------------------------------------------
+
+
+def measured(asked: Asked | None, data: Any, seconds: float) -> Any:
+    """Count bytes that obstore read itself, past the cache, and why."""
+    session = current()
+    if session is None or asked is None or within_origin():
+        return data
+    found = known(asked.store, asked.path)
+    if found is None or (found.terms is not None and found.terms.exclude):
+        return data
+    if isinstance(data, list):
+        sizes = [len(row) for row in data]
+    elif asked.spans:
+        sizes = [len(data)]
+    else:
+        start, stop = data.range
+        sizes = [stop - start]
+    total, url = sum(sizes), found.identity.url
+    spans = asked.spans or [data.range]
+    is_profiled = session.counters.profile is not None
+    delivered = Vector.of((start, start + size) for (start, _), size in zip(spans, sizes, strict=False))
+    vector = delivered if is_profiled else None
+    if asked.is_vector:
+        session.counters.readv(len(sizes), total, 0, 0, total, url=url, seconds=seconds, asked=vector)
+    else:
+        session.counters.read(total, 0, 0, total, url=url, seconds=seconds, asked=vector)
+    session.counters.origin(requests=1, nbytes=total)
+    if total and session.bypassed is None:
+        session.counters.uncached("only obstore itself could answer, or the cache directory cannot be used", total)
+    return data
+
+
+def is_idle() -> bool:
+    """Whether a call is let through at once: JCache's own, or nothing is cached."""
+    return current() is None or within_origin()
+
+
+def synchronous(original: Function, spec: Spec, work: Callable[[Object, Asked], Any]) -> Function:
+    """Make a synchronous function."""
+
+    @functools.wraps(original)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        if is_idle():
+            return original(*args, **kwargs)
+        asked = understood(spec, args, kwargs)
+        found = None if asked is None or is_here() else find(asked.store, asked.path)
+        if asked is not None and found is not None:
+            try:
+                return work(found, asked)
+            except NotOursError:
+                pass
+        started_s = time.monotonic()
+        data = original(*args, **kwargs)
+        return data if spec is of_head else measured(asked, data, time.monotonic() - started_s)
+
+    return hooked
+
+
+def asynchronous(original: Function, spec: Spec, work: Work) -> Function:
+    """Make an asynchronous function; as the original it begins at once, and returns what may be awaited again."""
+
+    async def carry_out(asked: Asked, args: Any, kwargs: Any) -> Any:
+        found = await find_soon(asked.store, asked.path)
+        if found is not None:
+            try:
+                return await work(found, asked)
+            except NotOursError:
+                pass
+        started_s = time.monotonic()
+        data = await original(*args, **kwargs)
+        return data if spec is of_head else measured(asked, data, time.monotonic() - started_s)
+
+    @functools.wraps(original)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        asked = None if is_idle() else understood(spec, args, kwargs)
+        if asked is None or known(asked.store, asked.path) is None:
+            return original(*args, **kwargs)
+        return asyncio.get_running_loop().create_task(carry_out(asked, args, kwargs))
+
+    return hooked
+
+
+def ranges(
+    spec: Spec, shaped: Callable[[list[bytes]], Any]
+) -> Callable[[Function, Function], tuple[Function, Function]]:
+    """Return what makes both forms of a function that returns ranges."""
+
+    def make(original: Function, original_async: Function) -> tuple[Function, Function]:
+        async def work(found: Object, asked: Asked) -> Any:
+            return shaped(await rows_of(found, asked))
+
+        return (
+            synchronous(original, spec, lambda found, asked: shaped(rows_here(found, asked))),
+            asynchronous(original_async, spec, work),
+        )
+
+    return make
+
+
+def get(original: Function, original_async: Function) -> tuple[Function, Function]:
+    """Make both forms of `get`."""
+    originals = original, original_async
+
+    async def work(found: Object, asked: Asked) -> Any:
+        return await result_of(found, asked, originals)
+
+    return (
+        synchronous(original, of_get, lambda found, asked: run_here(work(found, asked))),
+        asynchronous(original_async, of_get, work),
+    )
+
+
+def head(original: Function, original_async: Function) -> tuple[Function, Function]:
+    """Make both forms of `head`."""
+
+    async def work(found: Object, asked: Asked) -> Any:  # noqa: ARG001 - as the others
+        return await meta_now(found, original_async)
+
+    return (
+        synchronous(original, of_head, lambda found, asked: run_here(work(found, asked))),
+        asynchronous(original_async, of_head, work),
+    )
+
+
+def offline_refusal(original: Function) -> Function:
+    """Make a function that lists: of a store that is cached nobody is asked offline."""
+
+    @functools.wraps(original)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        session = current()
+        if session is not None and session.offline and not within_origin():
+            store = args[0] if args else kwargs.get("store")
+            if known(store, "listing") is not None:
+                msg = f"{original.__name__} of {store!r}: listings are not recorded, and JCACHE_OFFLINE is set"
+                raise OfflineMissError(msg)
+        return original(*args, **kwargs)
+
+    return hooked
+
+
+READS: dict[str, Maker] = {
+    "get": get,
+    "get_range": ranges(of_range, one),
+    "get_ranges": ranges(of_ranges, every),
+    "head": head,
+}
+"""By the name of a function of obstore what makes it and its asynchronous form."""
