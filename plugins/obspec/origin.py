@@ -18,7 +18,7 @@ from jcache.origin import Fetched, Info, OriginRange, Sharing
 from jcache.planning.snapshot import REPLACED, agrees
 from jcache_plugins.obspec.places import Place
 from jcache_plugins.origins.answers import AT_ONCE_BYTES, PLAIN, details_of
-from jcache_plugins.origins.base import is_past, is_settled, nanoseconds, reaching, strong
+from jcache_plugins.origins.base import UnsizedError, is_past, is_settled, nanoseconds, reaching, strong
 
 __all__ = ["StoreOrigin"]
 
@@ -84,14 +84,44 @@ class StoreOrigin:
     async def stat(self) -> Info:
         """Ask for the object's version now."""
         if self._begins is None:
-            return self._info(await self._get({"head": True}))
+            return await self._head()
         self._begun, self._begins = await self._get(self._begins), None
         return self._info(self._begun)
+
+    async def _head(self) -> Info:
+        try:
+            return self._info(await self._get({"head": True}))
+        except Exception:
+            if not self._place.is_http:
+                raise
+        # Some servers answer no HEAD, which obstore takes for an absence; and a signature may be good for a GET alone.
+        return self._info(await self._get({"range": (0, 1)}))
 
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
     ) -> Fetched:
         """Fetch ranges side by side, near ones in one request."""
+        try:
+            return await self._fetch(ranges, known, arrived)
+        except OriginChangedError as error:
+            if await self._is_restless():
+                msg = f"{self.path}: its server names another version each time"
+                raise UnsizedError(msg) from error
+            raise
+
+    async def _is_restless(self) -> bool:
+        """Whether an HTTP server names another version each time that it is asked: by that nothing can be told."""
+        if not self._place.is_http:
+            return False
+        try:
+            one, other = [(await self._head()).version for _ in range(2)]
+        except Exception:  # noqa: BLE001 - who cannot be asked has not said so
+            return False
+        return one.size_bytes == other.size_bytes and not agrees(one, other)
+
+    async def _fetch(
+        self, ranges: Sequence[OriginRange], known: Info | None, arrived: Callable[[], None] | None
+    ) -> Fetched:
         parts = merged(ranges, self._coalesce)
         limit = asyncio.Semaphore(SIDE_BY_SIDE)
 
@@ -160,7 +190,7 @@ class StoreOrigin:
             OriginChangedError: It is not.
         """
         try:
-            now = self._info(await self._get({"head": True}))
+            now = await self._head()
         except Exception:  # noqa: BLE001 - the bytes are here, and were of that version as they were sent
             return
         if not agrees(version, now.version):

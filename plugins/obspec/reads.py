@@ -13,6 +13,7 @@ from typing import Any
 import obstore
 
 from jcache.errors import OfflineMissError, OriginChangedError, RestlessError
+from jcache.planning.snapshot import REPLACED
 from jcache.reader.validation import offline_message
 from jcache.session import current
 from jcache.vectors import Vector
@@ -121,13 +122,13 @@ class ObjectSource:
         if start >= stop:
             return b""
         try:
-            row = await self._row(start, stop)
+            return await self._row(start, stop)
         except NotOursError:
             with reaching():
-                answer = await self._get_async(self._found.store, self._found.path, options=self._options(start, stop))
+                answer = await self._get_async(self._found.store, self._found.path, options=self._part(start, stop))
+            self._check(answer)
             data: bytes = (await answer.bytes_async()).to_bytes()
             return data
-        return row
 
     def read_now(self, start: int, stop: int) -> bytes:
         """Do so in synchronous code."""
@@ -139,9 +140,17 @@ class ObjectSource:
         if not is_here():
             return run_here(self.read(start, stop))
         with reaching():
-            answer = self._get(self._found.store, self._found.path, options=self._options(start, stop))
+            answer = self._get(self._found.store, self._found.path, options=self._part(start, stop))
+        self._check(answer)
         data: bytes = answer.bytes().to_bytes()
         return data
+
+    def _part(self, start: int, stop: int) -> dict[str, Any]:
+        return {} if stop - start == self._info.version.size_bytes else {"range": (start, stop)}
+
+    def _check(self, answer: Any) -> None:
+        if answer.meta["size"] != self._info.version.size_bytes:
+            raise OriginChangedError(REPLACED)
 
     async def _row(self, start: int, stop: int) -> bytes:
         try:
@@ -153,10 +162,6 @@ class ObjectSource:
         if len(data := row_of(row)) != stop - start:
             raise NotOursError
         return data
-
-    def _options(self, start: int, stop: int) -> dict[str, Any]:
-        etag = self._info.version.etag
-        return {"range": (start, stop)} | ({} if etag is None else {"if_match": etag})
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes that the store told with the version, or tells now."""
