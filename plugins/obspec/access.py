@@ -85,9 +85,10 @@ class _Known:
         self.paths: dict[str, tuple[Identity, Terms | None] | None] = {}
         try:
             self.place = place_of(store)
-        except Unidentifiable as error:
+        except Exception as error:  # noqa: BLE001 - whatever is odd about a store, it is read as it is
             if (session := current()) is not None:
-                session.trouble(f"{error}; such objects are not cached")
+                what = error if isinstance(error, Unidentifiable) else f"{type(store).__name__}: {error!r}"
+                session.trouble(f"{what}; such objects are not cached")
 
     def look_up(self, session: Session, path: str) -> tuple[Identity, Terms | None] | None:
         """Return which object a path means, and what holds for it; None where that cannot be told."""

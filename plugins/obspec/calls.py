@@ -60,7 +60,7 @@ def understood(spec: Spec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     """
     try:
         return spec(*args, **kwargs)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return None
 
 

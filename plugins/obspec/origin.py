@@ -22,6 +22,8 @@ from jcache_plugins.origins.base import UnsizedError, is_past, is_settled, nanos
 
 __all__ = ["StoreOrigin"]
 
+# What obstore's errors say where somebody answered.
+ANSWERED = "status code"
 # So many requests obstore makes side by side for one vector.
 SIDE_BY_SIDE = 10
 
@@ -91,8 +93,8 @@ class StoreOrigin:
     async def _head(self) -> Info:
         try:
             return self._info(await self._get({"head": True}))
-        except Exception:
-            if not self._place.is_http:
+        except Exception as error:
+            if not self._place.is_http or ANSWERED not in str(error):
                 raise
         # Some servers answer no HEAD, which obstore takes for an absence; and a signature may be good for a GET alone.
         return self._info(await self._get({"range": (0, 1)}))
