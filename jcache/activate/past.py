@@ -27,6 +27,8 @@ NATIVE = {
 }
 # Of polars, what opens a URL by itself.
 _POLARS = ("read_parquet", "scan_parquet", "scan_csv", "scan_ipc", "scan_ndjson")
+# Whose endpoint, or whose proxy, `jcache run --gateway` has set.
+_BY_GATEWAY = frozenset({"boto3", "obstore", "polars", "pyarrow"})
 _PAGE = "docs/ecosystem.md"
 _STATES = frozenset({"01", "08"})  # ESTABLISHED, CLOSE_WAIT
 
@@ -77,11 +79,14 @@ def tell() -> None:
 def found() -> str | None:
     """Return what to say of the libraries that read past the cache since this was last asked; None for nothing."""
     how = dict(_noted)
+    gateway = os.environ.get("_JCACHE_GATEWAY")
+    if gateway:
+        how = {name: way for name, way in how.items() if name not in _BY_GATEWAY}
     where: list[str] = []
     _noted.clear()
     native = _seen - ({"XRootD.client"} if sys.modules.get("fsspec_xrootd") is not None else set())
     if native:
-        where = _connections()
+        where = [address for address in _connections() if address != gateway]
         if where:
             how |= dict(NATIVE[name] for name in native)
     if not how:

@@ -13,6 +13,7 @@ import click
 from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
 from jcache.cli.errors import WrongInputError
+from jcache.cli.gateway import GatewayOfRun
 from jcache.cli.options import directory_option, paths
 from jcache.settings.config import Config, ConfigError, absolute
 
@@ -46,6 +47,14 @@ _FORWARDED = tuple(
     shell_complete=paths("dir"),
     help="Where the JSON reports go, instead of .reports in the cache.",
 )
+@click.option("--gateway", is_flag=True, help="Have CMD's programs read S3 through a gateway, past fsspec or not.")
+@click.option(
+    "--gateway-allow",
+    "allow",
+    multiple=True,
+    metavar="PATTERN",
+    help="Have them read http:// URLs of these origins through one, as 'jcache serve --allow' has it. Repeatable.",
+)
 @click.argument(
     "command",
     nargs=-1,
@@ -63,6 +72,8 @@ def run(
     profile: bool,
     no_summary: bool,
     json_directory: str | None,
+    gateway: bool,
+    allow: tuple[str, ...],
     command: tuple[str, ...],
 ) -> None:
     """Run CMD with its remote reads cached, and print one report of all its processes when it ends.
@@ -73,16 +84,21 @@ def run(
     needs JCache installed in its own environment. A Python that was started with -S, or that has no JCache, runs as
     without it.
 
+    Programs that read past fsspec are cached by a gateway, which lives as long as CMD. With --gateway, AWS_ENDPOINT_URL
+    leads to it, and CMD has keys that nobody else has; it reads with those of the environment. It does not write.
+    With --gateway-allow, http_proxy leads to it, and http:// URLs that no PATTERN names are refused.
+
     \b
     Examples:
       jcache run --dir /shared/jcache -- python job.py --fast
       jcache run --bypass -- make plots      measures what the I/O of a whole build is
       jcache run --profile -- python job.py  'jcache profile show' tells what it read, when
+      jcache run --gateway -- python polars_job.py
 
     \b
     Exit codes:
       *    CMD's own; 128+n where signal n ended it
-      2    an option or a setting is wrong; CMD was not started
+      2    an option or a setting is wrong, or there can be no gateway; CMD was not started
       126  CMD cannot be run
       127  CMD was not found
     """
@@ -99,15 +115,17 @@ def run(
     environ.update({name: value for name, value in options.items() if value is not None})
     if not environ.get("JCACHE_DIR"):
         raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
-    sys.exit(run_job(command, environ))
+    sys.exit(run_job(command, environ, s3=gateway, allow=allow))
 
 
-def run_job(command: Sequence[str], environ: dict[str, str]) -> int:
+def run_job(command: Sequence[str], environ: dict[str, str], *, s3: bool = False, allow: Sequence[str] = ()) -> int:
     """Run a command as one job with one report, and return its exit code.
 
     Args:
         command: The command and its arguments.
         environ: Its environment, with a cache directory in it.
+        s3: Whether clients of S3 are to read through a gateway.
+        allow: Patterns of URLs that clients of HTTP are to read through one.
 
     Raises:
         WrongInputError: A setting is wrong; it was not started.
@@ -119,11 +137,15 @@ def run_job(command: Sequence[str], environ: dict[str, str]) -> int:
     except ConfigError as error:
         raise WrongInputError(str(error)) from None
     job = Job.begin(environ, command=config.appname or _name(command))
+    gateway = GatewayOfRun.start(environ, s3=s3, allow=allow) if s3 or allow else None
     try:
-        code = _run(command, environ)
+        code = _run(command, environ if gateway is None else gateway.environ(environ))
     except OSError as error:
         say(f"cannot run {command[0]}: {error.strerror or error}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    finally:
+        if gateway is not None:
+            gateway.end()
     _report(config, job, command)
     return code
 

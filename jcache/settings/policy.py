@@ -1,6 +1,7 @@
 """What holds for a remote file: of the settings, as they are when it is opened, and of what the program says."""
 
 import functools
+import os
 import re
 from dataclasses import dataclass
 from fnmatch import translate
@@ -9,7 +10,10 @@ from jcache.settings import values
 from jcache.settings.config import Config
 from jcache.settings.rules import Rule, find_rule
 
-__all__ = ["Directives", "Policy", "Terms"]
+__all__ = ["GATEWAY_VARIABLE", "Directives", "Policy", "Terms"]
+
+GATEWAY_VARIABLE = "_JCACHE_GATEWAY"
+"""`<host>:<port>` of the gateway that `jcache run` has started for the processes of a command, and nobody else."""
 
 _DENIED, _NOT_ALLOWED = "JCACHE_DENY names its origin", "JCACHE_ALLOW does not name its origin"
 
@@ -90,8 +94,14 @@ class Policy:
     def of(cls, config: Config, *, validate: str | float | None = None) -> "Policy":
         """Return that of settings, in a session that began with this way of validating, by default theirs."""
         differs = validate is not None and config.validate != validate
+        gateway = os.environ.get(GATEWAY_VARIABLE)
+        # What is read through it is recorded there, and counted; its port is another one's the next time.
+        own = (Rule(url=f"*://{gateway}/*", exclude=True),) if gateway else ()
         return cls(
-            validate=config.validate if differs else None, rules=config.rules, allow=config.allow, deny=config.deny
+            validate=config.validate if differs else None,
+            rules=(*own, *config.rules),
+            allow=config.allow,
+            deny=config.deny,
         )
 
     @property

@@ -90,8 +90,8 @@ def serve(
     """
     if origin is None and not allow:
         raise WrongInputError("nothing is served: give --origin URL, --allow PATTERN, or both")
-    if s3 and (origin is None or token_file is not None):
-        raise WrongInputError("--s3 goes with --origin; who may is said by --s3-keys")
+    if s3 and (origin is None or (token_file is not None and s3_keys is None)):
+        raise WrongInputError("--s3 goes with --origin; who may is said by --s3-keys, and --token-file is for a proxy")
     if s3_keys is not None and not s3:
         raise WrongInputError("--s3-keys is of use with --s3 only")
     if (key is not None or client_ca is not None) and cert is None:

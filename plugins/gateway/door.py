@@ -7,11 +7,34 @@ import ipaddress
 import os
 import ssl
 import time
+from typing import NamedTuple, Protocol
 
-__all__ = ["KeptLines", "Tokens", "is_name_known", "tls"]
+__all__ = ["GivenLines", "KeptLines", "Lines", "Tokens", "is_name_known", "lines_of", "tls"]
 
 # How long it may take until a token that was taken out of the file is refused.
 LOOK_S = 1.0
+
+
+class Lines(Protocol):
+    """Who may, a line each."""
+
+    def read(self) -> tuple[bytes, ...]:
+        """Return the lines.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        ...
+
+
+class GivenLines(NamedTuple):
+    """Lines that are in no file, and do not change."""
+
+    lines: tuple[bytes, ...]
+
+    def read(self) -> tuple[bytes, ...]:
+        """Return the lines."""
+        return self.lines
 
 
 class KeptLines:
@@ -45,21 +68,26 @@ class KeptLines:
         return self._lines
 
 
+def lines_of(source: str | GivenLines) -> Lines:
+    """Return the lines of a file, by its path, or those that were given instead of one."""
+    return KeptLines(source) if isinstance(source, str) else source
+
+
 class Tokens:
     """The tokens in a file, one a line.
 
     Args:
-        path: The file.
+        source: The file, or its lines.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It has no token.
     """
 
-    def __init__(self, path: str) -> None:
-        self._lines = KeptLines(path)
+    def __init__(self, source: str | GivenLines) -> None:
+        self._lines = lines_of(source)
         if not self._lines.read():
-            msg = f"{path} has no token in it"
+            msg = f"{source} has no token in it"
             raise ValueError(msg)
 
     def admit(self, said: str | None) -> bool:

@@ -13,7 +13,7 @@ from jcache.activate.notice import say
 from jcache.session import Session
 from jcache_plugins.gateway.allowed import Allowed, address_of
 from jcache_plugins.gateway.answers import answer_file
-from jcache_plugins.gateway.door import Tokens, is_name_known
+from jcache_plugins.gateway.door import GivenLines, Tokens, is_name_known
 from jcache_plugins.gateway.exchange import Exchange
 from jcache_plugins.gateway.failures import failure_of, status_of
 from jcache_plugins.gateway.listing import listed, wants_json
@@ -42,10 +42,11 @@ class Options:
         origin: The URL of the origin that is mounted; None where none is.
         allow: Patterns of what is forwarded to, and redirected to; see `Allowed`.
         requests: How many requests may be made of one origin at once.
-        token_file: A file with the tokens of those who may; None where all may.
+        token_file: A file with the tokens of those who may, or its lines; None where all may.
         access_log: Where requests are logged; None for nowhere.
         s3: Whether its clients are S3's, to whom the directories of the origin's first level are buckets.
-        key_file: A file with the keys with which their requests are signed; None where all may.
+        key_file: A file with the keys with which their requests are signed, or its lines; None where all may. With
+            tokens as well, these are for what is forwarded.
         names: Names by which clients may know it, besides this machine's own; without any, and without tokens, it is
             known by these only where it listens on this machine only.
     """
@@ -53,10 +54,10 @@ class Options:
     origin: str | None = None
     allow: tuple[str, ...] = ()
     requests: int = 64
-    token_file: str | None = None
+    token_file: str | GivenLines | None = None
     access_log: str | None = None
     s3: bool = False
-    key_file: str | None = None
+    key_file: str | GivenLines | None = None
     names: tuple[str, ...] = ()
 
 
@@ -93,7 +94,9 @@ class Gateway:
             self._mount = Place.mount(options.origin, patterns=options.allow, **how)
         if options.s3 and self._mount is not None:
             self._s3 = Service(self._mount, None if options.key_file is None else Keys(options.key_file))
-        elif not self._allowed.is_nothing:
+        self._signs = self._s3 is not None and options.key_file is not None
+        # Beside S3, whose clients sign, a proxy is for who has a token.
+        if not self._allowed.is_nothing and (self._s3 is None or self._tokens is not None):
             self._forward = Place.forward(self._allowed, requests=options.requests, via=self._via)
 
     def is_at(self, host: str, port: int) -> None:
@@ -172,8 +175,11 @@ class Gateway:
         target = self._target(request.raw_path)
         if target == HEALTH:
             return exchange.plain(200, exchange.headers() | {"Cache-Control": "no-store"}, "ok\n")
-        if self._tokens is not None and (refusal := self._refusal(exchange, self._tokens)) is not None:
-            return refusal
+        is_signed = self._signs and isinstance(target, Mounted) and target != METRICS  # which the service checks
+        if self._tokens is not None and not is_signed:
+            refusal = self._refusal(exchange, self._tokens)
+            if refusal is not None:
+                return refusal
         if target == METRICS:
             text = self.metrics.text(self._session, lost=0 if self._log is None else self._log.lost)
             kind = {"Content-Type": "text/plain", "Cache-Control": "no-store"}
@@ -183,11 +189,11 @@ class Gateway:
         if self._session.late:
             self._session.catch_up()
         await self._session.caches.prepare()
-        if self._s3 is not None:
-            if isinstance(target, Forwarded):
-                raise BadTargetError("only what is mounted is served to clients of S3")
+        if self._s3 is not None and isinstance(target, Mounted):
             return await self._s3.answer(exchange, target)
         if isinstance(target, Forwarded):
+            if self._s3 is not None and self._forward is None:
+                raise BadTargetError("only what is mounted is served to clients of S3")
             self._allowed.check(target)
             assert self._forward is not None, "something is allowed"
             return await self._file(exchange, self._forward, target)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from jcache_plugins.gateway.door import KeptLines
+from jcache_plugins.gateway.door import GivenLines, lines_of
 
 __all__ = ["Asked", "Keys", "RefusedSignatureError"]
 
@@ -69,17 +69,17 @@ class Keys:
     """The keys in a file, one a line: an access key, a space, and its secret; read again when it has changed.
 
     Args:
-        path: The file.
+        source: The file, or its lines.
 
     Raises:
         OSError: It cannot be read.
         ValueError: A line is none, or there is no key.
     """
 
-    def __init__(self, path: str) -> None:
-        self._lines = KeptLines(path)
+    def __init__(self, source: str | GivenLines) -> None:
+        self._lines = lines_of(source)
         if not self._known():
-            msg = f"{path} has no key in it"
+            msg = f"{source} has no key in it"
             raise ValueError(msg)
 
     def check(self, asked: Asked) -> str:
