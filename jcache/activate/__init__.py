@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["activate", "deactivate", "ensure", "start"]
 
-_PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE", "JCACHE_BUNDLES")
+_PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE", "JCACHE_BUNDLES", "JCACHE_METRICS")
 _SEVERAL = {"JCACHE_DIR": directories, "JCACHE_BUNDLES": files}
 _WORDS = ("0", "1", "yes", "no", "on", "off", "true", "false")
 

@@ -15,6 +15,7 @@ from jcache.system.stopwatch import acquire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jcache.activate.job import Job
+    from jcache.report.model import Report
     from jcache.session import Session
 
 SOON_S = 1.0
@@ -49,6 +50,8 @@ class Interim:
         self._ended.acquire()
         self._saving = _thread.allocate_lock()
         self._over = False
+        if session.config.metrics is not None:
+            import jcache.activate.metrics  # noqa: F401 - as above
         session.counters.at_first_read(self._start)
 
     def end(self, timeout_s: float) -> None:
@@ -84,8 +87,16 @@ class Interim:
                     report = make_own(self._session, self._job, times_before=self._times_before, interval_s=interval_s)
                     if stats or last != (report.read, report.readv):
                         save_own(report, self._session.config, self._job, mark=last is None)
+                        self._write_metrics(report)
                     last = report.read, report.readv
                 except Exception as error:  # noqa: BLE001 - the final report may still be had
                     say(f"no interim reports: {type(error).__name__}: {error}")
                     return
             wait_s = stats or max(interval_s, _SHARE * (time.monotonic() - started_s))
+
+    def _write_metrics(self, report: "Report") -> None:
+        config = self._session.config
+        if config.metrics is not None and self._job.is_root:
+            from jcache.activate.metrics import beside, write_metrics
+
+            write_metrics(config.metrics, [report, *beside(config, self._job, report)], appname=report.appname)

@@ -126,7 +126,7 @@ def print_job(
     title: JobTitle | None = None,
     beside: "Sequence[Report] | None" = None,
 ) -> int:
-    """Print one text report of all processes of a job on stderr, and forget which they were.
+    """Print one text report of all processes of a job on stderr, write its metrics, and forget which they were.
 
     Args:
         config: Where the reports are, and whether the user wants to see the text.
@@ -160,6 +160,10 @@ def print_job(
                 render(merged, stderr)
         except OSError:
             pass  # stderr is closed or its reader is gone; the JSON reports are saved
+    if reports and config.metrics is not None:
+        from jcache.activate.metrics import write_metrics
+
+        write_metrics(config.metrics, reports, appname=config.appname or job.program)
     return len(reports)
 
 

@@ -14,6 +14,7 @@ from jcache.activate.job import Job, program_name
 from jcache.activate.notice import say
 from jcache.cli.errors import WrongInputError
 from jcache.cli.gateway import GatewayOfRun
+from jcache.cli.metrics import MetricsOfRun
 from jcache.cli.options import directory_option, paths
 from jcache.settings.config import Config, ConfigError, absolute
 
@@ -138,6 +139,7 @@ def run_job(command: Sequence[str], environ: dict[str, str], *, s3: bool = False
         raise WrongInputError(str(error)) from None
     job = Job.begin(environ, command=config.appname or _name(command))
     gateway = GatewayOfRun.start(environ, s3=s3, allow=allow) if s3 or allow else None
+    metrics = MetricsOfRun(config, job)
     try:
         code = _run(command, environ if gateway is None else gateway.environ(environ))
     except OSError as error:
@@ -146,6 +148,7 @@ def run_job(command: Sequence[str], environ: dict[str, str], *, s3: bool = False
     finally:
         if gateway is not None:
             gateway.end()
+        metrics.end()
     _report(config, job, command)
     return code
 

@@ -72,6 +72,7 @@ class Config:
     json: str | None = None
     stats: float | None = None
     """Seconds; 0 for no interim reports, None for some at growing intervals."""
+    metrics: str | None = None
     profile: bool | str = False
     """Whether to record access profiles, or the directory for them."""
     appname: str | None = None
@@ -439,6 +440,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_STATS", "a number of seconds, 0 for never", "1, 2, 4, ... 30",
             "Write an interim report this often, for `jcache top`, and for what is left of a process that is killed.",
             _seconds),
+    Setting("JCACHE_METRICS", "a file", "-",
+            "Write what the reports count there as metrics (OpenMetrics), with each interim report and at the end.",
+            _text, is_path=True),
     Setting("JCACHE_PROFILE", "1, 0 or a directory", "0",
             "Record every request, for `jcache profile`: beside the JSON reports, or in the directory.", _profile,
             is_path=True),

@@ -1,0 +1,232 @@
+"""`JCACHE_METRICS`: what is written is OpenMetrics by its grammar, and says what the reports say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from report_samples import empty_report, ttbar_report
+
+from jcache.report.merge import merge
+from jcache.report.metrics import openmetrics
+from jcache.report.model import CacheState, TierUse, Uncached
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from activation import Site
+
+    from jcache.report.model import Report
+
+RUN = ("-c", "from jcache.cli.run import run; run()")
+READ = "import faraway; faraway.read(10)"
+
+NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+ESCAPED = r'(?:[^"\\\n]|\\[\\n"])*'
+LABELS = rf'\{{(?:[a-zA-Z_][a-zA-Z0-9_]*="{ESCAPED}"(?:,[a-zA-Z_][a-zA-Z0-9_]*="{ESCAPED}")*)?\}}'
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?)"
+HELP = re.compile(rf"# HELP ({NAME}) ((?:[^\\\n\"]|\\[\\n\"])*)")
+TYPE = re.compile(rf"# TYPE ({NAME}) (counter|gauge|info)")
+SAMPLE = re.compile(rf"({NAME})({LABELS})? ({NUMBER})")
+LABEL = re.compile(rf'([a-zA-Z_][a-zA-Z0-9_]*)="({ESCAPED})"')
+SUFFIX = {"counter": "_total", "info": "_info", "gauge": ""}
+
+
+class Sample(NamedTuple):
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text)
+
+
+def parsed(text: str) -> dict[Sample, float]:
+    """Read OpenMetrics 1.0 as its grammar has it, with the rules that are beside that; anything else fails."""
+    *lines, eof, end = text.split("\n")
+    assert (eof, end) == ("# EOF", "")
+    families: dict[str, str] = {}
+    samples: dict[Sample, float] = {}
+    helped, now = "", ""
+    for line in lines:
+        if found := HELP.fullmatch(line):
+            helped = found[1]
+        elif found := TYPE.fullmatch(line):
+            now, kind = found[1], found[2]
+            assert now == helped, "the metadata of a family stands together"
+            assert now not in families, "a family is in one piece"
+            assert not now.endswith(("_total", "_info", "_created", "_bucket", "_count", "_sum"))
+            families[now] = kind
+        else:
+            found = SAMPLE.fullmatch(line)
+            assert found, line
+            kind = families[now]
+            assert found[1] == now + SUFFIX[kind], line
+            labels = [(name, unescaped(value)) for name, value in LABEL.findall(found[2] or "")]
+            assert len({name for name, _ in labels}) == len(labels), line
+            value = float(found[3])
+            assert kind == "gauge" or value >= 0, line
+            assert kind != "info" or value == 1, line
+            sample = Sample(found[1], tuple(sorted(labels)), 0.0)
+            assert sample not in samples, f"twice: {line}"
+            samples[sample] = value
+    names = {name + SUFFIX[kind] for name, kind in families.items()}
+    assert len(names) == len(families)
+    return samples
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    found = [
+        number
+        for sample, number in parsed(text).items()
+        if sample.name == name and labels.items() <= dict(sample.labels).items()
+    ]
+    return sum(found)
+
+
+def odd_report() -> Report:
+    return replace(
+        ttbar_report(events=50),
+        appname='a "b" \\ c\nd é\x00\udcff',
+        run="0123",
+        cache=CacheState(recorded_bytes=1, damaged_extents=2, failures=3),
+        uncached=(Uncached("nothing proves\nits version", 2, 30), Uncached("a rule says so", 1, 5)),
+        tiers=(TierUse("/shared/jcache", 7, 1), TierUse("/other\\place", 8, 0)),
+    )
+
+
+REPORTS = {
+    "warm": ttbar_report(events=300),
+    "merged": merge([ttbar_report(events=300), ttbar_report(events=200, seed=2, pid=9, start_time=1729505521.0)]),
+    "empty": empty_report(),
+    "odd": odd_report(),
+    "interim": ttbar_report(events=10, complete=False, interval_s=2.0),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_numbers_are_the_reports(name: str) -> None:
+    report = REPORTS[name]
+    text = openmetrics(report)
+    expected = {
+        ("jcache_read_bytes_total", "source", "hit"): report.hit_bytes,
+        ("jcache_read_bytes_total", "source", "miss"): report.read.miss_bytes + report.readv.miss_bytes,
+        ("jcache_read_bytes_total", "kind", "vector"): report.readv.bytes,
+        ("jcache_reads_total", "kind", "read"): report.read.ops,
+        ("jcache_requests_total", "result", "miss"): report.requests.misses,
+        ("jcache_origin_bytes_total", "", ""): report.origin.bytes,
+        ("jcache_files_opened_total", "", ""): report.files.opened,
+        ("jcache_processes", "", ""): report.processes,
+        ("jcache_run_complete", "", ""): int(report.complete),
+        ("jcache_start_time_seconds", "", ""): report.start_time,
+        ("jcache_elapsed_seconds", "", ""): report.real_s,
+        ("jcache_cache_failures_total", "", ""): report.cache.failures,
+        ("jcache_uncached_bytes_total", "", ""): sum(item.bytes for item in report.uncached),
+        ("jcache_tier_hit_bytes_total", "", ""): sum(item.hit_bytes for item in report.tiers),
+    }
+    for (metric, label, told), number in expected.items():
+        assert value(text, metric, **({label: told} if label else {})) == pytest.approx(number, rel=1e-12), metric
+    apps = {dict(sample.labels)["app"] for sample in parsed(text)}
+    assert len(apps) == 1
+    assert name != "odd" or apps == {'a "b" \\ c\nd é\N{REPLACEMENT CHARACTER}?'}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_prometheus_reads_it_as_it_is(name: str) -> None:
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="prometheus_client is not installed")
+    text = openmetrics(REPORTS[name])
+    read = {
+        Sample(sample.name, tuple(sorted(sample.labels.items())), 0.0): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert read == parsed(text)
+    # The older format, which node_exporter's collector reads, and refuses timestamps in.
+    from prometheus_client.parser import text_string_to_metric_families
+
+    older = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    assert {(sample.name, sample.value) for sample in older} == {(one.name, number) for one, number in read.items()}
+    assert all(sample.timestamp is None for sample in older)
+
+
+def test_a_process_writes_them_at_its_end(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "job.prom"
+    ran = site.run(site.script(READ), JCACHE_METRICS=str(path), JCACHE_SUMMARY="0")
+    assert (ran.code, ran.err) == (0, "")
+    text = path.read_text()
+    assert value(text, "jcache_read_bytes_total", source="hit", app="job") == 10
+    assert value(text, "jcache_run_complete") == 1
+    assert [one.name for one in tmp_path.iterdir() if "prom" in one.name] == ["job.prom"]
+    os.umask(umask := os.umask(0o022))
+    assert path.stat().st_mode & 0o777 == 0o644 & ~umask
+    plain = site.run(site.script(READ))
+    assert plain.code == 0
+    assert path.read_text() == text
+
+
+def test_one_file_for_all_processes_of_a_job(site: Site, tmp_path: Path) -> None:
+    program, path = site.script(READ), tmp_path / "job.prom"
+    shell = f"{sys.executable} {program}; cd /; {sys.executable} {program}"
+    ran = site.run(*RUN, "--no-summary", "--", "sh", "-c", shell, JCACHE_METRICS=os.path.relpath(path, site.path))
+    assert (ran.code, ran.err) == (0, "")
+    text = path.read_text()
+    assert value(text, "jcache_read_bytes_total", app="sh") == 20
+    assert value(text, "jcache_processes") == 2
+    # A parent that reads nothing has its children's.
+    parent = f"import subprocess, sys\nfor _ in range(3): subprocess.run([sys.executable, {program!r}], check=True)"
+    ran = site.run(site.script(parent, "parent.py"), JCACHE_METRICS=str(path))
+    assert ran.code == 0
+    assert value(path.read_text(), "jcache_read_bytes_total", app="parent") == 30
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_it_has_them_while_it_runs(site: Site, tmp_path: Path, is_run: bool) -> None:
+    """Each look at the file is at a whole one; it is there before the job's end, and final after it."""
+    path = tmp_path / "job.prom"
+    job = f"""
+import os, sys, time
+import faraway
+faraway.read(10)
+while not os.path.exists({str(path)!r}):
+    time.sleep(0.05)
+print(open({str(path)!r}).read())
+faraway.read(5)
+"""
+    words = [site.script(job)]
+    command = [*RUN, "--", sys.executable, *words] if is_run else words
+    ran = site.run(*command, JCACHE_METRICS=str(path), JCACHE_STATS="0.2")
+    assert ran.code == 0, ran.err
+    text = ran.out.removesuffix("\n")
+    assert value(text, "jcache_read_bytes_total", app="job") == 10
+    assert value(text, "jcache_run_complete") == 0
+    assert value(path.read_text(), "jcache_read_bytes_total", app="job") == 15
+    assert value(path.read_text(), "jcache_run_complete") == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(site: Site, tmp_path: Path) -> None:
+    wrong = tmp_path / "nowhere" / "job.prom"
+    ran = site.run(site.script(READ), JCACHE_METRICS=str(wrong), JCACHE_SUMMARY="0")
+    assert ran.code == 0
+    assert ran.err == f"jcache: no metrics in {wrong}: No such file or directory\n"
+    assert len(ran.reports) == 1
+
+
+def test_a_device_stays_what_it_is(site: Site) -> None:
+    ran = site.run(site.script(READ), JCACHE_METRICS="/dev/stdout", JCACHE_SUMMARY="0")
+    assert value(ran.out, "jcache_read_bytes_total", source="hit") == 10
+    ran = site.run(site.script(READ), JCACHE_METRICS="/dev/null", JCACHE_SUMMARY="0")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert not os.path.isfile("/dev/null")
+
+
+def test_a_file_of_settings_may_say_where(site: Site, tmp_path: Path) -> None:
+    site.cache.mkdir()
+    (site.cache / "jcache.toml").write_text(f"metrics = {json.dumps(str(tmp_path / 'a.prom'))}\n")
+    assert site.run(site.script(READ)).code == 0
+    assert value((tmp_path / "a.prom").read_text(), "jcache_read_bytes_total") == 10
