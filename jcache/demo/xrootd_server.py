@@ -65,6 +65,9 @@ class XrootdServer:
     rights = "r/o"
     """What clients may do, as its configuration says it."""
 
+    host = "127.0.0.1"
+    """The address that it listens on."""
+
     def __init__(
         self, directory: Path, *, probe: str | None = None, port: int | None = None, startup_s: float = 15.0
     ) -> None:
@@ -155,7 +158,7 @@ class XrootdServer:
 
     def _start(self, port: int, startup_s: float) -> int:
         try:
-            listener = socket.create_server(("127.0.0.1", port))
+            listener = socket.create_server((self.host, port))
         except OSError as error:
             raise PortTakenError(f"xrootd cannot have port {port}: {error.strerror}") from error
         try:
@@ -176,13 +179,9 @@ class XrootdServer:
         config.write_text(
             f"xrd.port {port}\n"
             "xrd.network nodnr\n"
-            "xrd.allow host 127.0.0.1\n"
             f"all.export / {self.rights}\n"
-            f"oss.localroot {self.directory}\n"
             f"all.adminpath {admin}\n"
-            f"all.pidpath {admin}\n"
-            "xrootd.chksum max 2 adler32\n"
-            "xrootd.trace fsio\n"
+            f"all.pidpath {admin}\n" + "".join(f"{line}\n" for line in self._settings())
         )
         command = [self._program, "-I", "v4", "-c", os.fspath(config)]
         if os.geteuid() == 0:
@@ -199,8 +198,23 @@ class XrootdServer:
         with self._log.open("ab") as log:
             start = log.tell()
             stdin = subprocess.DEVNULL if listener is None else listener.fileno()
-            self._process = subprocess.Popen(command, cwd=admin, stdin=stdin, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                command, cwd=admin, env=self._environ(), stdin=stdin, stdout=log, stderr=subprocess.STDOUT
+            )
         self._wait_until_ready(port, startup_s, log_start=start)
+
+    def _settings(self) -> list[str]:
+        """Return what its configuration says besides ports, rights and places of its own."""
+        return [
+            "xrd.allow host 127.0.0.1",
+            f"oss.localroot {self.directory}",
+            "xrootd.chksum max 2 adler32",
+            "xrootd.trace fsio",
+        ]
+
+    def _environ(self) -> dict[str, str] | None:
+        """Return the daemon's environment; None for this process's."""
+        return None
 
     def _wait_until_ready(self, port: int, startup_s: float, *, log_start: int) -> None:
         # Where the port belongs to somebody else, that server might answer: the daemon's own word comes first.
@@ -214,7 +228,7 @@ class XrootdServer:
                 raise XrootdUnavailableError(f"xrootd ended at start: {_reason(self.log())}")
             if completed in self._log.read_bytes()[log_start:]:
                 try:
-                    problem = stat_problem("127.0.0.1", port, self._probe)
+                    problem = stat_problem(self.host, port, self._probe)
                 except OSError as error:
                     problem = str(error)
                 else:

@@ -31,6 +31,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--token-file", type=_FILE, shell_complete=paths("file"), help="Serve who sends a token of this file.")
 @click.option("--s3", is_flag=True, help="Serve clients of S3: directories of the origin's first level are buckets.")
 @click.option("--s3-keys", type=_FILE, shell_complete=paths("file"), help="Serve who signs with a key of this file.")
+@click.option(
+    "--xrootd",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Serve root:// there, too, by a real xrootd before it; 0 for one that is free.",
+)
 @click.option("--cert", type=_FILE, shell_complete=paths("file"), help="Encrypt, with this certificate (PEM).")
 @click.option("--key", type=_FILE, shell_complete=paths("file"), help="Its key, where it is in another file.")
 @click.option("--client-ca", type=_FILE, shell_complete=paths("file"), help="Serve who has a certificate of these.")
@@ -59,6 +65,7 @@ def serve(
     token_file: str | None,
     s3: bool,
     s3_keys: str | None,
+    xrootd: int | None,
     cert: str | None,
     key: str | None,
     client_ca: str | None,
@@ -80,12 +87,13 @@ def serve(
       jcache serve --dir /shared/jcache --origin root://eos.example.org//store
       jcache serve --allow '*.example.org' --port 3128
       jcache serve --s3 --origin root://eos.example.org//store   # AWS_ENDPOINT_URL=http://localhost:8080
+      jcache serve --xrootd 1094 --origin https://dav.example.org/store   # root://localhost//data/file.root
       curl http://localhost:8080/data/file.root -o file.root
 
     \b
     Exit codes:
       0  it was told to end, and has ended
-      1  it cannot listen there
+      1  it cannot listen there, or xrootd does not start
       2  an option or a setting is wrong
     """
     if origin is None and not allow:
@@ -94,6 +102,8 @@ def serve(
         raise WrongInputError("--s3 goes with --origin; who may is said by --s3-keys, and --token-file is for a proxy")
     if s3_keys is not None and not s3:
         raise WrongInputError("--s3-keys is of use with --s3 only")
+    if xrootd is not None and (origin is None or s3 or token_file is not None or cert is not None):
+        raise WrongInputError("--xrootd goes with --origin, and without --s3, --token-file and --cert")
     if (key is not None or client_ca is not None) and cert is None:
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
@@ -111,7 +121,12 @@ def serve(
     from jcache_plugins.gateway.door import tls
     from jcache_plugins.gateway.places import OriginError
     from jcache_plugins.gateway.server import Options
+    from jcache_plugins.gateway.xrootd import Door, XrootdUnavailableError
 
+    try:
+        door = None if xrootd is None else Door(host=host, port=xrootd)
+    except XrootdUnavailableError as error:
+        raise CommandError(f"--xrootd: {error}") from None
     try:
         encryption = None if cert is None else tls(cert, key, client_ca)
     except OSError as error:
@@ -130,6 +145,8 @@ def serve(
 
     def started(address: str) -> None:
         print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
+        if door is not None:
+            door.open(address)
 
     try:
         serving.serve(session, options, listening, started=started)
@@ -139,6 +156,11 @@ def serve(
         raise WrongInputError(f"{'--s3-keys' if s3 else '--token-file'}: {error}") from None
     except OSError as error:
         raise CommandError(f"{host}:{port}: {error.strerror or error}") from None
+    finally:
+        if door is not None:
+            door.close()
+    if door is not None and door.problem:
+        raise CommandError(f"--xrootd: {door.problem}")
 
 
 def settings(directory: Path | None, validate: str | None) -> Config:
