@@ -1,14 +1,21 @@
 """`jcache serve`: remote files over HTTP, through the journals of a cache."""
 
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
 from jcache.settings.config import Config, ConfigError, absolute
+
+if TYPE_CHECKING:
+    from jcache_plugins.gateway.xrootd import Door
 
 __all__ = ["serve"]
 
@@ -26,6 +33,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Listen there.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free.")
+@click.option("--reuse-port", is_flag=True, help="Let the gateway that is to replace it listen there, too.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="So many processes answer.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name that it has for clients. Repeatable.")
 @click.option("--validate", metavar="open|never|SECONDS", help="How long a remote file is trusted to be unchanged.")
 @click.option("--token-file", type=_FILE, shell_complete=paths("file"), help="Serve who sends a token of this file.")
@@ -45,6 +54,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option(
     "--origin-requests", default=64, show_default=True, type=click.IntRange(1), help="So many to one origin at once."
 )
+@click.option("--per-client", type=click.IntRange(1), metavar="N", help="So many requests of one client at once.")
 @click.option(
     "--drain",
     default=30.0,
@@ -60,6 +70,8 @@ def serve(
     allow: tuple[str, ...],
     host: str,
     port: int,
+    reuse_port: bool,
+    workers: int,
     names: tuple[str, ...],
     validate: str | None,
     token_file: str | None,
@@ -72,6 +84,7 @@ def serve(
     access_log: str | None,
     connections: int,
     origin_requests: int,
+    per_client: int | None,
     drain: float,
 ) -> None:
     """Serve remote files over HTTP, from the cache where it has them.
@@ -80,7 +93,8 @@ def serve(
     http_proxy may name the gateway; private addresses have to be named as they are, and so has what an origin redirects
     to. Nothing is allowed by default.
 
-    It ends with SIGTERM or Ctrl-C, and prints the report of what it read.
+    It ends with SIGTERM or Ctrl-C, and prints the report of what it read. Sockets that systemd passes go before
+    --host and --port. With --workers, each has its share of --connections and --origin-requests.
 
     \b
     Examples:
@@ -107,6 +121,23 @@ def serve(
     if (key is not None or client_ca is not None) and cert is None:
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
+    from jcache_plugins.gateway.channel import inherited
+
+    link = inherited()
+    door = xrootd_door(host, xrootd) if xrootd is not None and link is None else None
+
+    def started(address: str) -> None:
+        print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
+        if door is not None:
+            door.open(address)
+
+    if workers > 1 and link is None:
+        with ended(door):
+            code = several(workers, host, port, reuse_port=reuse_port, drain_s=drain, started=started)
+        raise click.exceptions.Exit(code)
+    if link is not None:
+        # Its parent hears of it as well, and tells it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         import aiohttp  # noqa: F401 - whether it is there
     except ImportError:
@@ -121,12 +152,7 @@ def serve(
     from jcache_plugins.gateway.door import tls
     from jcache_plugins.gateway.places import OriginError
     from jcache_plugins.gateway.server import Options
-    from jcache_plugins.gateway.xrootd import Door, XrootdUnavailableError
 
-    try:
-        door = None if xrootd is None else Door(host=host, port=xrootd)
-    except XrootdUnavailableError as error:
-        raise CommandError(f"--xrootd: {error}") from None
     try:
         encryption = None if cert is None else tls(cert, key, client_ca)
     except OSError as error:
@@ -134,33 +160,81 @@ def serve(
     options = Options(
         origin=origin,
         allow=allow,
-        requests=origin_requests,
+        requests=-(-origin_requests // workers),
         token_file=token_file,
         access_log=access_log,
         names=names,
         s3=s3,
         key_file=s3_keys,
+        per_client=per_client,
     )
-    listening = serving.Listening(host=host, port=port, connections=connections, drain_s=drain, tls=encryption)
-
-    def started(address: str) -> None:
-        print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
-        if door is not None:
-            door.open(address)
-
+    listening = serving.Listening(
+        host=host,
+        port=port,
+        reuse_port=reuse_port,
+        connections=-(-connections // workers),
+        drain_s=drain,
+        tls=encryption,
+    )
     try:
-        serving.serve(session, options, listening, started=started)
+        with ended(door):
+            serving.serve(session, options, listening, started=started, link=link)
     except (PatternError, OriginError) as error:
         raise WrongInputError(str(error)) from None
     except ValueError as error:
         raise WrongInputError(f"{'--s3-keys' if s3 else '--token-file'}: {error}") from None
     except OSError as error:
         raise CommandError(f"{host}:{port}: {error.strerror or error}") from None
+
+
+def xrootd_door(host: str, port: int) -> "Door":
+    """Return what lets clients of XRootD in.
+
+    Raises:
+        CommandError: There is no xrootd.
+    """
+    from jcache_plugins.gateway.xrootd import Door, XrootdUnavailableError
+
+    try:
+        return Door(host=host, port=port)
+    except XrootdUnavailableError as error:
+        raise CommandError(f"--xrootd: {error}") from None
+
+
+@contextlib.contextmanager
+def ended(door: "Door | None") -> Iterator[None]:
+    """Have a door closed that is opened inside.
+
+    Raises:
+        CommandError: It did not stay open.
+    """
+    try:
+        yield
     finally:
         if door is not None:
             door.close()
     if door is not None and door.problem:
         raise CommandError(f"--xrootd: {door.problem}")
+
+
+def several(
+    count: int, host: str, port: int, *, reuse_port: bool, drain_s: float, started: Callable[[str], None]
+) -> int:
+    """Have several workers serve; return the exit code.
+
+    Raises:
+        CommandError: They cannot listen there.
+    """
+    from jcache.activate import start
+    from jcache_plugins.gateway.sockets import listen
+    from jcache_plugins.gateway.workers import Parent
+
+    start()  # so that it prints their report
+    try:
+        listeners = listen(host, port, reuse_port=reuse_port)
+    except OSError as error:
+        raise CommandError(f"{host}:{port}: {error.strerror or error}") from None
+    return Parent(count, listeners, is_offered=reuse_port, drain_s=drain_s, started=started).run()
 
 
 def settings(directory: Path | None, validate: str | None) -> Config:

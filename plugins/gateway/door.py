@@ -91,7 +91,11 @@ class Tokens:
             raise ValueError(msg)
 
     def admit(self, said: str | None) -> bool:
-        """Whether an `Authorization` field holds one of them: as a bearer's, or as a password."""
+        """Whether an `Authorization` field holds one of them."""
+        return self.found(said) is not None
+
+    def found(self, said: str | None) -> bytes | None:
+        """Return which of them an `Authorization` field holds, as a bearer's or as a password; None for none."""
         try:
             tokens = self._lines.read()
         except OSError:
@@ -102,12 +106,12 @@ class Tokens:
             try:
                 rest = base64.b64decode(rest, validate=True).decode("utf-8").partition(":")[2]
             except (binascii.Error, UnicodeDecodeError):
-                return False
+                return None
         elif scheme.lower() != "bearer":
-            return False
+            return None
         given = rest.encode("utf-8", "surrogateescape")
         # All of them, so that the time says nothing of which.
-        return sum([hmac.compare_digest(given, token) for token in tokens]) > 0
+        return given if sum([hmac.compare_digest(given, token) for token in tokens]) > 0 else None
 
 
 def is_name_known(host: str, names: frozenset[str]) -> bool:

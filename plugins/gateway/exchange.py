@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -37,8 +37,17 @@ class Exchange:
         trouble: What broke it off, if anything of the origin's did.
     """
 
-    def __init__(self, request: web.BaseRequest, session: Session, *, via: str) -> None:
-        """Answer nothing yet."""
+    def __init__(
+        self, request: web.BaseRequest, session: Session, *, via: str, is_last: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Answer nothing yet.
+
+        Args:
+            request: The request.
+            session: Whose journals are read.
+            via: What the gateway calls itself.
+            is_last: Returns whether the connection is to end with the answer.
+        """
         self.request = request
         self.fields = Fields(request.headers)
         self.session = session
@@ -47,6 +56,7 @@ class Exchange:
         self.trouble: Exception | None = None
         self.began_s = time.monotonic()
         self._via = via
+        self._is_last = is_last
 
     def headers(self) -> dict[str, str]:
         """Return the header fields of all answers."""
@@ -99,6 +109,8 @@ class Exchange:
         body: AsyncGenerator[bytes, None],
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=status, headers=headers)
+        if self._is_last():
+            response.force_close()
         response.content_length = length
         self.status, self.is_begun = status, True
         await self._handed_over(response.prepare(self.request))

@@ -9,6 +9,7 @@ from jcache.errors import OfflineMissError
 from jcache_plugins.gateway.allowed import RefusedError
 from jcache_plugins.gateway.bodies import NotCachedError
 from jcache_plugins.gateway.byteranges import Unsatisfiable
+from jcache_plugins.gateway.fairness import TooManyError
 from jcache_plugins.gateway.targets import BadTargetError
 
 __all__ = ["failure_of", "status_of"]
@@ -44,6 +45,8 @@ def status_of(error: Any) -> int:
         return 504
     if isinstance(error, Unsatisfiable):
         return 416
+    if isinstance(error, TooManyError):
+        return 429
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return 404
     if isinstance(error, PermissionError):

@@ -89,7 +89,7 @@ class AccessLog:
             try:
                 while self._lines:
                     self._file.write(self._lines.popleft())
-                self._file.flush()
+                    self._file.flush()  # each line by one call: other processes may add to the file as well
             except (OSError, ValueError):
                 self.lost += len(self._lines) + 1  # its disk is full, or nobody reads it any more
                 self._lines.clear()

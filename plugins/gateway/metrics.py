@@ -2,13 +2,18 @@
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from jcache.session import Session
+if TYPE_CHECKING:
+    from jcache.session import Session
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Numbers", "added", "lasting", "text_of"]
 
 BOUNDS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+
+Numbers = dict[str, tuple[str, str, dict[str, float]]]
+"""Kind, meaning and values of each metric; of the values, by labels, each is a sum over processes."""
 
 
 class Metrics:
@@ -17,12 +22,14 @@ class Metrics:
     Attributes:
         under_way: Requests that are being answered.
         connections: Returns how many connections are open.
+        waiting: Returns how many requests wait for others of their client.
         refused: Connections that were one too many.
         broken: Answers that were broken off, since the origin's file could not be read to its end.
     """
 
     def __init__(self) -> None:
         self.connections: Callable[[], int] = lambda: 0
+        self.waiting: Callable[[], int] = lambda: 0
         self.under_way = self.refused = self.broken = 0
         self._requests: Counter[tuple[str, int]] = Counter()
         self._sent = self._hit = 0
@@ -37,20 +44,18 @@ class Metrics:
         self._seconds += seconds
         self._within[bisect.bisect_left(BOUNDS_S, seconds)] += 1
 
-    def text(self, session: Session, *, lost: int) -> str:
-        """Return all numbers in Prometheus' text format (0.0.4).
+    def numbers(self, session: "Session", *, lost: int) -> Numbers:
+        """Return all numbers of this process.
 
         Args:
             session: Whose counters are told, too.
             lost: Lines that the access log has lost.
         """
         now = session.counters.snapshot()
-        lines: list[str] = []
+        out: Numbers = {}
 
         def tell(name: str, kind: str, what: str, values: Mapping[str, float]) -> None:
-            lines.append(f"# HELP jcache_{name} {what}")
-            lines.append(f"# TYPE jcache_{name} {kind}")
-            lines.extend(f"jcache_{name}{labels} {value}" for labels, value in values.items())
+            out[name] = kind, what, dict(values)
 
         requests = {f'{{method="{m}",status="{s}"}}': n for (m, s), n in sorted(self._requests.items())}
         tell("gateway_requests_total", "counter", "Requests answered.", requests)
@@ -61,6 +66,8 @@ class Metrics:
         tell("gateway_log_lost_total", "counter", "Lines of the access log that were lost.", {"": lost})
         tell("gateway_connections", "gauge", "Connections that are open.", {"": self.connections()})
         tell("gateway_requests", "gauge", "Requests that are being answered.", {"": self.under_way})
+        tell("gateway_waiting", "gauge", "Requests that wait for others of their client.", {"": self.waiting()})
+        tell("gateway_workers", "gauge", "Processes that answer.", {"": 1})
         total, buckets = 0, {}
         for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], self._within, strict=True):
             total += count
@@ -81,4 +88,30 @@ class Metrics:
         tell("recorded_bytes_total", "counter", "Bytes added to the cache.", {"": now.recorded_bytes})
         tell("damaged_extents_total", "counter", "Extents whose checksum did not match.", {"": now.damaged_extents})
         tell("cache_failures_total", "counter", "Operations on the cache that failed.", {"": now.failures})
-        return "\n".join(lines) + "\n"
+        return out
+
+
+def added(several: Iterable[Numbers]) -> Numbers:
+    """Return the sums of the numbers of several processes."""
+    out: Numbers = {}
+    for numbers in several:
+        for name, (kind, what, values) in numbers.items():
+            total = out.setdefault(name, (kind, what, {}))[2]
+            for labels, value in values.items():
+                total[labels] = total.get(labels, 0) + value
+    return out
+
+
+def lasting(numbers: Numbers) -> Numbers:
+    """Return what stays of the numbers of a process that has ended: what it has done, not what it was doing."""
+    return {name: one for name, one in numbers.items() if one[0] != "gauge"}
+
+
+def text_of(numbers: Numbers) -> str:
+    """Return numbers in Prometheus' text format (0.0.4)."""
+    lines: list[str] = []
+    for name, (kind, what, values) in numbers.items():
+        lines.append(f"# HELP jcache_{name} {what}")
+        lines.append(f"# TYPE jcache_{name} {kind}")
+        lines.extend(f"jcache_{name}{labels} {value}" for labels, value in values.items())
+    return "\n".join(lines) + "\n"

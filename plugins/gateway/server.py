@@ -13,12 +13,14 @@ from jcache.activate.notice import say
 from jcache.session import Session
 from jcache_plugins.gateway.allowed import Allowed, address_of
 from jcache_plugins.gateway.answers import answer_file
+from jcache_plugins.gateway.channel import Link
 from jcache_plugins.gateway.door import GivenLines, Tokens, is_name_known
 from jcache_plugins.gateway.exchange import Exchange
 from jcache_plugins.gateway.failures import failure_of, status_of
+from jcache_plugins.gateway.fairness import Queues, TooManyError, client_at
 from jcache_plugins.gateway.listing import listed, wants_json
 from jcache_plugins.gateway.log import AccessLog
-from jcache_plugins.gateway.metrics import Metrics
+from jcache_plugins.gateway.metrics import Metrics, Numbers, text_of
 from jcache_plugins.gateway.places import Place
 from jcache_plugins.gateway.s3.service import Service
 from jcache_plugins.gateway.s3.signatures import Keys
@@ -49,6 +51,7 @@ class Options:
             tokens as well, these are for what is forwarded.
         names: Names by which clients may know it, besides this machine's own; without any, and without tokens, it is
             known by these only where it listens on this machine only.
+        per_client: How many requests of one client are answered at once; None for any number.
     """
 
     origin: str | None = None
@@ -59,6 +62,7 @@ class Options:
     s3: bool = False
     key_file: str | GivenLines | None = None
     names: tuple[str, ...] = ()
+    per_client: int | None = None
 
 
 class Gateway:
@@ -66,10 +70,17 @@ class Gateway:
 
     Attributes:
         metrics: What it has done.
+        answering: The connections on which a request is being answered.
+        ending: Whether connections end with the next answer.
     """
 
-    def __init__(self, session: Session, options: Options) -> None:
+    def __init__(self, session: Session, options: Options, link: Link | None = None) -> None:
         """Ask no origin yet.
+
+        Args:
+            session: Whose journals are read.
+            options: What is served.
+            link: To the parent, where it is one of several workers.
 
         Raises:
             OriginError: The origin cannot be served.
@@ -79,12 +90,17 @@ class Gateway:
         """
         self._session = session
         # By this a request is known that has come round to where it began.
-        self._name = f"jcache-{secrets.token_hex(4)}"
+        self._name = f"jcache-{secrets.token_hex(4)}" if link is None else link.name
         self._via = f"1.1 {self._name}"
         self.metrics = Metrics()
+        self.answering: set[Any] = set()
+        self.ending = False
+        self._link = link
         self._allowed = Allowed(options.allow)
         self._tokens = None if options.token_file is None else Tokens(options.token_file)
         self._log = None if options.access_log is None else AccessLog(options.access_log)
+        self._queues = Queues(options.per_client)
+        self.metrics.waiting = lambda: self._queues.waiting
         self._own: set[str] = set()
         self._names = frozenset(name.lower().rstrip(".") for name in (*options.names, socket.gethostname()))
         self._checks_names = bool(options.names)
@@ -120,18 +136,26 @@ class Gateway:
         if self._log is not None:
             self._log.close()
 
+    def numbers(self) -> Numbers:
+        """Return what it has done, for Prometheus."""
+        return self.metrics.numbers(self._session, lost=0 if self._log is None else self._log.lost)
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request."""
-        exchange = Exchange(request, self._session, via=self._via)
+        exchange = Exchange(request, self._session, via=self._via, is_last=lambda: self.ending)
         self.metrics.under_way += 1
+        self.answering.add(request.protocol)
         response: web.StreamResponse
         try:
             response = await self._answer(exchange)
         except Exception as error:  # noqa: BLE001 - the client gets a status for whatever it is
             response = self._failed(exchange, error)
         finally:
+            self.answering.discard(request.protocol)
             self.metrics.under_way -= 1
             self._ended(exchange)
+        if self.ending and not response.prepared:
+            response.force_close()
         return response
 
     def _tell(self, what: str) -> None:
@@ -142,6 +166,8 @@ class Gateway:
     def _failed(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
         status, text = failure_of(error)
         headers = exchange.headers()
+        if isinstance(error, TooManyError):
+            headers["Retry-After"] = "1"
         if isinstance(error, DEFECTS):
             status, text = 500, "Internal Server Error"
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -175,17 +201,24 @@ class Gateway:
         target = self._target(request.raw_path)
         if target == HEALTH:
             return exchange.plain(200, exchange.headers() | {"Cache-Control": "no-store"}, "ok\n")
+        client: object = client_at(request.remote)
         is_signed = self._signs and isinstance(target, Mounted) and target != METRICS  # which the service checks
         if self._tokens is not None and not is_signed:
-            refusal = self._refusal(exchange, self._tokens)
-            if refusal is not None:
-                return refusal
+            said = [self._tokens.found(exchange.fields.get(name)) for name in ("Authorization", "Proxy-Authorization")]
+            token = next((one for one in said if one is not None), None)
+            if token is None:
+                return self._refusal(exchange)
+            client = token
         if target == METRICS:
-            text = self.metrics.text(self._session, lost=0 if self._log is None else self._log.lost)
+            text = text_of(self.numbers() if self._link is None else await self._link.total())
             kind = {"Content-Type": "text/plain", "Cache-Control": "no-store"}
             return exchange.plain(200, exchange.headers() | kind, text)
         if self._name in (exchange.fields.get("Via") or ""):
             return exchange.plain(508, exchange.headers(), "the request has come round to where it began\n")
+        async with self._queues.turn(client):
+            return await self._served(exchange, target)
+
+    async def _served(self, exchange: Exchange, target: Target) -> web.StreamResponse:
         if self._session.late:
             self._session.catch_up()
         await self._session.caches.prepare()
@@ -241,10 +274,8 @@ class Gateway:
             headers["Content-Security-Policy"] = "default-src 'none'"
         return exchange.plain(200, headers, text)
 
-    def _refusal(self, exchange: Exchange, tokens: Tokens) -> web.Response | None:
-        """Return the answer to who has no token; None for who has one."""
-        if any(tokens.admit(exchange.fields.get(name)) for name in ("Authorization", "Proxy-Authorization")):
-            return None
+    def _refusal(self, exchange: Exchange) -> web.Response:
+        """Return the answer to who has no token."""
         is_proxied = not exchange.request.raw_path.startswith("/")
         status, name = (407, "Proxy-Authenticate") if is_proxied else (401, "WWW-Authenticate")
         return exchange.plain(status, exchange.headers() | {name: 'Bearer realm="jcache"'}, "a token is needed\n")

@@ -15,7 +15,12 @@ from aiohttp import web
 from fsspec.asyn import get_loop
 
 from jcache.session import Session
+from jcache_plugins.gateway import systemd
+from jcache_plugins.gateway.channel import Link
+from jcache_plugins.gateway.draining import QUIET_SHARE, Orders, drain
+from jcache_plugins.gateway.handover import Offer
 from jcache_plugins.gateway.server import Gateway, Options
+from jcache_plugins.gateway.sockets import BACKLOG, address_of, listen
 
 __all__ = ["Listening", "serve"]
 
@@ -28,9 +33,10 @@ LINGER_S = 2.0
 # A field of many ranges is long.
 FIELD_BYTES = 32 << 10
 LINE_BYTES = 8 << 10
-BACKLOG = 1024
 # Descriptors that are left for the cache, and for connections to origins.
 SPARE_FILES = 256
+# A connection that was taken is known to the server after so many rounds of the event loop.
+ROUNDS = 8
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -41,6 +47,7 @@ class Listening:
     Attributes:
         host: Its address.
         port: Its port; 0 for any that is free.
+        reuse_port: Whether another one may listen there as well, which takes its sockets over.
         connections: How many it takes at once.
         drain_s: How long requests that are under way may take yet, once it is to end.
         tls: How connections are encrypted; None where they are not.
@@ -48,6 +55,7 @@ class Listening:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    reuse_port: bool = False
     connections: int = 4096
     drain_s: float = 30.0
     tls: ssl.SSLContext | None = None
@@ -63,7 +71,12 @@ class Full(asyncio.Protocol):
 
 
 def serve(
-    session: Session, options: Options, listening: Listening, *, started: Callable[[str], None] = lambda _: None
+    session: Session,
+    options: Options,
+    listening: Listening,
+    *,
+    started: Callable[[str], None] = lambda _: None,
+    link: Link | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT comes, then end what is under way; a second signal ends that, too.
 
@@ -74,23 +87,29 @@ def serve(
         session: Whose journals are read.
         options: What is served, and to whom.
         listening: Where.
-        started: Called with the address once connections are taken.
+        started: Called with the address once connections are taken; of a worker, the parent is told instead.
+        link: To the parent of a worker, which has the sockets; whether a second signal came it says.
 
     Raises:
         OSError: It cannot listen there.
         Exception: See `Gateway`.
     """
-    gateway = Gateway(session, options)
+    gateway = Gateway(session, options, link)
+    listeners = (
+        link.listeners if link is not None else listen(listening.host, listening.port, reuse_port=listening.reuse_port)
+    )
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    ends: asyncio.Queue[int] = asyncio.Queue()
-    work = get_loop()
+    work, orders = get_loop(), Orders()
+    # At a terminal, and under systemd, a signal is sent to all processes, and once more by the parent.
+    obey = orders.advance if link is None else orders.drain.set
 
     async def watched() -> None:
         for number in before:
-            asyncio.get_running_loop().add_signal_handler(number, work.call_soon_threadsafe, ends.put_nowait, number)
-        serving = asyncio.run_coroutine_threadsafe(_serve(gateway, listening, started, ends), work)
+            asyncio.get_running_loop().add_signal_handler(number, work.call_soon_threadsafe, obey)
+        serving = asyncio.run_coroutine_threadsafe(life.run(), work)
         await asyncio.wrap_future(serving)
 
+    life = _Life(gateway, listening, listeners, orders, started, link)
     try:
         asyncio.run(watched())
     finally:
@@ -98,25 +117,96 @@ def serve(
             signal.signal(number, handler)  # which has the report written, if one comes now
 
 
-async def _serve(
-    gateway: Gateway, listening: Listening, started: Callable[[str], None], ends: "asyncio.Queue[int]"
-) -> None:
-    gateway.open()
-    try:
-        await _listen(gateway, listening, started, ends)
-    finally:
-        await gateway.close()
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """What `serve` does on the event loop."""
+
+    gateway: Gateway
+    listening: Listening
+    listeners: list[socket.socket]
+    orders: Orders
+    started: Callable[[str], None]
+    link: Link | None
+
+    async def run(self) -> None:
+        """Serve until it is ordered to end."""
+        self.gateway.open()
+        try:
+            if self.link is not None:
+                await self.link.open(self.orders, self.gateway.numbers)
+            await self._listen()
+        finally:
+            await self.gateway.close()
+            if self.link is not None:
+                await self.link.close()
+
+    async def _listen(self) -> None:
+        listening, loop = self.listening, asyncio.get_running_loop()
+        server = _server(self.gateway)
+        most = most_connections(listening.connections)
+        metrics = self.gateway.metrics
+        metrics.connections = lambda: len(server.connections)
+
+        def connected() -> asyncio.BaseProtocol:
+            if metrics.connections() >= most:
+                metrics.refused += 1
+                return Full()
+            made: asyncio.BaseProtocol = server()
+            return made
+
+        takers = [
+            await loop.create_server(
+                connected,
+                sock=one,
+                ssl=listening.tls,
+                ssl_handshake_timeout=None if listening.tls is None else HANDSHAKE_S,
+                backlog=BACKLOG,
+            )
+            for one in self.listeners
+        ]
+        offer = Offer(self.listeners) if listening.reuse_port and self.link is None else None
+        self._tell_where()
+        try:
+            await self.orders.drain.wait()
+        finally:
+            if self.link is None:
+                systemd.tell("STOPPING=1")
+            if offer is not None:
+                offer.close()
+            self.gateway.ending = True
+            for taker in takers:
+                for one in taker.sockets:
+                    loop.remove_reader(one.fileno())
+            for _ in range(ROUNDS):
+                await asyncio.sleep(0)
+            for taker in takers:
+                taker.close()
+            if listening.tls is not None:  # a connection that is not encrypted yet is not known to the server
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.orders.end.wait(), listening.drain_s * QUIET_SHARE)
+            await drain(server, self.gateway.answering, self.orders, seconds=listening.drain_s)
+
+    def _tell_where(self) -> None:
+        for one in self.listeners:
+            host, port = address_of(one)
+            for name in {host, self.listening.host, *(("localhost",) if host in {"127.0.0.1", "::1"} else ())}:
+                self.gateway.is_at(name.strip("[]"), port)
+        host, port = address_of(self.listeners[0])
+        scheme = "http" if self.listening.tls is None else "https"
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        if self.link is not None:
+            self.link.ready(address)
+        else:
+            self.started(address)
+            systemd.tell("READY=1")
 
 
-async def _listen(
-    gateway: Gateway, listening: Listening, started: Callable[[str], None], ends: "asyncio.Queue[int]"
-) -> None:
-    loop = asyncio.get_running_loop()
+def _server(gateway: Gateway) -> web.Server:
     silent = logging.getLogger("jcache.gateway")
     # What aiohttp says of malformed requests is a traceback for each.
     silent.propagate = False
     silent.addHandler(logging.NullHandler())
-    server = web.Server(
+    return web.Server(
         gateway.handle,
         handler_cancellation=True,  # who goes away has nothing fetched any more
         logger=silent,
@@ -126,45 +216,6 @@ async def _listen(
         max_field_size=FIELD_BYTES,
         max_line_size=LINE_BYTES,
     )
-    most = most_connections(listening.connections)
-    metrics = gateway.metrics
-    metrics.connections = lambda: len(server.connections)
-
-    def connected() -> asyncio.BaseProtocol:
-        if metrics.connections() >= most:
-            metrics.refused += 1
-            return Full()
-        made: asyncio.BaseProtocol = server()
-        return made
-
-    listener = await loop.create_server(
-        connected,
-        listening.host,
-        listening.port,
-        ssl=listening.tls,
-        ssl_handshake_timeout=None if listening.tls is None else HANDSHAKE_S,
-        backlog=BACKLOG,
-        reuse_address=True,
-    )
-    host, port = address_of(listener.sockets[0])
-    for name in {host, listening.host, *(("localhost",) if host in {"127.0.0.1", "::1"} else ())}:
-        gateway.is_at(name.strip("[]"), port)
-    scheme = "http" if listening.tls is None else "https"
-    started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-    try:
-        await ends.get()
-    finally:
-        listener.close()
-        server.pre_shutdown()
-        # To aiohttp no time is for ever.
-        draining = asyncio.ensure_future(server.shutdown(max(listening.drain_s, 0.001)))
-        second = asyncio.ensure_future(ends.get())
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, second):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 def most_connections(wanted: int) -> int:
@@ -178,9 +229,3 @@ def most_connections(wanted: int) -> int:
         if soft != resource.RLIM_INFINITY:
             return max(1, min(wanted, soft - SPARE_FILES, soft * 3 // 4))
     return wanted
-
-
-def address_of(listener: socket.socket) -> tuple[str, int]:
-    """Return the address and the port of a socket that listens."""
-    host, port = listener.getsockname()[:2]
-    return str(host), int(port)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from email.message import Message
     from pathlib import Path
 
@@ -36,14 +37,25 @@ class Reply:
 
 
 class GatewayProcess:
-    """A running gateway; `stop` ends it, and returns its exit code."""
+    """A running gateway; `stop` ends it, and returns its exit code.
 
-    def __init__(self, cache: Path, *args: str, **environ: str) -> None:
+    `start` is a command that executes Python with the arguments that follow it; it gets the descriptors `pass_fds`.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        *args: str,
+        start: Sequence[str] = (sys.executable,),
+        pass_fds: Sequence[int] = (),
+        **environ: str,
+    ) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("JCACHE_", "_JCACHE_"))}
         clean |= {"JCACHE_DIR": os.fspath(cache), "JCACHE_RETRIES": "0", "JCACHE_SUMMARY": "0", **environ}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jcache", "serve", "--port", "0", *args],
+            [*start, "-m", "jcache", "serve", "--port", "0", *args],
             env=clean,
+            pass_fds=pass_fds,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
