@@ -154,16 +154,9 @@ class _Life:
             made: asyncio.BaseProtocol = server()
             return made
 
-        takers = [
-            await loop.create_server(
-                connected,
-                sock=one,
-                ssl=listening.tls,
-                ssl_handshake_timeout=None if listening.tls is None else HANDSHAKE_S,
-                backlog=BACKLOG,
-            )
-            for one in self.listeners
-        ]
+        limit_s = None if listening.tls is None else HANDSHAKE_S
+        how: dict[str, Any] = {"ssl": listening.tls, "ssl_handshake_timeout": limit_s}
+        takers = [await loop.create_server(connected, sock=one, backlog=BACKLOG, **how) for one in self.listeners]
         offer = Offer(self.listeners) if listening.reuse_port and self.link is None else None
         self._tell_where()
         try:
@@ -174,17 +167,28 @@ class _Life:
             if offer is not None:
                 offer.close()
             self.gateway.ending = True
-            for taker in takers:
-                for one in taker.sockets:
-                    loop.remove_reader(one.fileno())
-            for _ in range(ROUNDS):
-                await asyncio.sleep(0)
-            for taker in takers:
-                taker.close()
+            late = await self._close(takers)
+            taken = (loop.connect_accepted_socket(connected, one, **how) for one in late)
+            await asyncio.gather(*taken, return_exceptions=True)
             if listening.tls is not None:  # a connection that is not encrypted yet is not known to the server
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.orders.end.wait(), listening.drain_s * QUIET_SHARE)
             await drain(server, self.gateway.answering, self.orders, seconds=listening.drain_s)
+
+    async def _close(self, takers: list[asyncio.Server]) -> list[socket.socket]:
+        """Close the sockets, once all connections have been taken that wait in them; return the last of these."""
+        for one in self.listeners:
+            asyncio.get_running_loop().remove_reader(one.fileno())
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
+        late = []
+        for one, taker in zip(self.listeners, takers, strict=True):
+            with contextlib.suppress(OSError):  # there is none any more
+                while True:
+                    late.append(one.accept()[0])
+                    late[-1].setblocking(False)
+            taker.close()
+        return late
 
     def _tell_where(self) -> None:
         for one in self.listeners:

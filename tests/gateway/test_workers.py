@@ -138,6 +138,46 @@ def test_a_gateway_is_replaced_and_no_request_fails(origin: ScriptedOrigin, cach
         assert gateway.stop(timeout_s=300) == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_is_about_to_send_a_request_is_answered_and_told_that_it_is_the_last(
+    origin: ScriptedOrigin, cache_dir: Path, workers: str
+) -> None:
+    """On a connection that is new, on one that was used, and on one whose answer began before."""
+    with GatewayProcess(cache_dir, "--origin", origin.url(""), "--workers", workers, *PATIENT) as gateway:
+        used, new, busy = (gateway.connect() for _ in range(3))
+        streams = [connection.makefile("rb") for connection in (used, new, busy)]
+        for connection in (used, new, busy):
+            connection.settimeout(120)
+        used.sendall(request("/a.bin", Connection="keep-alive"))
+        assert reply(streams[0])["Connection"] != "close"
+        busy.sendall(request("/large.bin", Connection="keep-alive"))
+        assert streams[2].readline() == b"HTTP/1.1 200 OK\r\n"
+        gateway.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(gateway))
+        used.sendall(request("/a.bin", Connection="keep-alive"))
+        new.sendall(request("/a.bin", Connection="keep-alive"))
+        for stream in streams[:2]:
+            answer = reply(stream)
+            assert (answer.body, answer["Connection"]) == (DATA, "close")
+            assert stream.read() == b""
+        while streams[2].readline() != b"\r\n":
+            pass
+        assert streams[2].read(LARGE) == bytes(LARGE)
+        busy.sendall(request("/a.bin", Connection="keep-alive"))
+        assert (reply(streams[2]).body, streams[2].read()) == (DATA, b"")
+        assert gateway.process.wait(120) == 0  # there is no connection to wait for
+        for connection in (used, new, busy):
+            connection.close()
+
+
+def is_refused(gateway: GatewayProcess) -> bool:
+    try:
+        gateway.connect().close()
+    except (ConnectionRefusedError, ConnectionResetError):  # it may close just now
+        return True
+    return False
+
+
 def test_only_who_was_started_with_it_may_be_replaced(origin: ScriptedOrigin, cache_dir: Path) -> None:
     with (
         GatewayProcess(cache_dir, "--origin", origin.url("")) as gateway,
@@ -302,13 +342,6 @@ def test_a_signal_that_reaches_all_processes_drains_and_a_second_one_ends(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def is_refused() -> bool:
-        try:
-            gateway.connect().close()
-        except ConnectionRefusedError:
-            return True
-        return False
-
     for second in (False, True):
         with GatewayProcess(cache_dir, "--origin", origin.url(""), "--workers", "2", *PATIENT) as gateway:
             wait_until(lambda: metric(gateway, "jcache_gateway_workers") == 2)
@@ -320,7 +353,7 @@ def test_a_signal_that_reaches_all_processes_drains_and_a_second_one_ends(
                 stream = connection.makefile("rb")
                 assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
                 all_get(signal.SIGINT)
-                wait_until(is_refused)
+                wait_until(lambda: is_refused(gateway))
                 if second:
                     all_get(signal.SIGINT)
                     assert gateway.process.wait(120) == 0  # long before what is drained
