@@ -9,10 +9,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from jcache_plugins.gateway.draining import Orders
 from jcache_plugins.gateway.metrics import Numbers
 
-__all__ = ["ANSWER_S", "VARIABLE", "Channel", "Link", "inherited"]
+__all__ = ["ANSWER_S", "VARIABLE", "Channel", "Link", "Orders", "inherited"]
 
 VARIABLE = "_JCACHE_WORKER"
 """`<name of the gateway> <descriptor of the channel> <descriptor of a socket that listens>...`, for workers."""
@@ -21,6 +20,22 @@ ANSWER_S = 5.0
 """How long the other side may take to answer."""
 
 _LINE_BYTES = 1 << 20
+
+
+class Orders:
+    """What a gateway was told to do, on its event loop.
+
+    Attributes:
+        drain: It is to take no more connections, and to end when there are none.
+        end: It is to end at once.
+    """
+
+    def __init__(self) -> None:
+        self.drain, self.end = asyncio.Event(), asyncio.Event()
+
+    def advance(self) -> None:
+        """Obey a signal: the first one drains, the second one ends."""
+        (self.end if self.drain.is_set() else self.drain).set()
 
 
 class Channel:

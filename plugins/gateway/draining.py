@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from aiohttp import web
+from aiohttp import web
 
-__all__ = ["Orders", "drain"]
+from jcache_plugins.gateway.channel import Orders
+
+__all__ = ["HANDSHAKE_S", "Server", "drain"]
+
+HANDSHAKE_S = 10.0
+"""Who has not agreed on how to encrypt by then is gone."""
 
 # A connection may be idle for this share of the time that requests have, before it is closed: its client may be about
 # to send a request, and is told with the answer that there will be no other.
@@ -18,23 +22,34 @@ LOOK_S = 0.02
 CUT_S = 0.1
 
 
-class Orders:
-    """What a gateway was told to do, on its event loop.
+class Server(web.Server):  # type: ignore[misc] # aiohttp is untyped here
+    """A server that knows of connections which it does not have yet: those that agree on how to encrypt."""
 
-    Attributes:
-        drain: It is to take no more connections, and to end when there are none.
-        end: It is to end at once.
-    """
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._arriving: dict[Any, float] = {}
 
-    def __init__(self) -> None:
-        self.drain, self.end = asyncio.Event(), asyncio.Event()
+    def __call__(self) -> Any:
+        """Return what handles a connection that was taken."""
+        made = super().__call__()
+        self._arriving[made] = asyncio.get_running_loop().time()
+        self.is_expecting(HANDSHAKE_S)
+        return made
 
-    def advance(self) -> None:
-        """Obey a signal: the first one drains, the second one ends."""
-        (self.end if self.drain.is_set() else self.drain).set()
+    def connection_made(self, handler: Any, transport: Any) -> None:
+        """Have a connection."""
+        self._arriving.pop(handler, None)
+        super().connection_made(handler, transport)
+
+    def is_expecting(self, limit_s: float) -> bool:
+        """Whether there will be connections yet, of those that were taken so long ago; others are forgotten."""
+        since_s = asyncio.get_running_loop().time() - limit_s
+        while self._arriving and (first := next(iter(self._arriving.items())))[1] < since_s:
+            del self._arriving[first[0]]
+        return bool(self._arriving)
 
 
-async def drain(server: "web.Server", answering: AbstractSet[Any], orders: Orders, *, seconds: float) -> None:
+async def drain(server: Server, answering: AbstractSet[Any], orders: Orders, *, seconds: float) -> None:
     """Wait until all connections of a server are closed, and close those that are idle; then cut off what is left.
 
     Args:
@@ -44,15 +59,16 @@ async def drain(server: "web.Server", answering: AbstractSet[Any], orders: Order
         seconds: How long requests may take.
     """
     loop = asyncio.get_running_loop()
-    ends_s, looks_s = loop.time() + seconds, loop.time()
+    ends_s, looks_s, quiet_s = loop.time() + seconds, loop.time(), seconds * QUIET_SHARE
     idle: set[Any] = set()
-    while server.connections and not orders.end.is_set() and loop.time() < ends_s:
+    while (server.connections or server.is_expecting(min(quiet_s, HANDSHAKE_S))) and loop.time() < ends_s:
         if loop.time() >= looks_s:
             now = set(server.connections) - answering
             for connection in idle & now:
                 connection.force_close()  # what is in its buffer is sent yet
-            idle, looks_s = now, loop.time() + seconds * QUIET_SHARE
+            idle, looks_s = now, loop.time() + quiet_s
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(orders.end.wait(), LOOK_S)
+            break
     server.pre_shutdown()
     await server.shutdown(CUT_S)

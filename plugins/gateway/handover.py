@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-__all__ = ["Offer", "take"]
+__all__ = ["Offer", "offer", "take"]
 
 # So long it may take until a gateway that runs has handed its sockets over.
 LIMIT_S = 5.0
@@ -53,6 +53,13 @@ class Offer:
                 asking.setblocking(False)
                 if user_of(asking) == os.geteuid():
                     socket.send_fds(asking, [b"\0"], self._descriptors)
+
+
+def offer(sockets: Sequence[socket.socket]) -> Offer | None:
+    """Return an offer of sockets; None where the system knows no such thing."""
+    with contextlib.suppress(AttributeError, OSError):
+        return Offer(sockets) if socket.SO_PEERCRED else None
+    return None
 
 
 def take(port: int, addresses: set[tuple[str, int]]) -> list[socket.socket]:

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
 from fsspec.asyn import get_loop
 
 from jcache.session import Session
-from jcache_plugins.gateway import systemd
-from jcache_plugins.gateway.channel import Link
-from jcache_plugins.gateway.draining import QUIET_SHARE, Orders, drain
-from jcache_plugins.gateway.handover import Offer
+from jcache_plugins.gateway import handover, systemd
+from jcache_plugins.gateway.channel import Link, Orders
+from jcache_plugins.gateway.draining import HANDSHAKE_S, Server, drain
 from jcache_plugins.gateway.server import Gateway, Options
 from jcache_plugins.gateway.sockets import BACKLOG, address_of, listen
 
@@ -26,8 +24,6 @@ __all__ = ["Listening", "serve"]
 
 # Connections without a request under way are closed after so long.
 IDLE_S = 75.0
-# Who has not agreed on how to encrypt by then is gone.
-HANDSHAKE_S = 10.0
 # The rest of a body that nobody asked for is read for so long, for the connection to be of use again.
 LINGER_S = 2.0
 # A field of many ranges is long.
@@ -157,7 +153,7 @@ class _Life:
         limit_s = None if listening.tls is None else HANDSHAKE_S
         how: dict[str, Any] = {"ssl": listening.tls, "ssl_handshake_timeout": limit_s}
         takers = [await loop.create_server(connected, sock=one, backlog=BACKLOG, **how) for one in self.listeners]
-        offer = Offer(self.listeners) if listening.reuse_port and self.link is None else None
+        offer = handover.offer(self.listeners) if listening.reuse_port and self.link is None else None
         self._tell_where()
         try:
             await self.orders.drain.wait()
@@ -168,12 +164,12 @@ class _Life:
                 offer.close()
             self.gateway.ending = True
             late = await self._close(takers)
-            taken = (loop.connect_accepted_socket(connected, one, **how) for one in late)
-            await asyncio.gather(*taken, return_exceptions=True)
-            if listening.tls is not None:  # a connection that is not encrypted yet is not known to the server
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.orders.end.wait(), listening.drain_s * QUIET_SHARE)
+            taken = [asyncio.ensure_future(loop.connect_accepted_socket(connected, one, **how)) for one in late]
+            await asyncio.sleep(0)  # they begin
             await drain(server, self.gateway.answering, self.orders, seconds=listening.drain_s)
+            for task in taken:
+                task.cancel()
+            await asyncio.gather(*taken, return_exceptions=True)
 
     async def _close(self, takers: list[asyncio.Server]) -> list[socket.socket]:
         """Close the sockets, once all connections have been taken that wait in them; return the last of these."""
@@ -205,12 +201,12 @@ class _Life:
             systemd.tell("READY=1")
 
 
-def _server(gateway: Gateway) -> web.Server:
+def _server(gateway: Gateway) -> Server:
     silent = logging.getLogger("jcache.gateway")
     # What aiohttp says of malformed requests is a traceback for each.
     silent.propagate = False
     silent.addHandler(logging.NullHandler())
-    return web.Server(
+    return Server(
         gateway.handle,
         handler_cancellation=True,  # who goes away has nothing fetched any more
         logger=silent,

@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jcache.activate.notice import say
-from jcache_plugins.gateway import systemd
-from jcache_plugins.gateway.channel import ANSWER_S, VARIABLE, Channel
-from jcache_plugins.gateway.draining import Orders
-from jcache_plugins.gateway.handover import Offer
+from jcache_plugins.gateway import handover, systemd
+from jcache_plugins.gateway.channel import ANSWER_S, VARIABLE, Channel, Orders
 from jcache_plugins.gateway.metrics import Numbers, added, lasting
 
 __all__ = ["Parent"]
@@ -94,7 +92,7 @@ class Parent:
             return slots[0].result()
         self._started(self._ready.result())
         systemd.tell("READY=1")
-        offer = Offer(self._listeners) if self._is_offered else None
+        offer = handover.offer(self._listeners) if self._is_offered else None
         slots += [asyncio.ensure_future(self._keep()) for _ in range(1, self._count)]
         await self._orders.drain.wait()
         systemd.tell("STOPPING=1")
