@@ -1,11 +1,9 @@
 """A door for clients of XRootD: the real `xrootd`, as a proxy (`libXrdPss` over XrdClHttp) before a gateway."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,11 +41,13 @@ class XrootdProxy(XrootdServer):
         if ":" in (where.hostname or "") or ":" in host:
             raise XrootdUnavailableError("xrootd and the gateway speak IPv4 with each other: give an address of that")
         self.host = host
+        self._watch: subprocess.Popen[bytes] | None = None
         self._origin = f"http://{where.hostname if where.hostname != '0.0.0.0' else LOOPBACK}:{where.port}"  # noqa: S104 - compared
         super().__init__(Path("/"), probe="healthz", port=port, startup_s=START_S)
 
     def _settings(self) -> list[str]:
-        only_here = [f"xrd.allow host {LOOPBACK}"] if self.host.startswith("127.") else []
+        is_local = self.host == "localhost" or self.host.startswith("127.")
+        only_here = [f"xrd.allow host {LOOPBACK}"] if is_local else []
         return [
             *only_here,
             "ofs.osslib libXrdPss.so",
@@ -62,10 +62,31 @@ class XrootdProxy(XrootdServer):
         (plugins / "http.conf").write_text(f"url = http://*\nlib = {PLUGIN}\nenable = true\n")
         return {**os.environ, "XRD_PLUGINCONFDIR": os.fspath(plugins)}
 
+    def _wait_until_ready(self, port: int, startup_s: float, *, log_start: int) -> None:
+        self._end_watch()
+        command = ["/bin/sh", "-c", _WATCH, "sh", str(self.pid)]
+        # In a session of its own, whose processes no terminal interrupts.
+        self._watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - as it is here
+        super()._wait_until_ready(port, startup_s, log_start=log_start)
+
+    def stop(self) -> None:
+        """End the daemon and wait for it. Does nothing when it is stopped."""
+        super().stop()
+        self._end_watch()
+
     def wait(self) -> int:
         """Wait until the daemon has ended; return its exit code."""
         process = self._process
-        return 0 if process is None else process.wait()
+        code = 0 if process is None else process.wait()
+        self._end_watch()
+        return code
+
+    def _end_watch(self) -> None:
+        """End what would end a process that by then may be another one of that number."""
+        watch = self._watch
+        if watch is not None:
+            watch.kill()
+            watch.communicate()
 
 
 class Door:
@@ -87,6 +108,7 @@ class Door:
         self.problem = ""
         self._host, self._port = host, port or free_port()
         self._proxy: XrootdProxy | None = None
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -96,7 +118,8 @@ class Door:
         Args:
             gateway: The gateway's URL.
         """
-        threading.Thread(target=self._run, args=(gateway,), name="jcache-xrootd", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(gateway,), name="jcache-xrootd", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """End it."""
@@ -104,6 +127,8 @@ class Door:
             self._closed = True
             if self._proxy is not None:
                 self._proxy.close()
+        if self._thread is not None:
+            self._thread.join(START_S)  # one that is just being started finds no gateway, and ends
 
     def _run(self, gateway: str) -> None:
         try:
@@ -117,8 +142,7 @@ class Door:
                 return
             self._proxy = proxy
         say(f"serving at root://{self._host}:{proxy.port}")
-        with _watched(proxy.pid):
-            code = proxy.wait()
+        code = proxy.wait()
         if not self._closed:
             self._fail(f"xrootd has ended, with {code}")
 
@@ -126,14 +150,3 @@ class Door:
         if not self._closed:
             self.problem = problem
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _watched(pid: int) -> Iterator[None]:
-    """Have a process end with this one inside, whatever ends that."""
-    command = ["/bin/sh", "-c", _WATCH, "sh", str(pid)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watch:  # noqa: S603 - as it is here
-        try:
-            yield
-        finally:
-            watch.kill()
