@@ -24,7 +24,8 @@ from jcache_plugins.gateway.metrics import Numbers, added, lasting
 
 __all__ = ["Parent"]
 
-# The pause before a worker is started in the place of one that died; it doubles with each that dies within `SOON_S`.
+# The pause before a worker is started in the place of one that died; it doubles with each that has answered for less
+# than `SOON_S`.
 PAUSE_S, LONGEST_PAUSE_S, SOON_S = 0.25, 30.0, 10.0
 # How long a worker may take to end after its requests have: its session ends within 30 s.
 END_S = 60.0
@@ -35,14 +36,14 @@ class _Worker:
     """A worker that runs.
 
     Attributes:
-        is_ready: Whether it answers requests.
+        ready_s: When it began to answer requests; None before that.
         numbers: What it has done, as far as it has told.
         answers: What waits for it to tell that, by numbers.
     """
 
     process: Process
     channel: Channel
-    is_ready: bool = False
+    ready_s: float | None = None
     numbers: Numbers = field(default_factory=dict)
     answers: dict[int, asyncio.Future[None]] = field(default_factory=dict)
 
@@ -125,15 +126,14 @@ class Parent:
         """Have one worker run at all times; return the exit code of the last one."""
         pause_s = 0.0
         while True:
-            began_s = time.monotonic()
             try:
-                code = await self._work()
+                code, served_s = await self._work()
             except OSError as error:  # there is no process or descriptor to be had
                 say(f"no worker: {error.strerror or error}")
-                code = 1
+                code, served_s = 1, 0.0
             if self._orders.drain.is_set() or not self._ready.done():
                 return code if code >= 0 else 1
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if time.monotonic() - began_s < SOON_S else 0.0
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if served_s < SOON_S else 0.0
             if code:
                 self._died += 1
                 say(
@@ -146,8 +146,8 @@ class Parent:
                 return 0
             pause_s = pause_s or PAUSE_S
 
-    async def _work(self) -> int:
-        """Run one worker to its end, and return its exit code."""
+    async def _work(self) -> tuple[int, float]:
+        """Run one worker to its end; return its exit code, and for how long it has answered requests."""
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), *(one.fileno() for one in self._listeners))
         said = {VARIABLE: " ".join([self._name, *map(str, descriptors)])}
@@ -164,7 +164,7 @@ class Parent:
         worker = _Worker(process, await Channel.over(ours))
         self._workers.add(worker)
         if self._orders.drain.is_set():
-            worker.channel.send(order="drain")
+            worker.channel.send(order="end" if self._orders.end.is_set() else "drain")
         hearing = asyncio.ensure_future(self._hear(worker))
         try:
             code = await process.wait()
@@ -174,14 +174,14 @@ class Parent:
             self._workers.discard(worker)
             self._gone = added((self._gone, lasting(worker.numbers)))
             await worker.channel.close()
-        return code
+        return code, 0.0 if worker.ready_s is None else time.monotonic() - worker.ready_s
 
     async def _hear(self, worker: _Worker) -> None:
         asked = set()
         while (message := await worker.channel.receive()) is not None:
             worker.numbers = message.get("numbers", worker.numbers)
             if "ready" in message:
-                worker.is_ready = True
+                worker.ready_s = time.monotonic()
                 if not self._ready.done():
                     self._ready.set_result(message["ready"])
             if "re" in message and (answer := worker.answers.get(message["re"])) is not None and not answer.done():
@@ -192,7 +192,7 @@ class Parent:
 
     async def _total(self, worker: _Worker, number: int) -> None:
         """Tell a worker what all have done; of one that does not answer, what it has told before."""
-        others = [other for other in self._workers if other.is_ready and other is not worker]
+        others = [other for other in self._workers if other.ready_s is not None and other is not worker]
         await asyncio.gather(*map(self._ask, others))
         died: Numbers = {"gateway_workers_died_total": ("counter", "Workers that died.", {"": self._died})}
         total = added((*(one.numbers for one in self._workers), self._gone, died))
