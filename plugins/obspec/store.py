@@ -4,6 +4,8 @@ import functools
 import inspect
 from typing import Any
 
+from obstore.store import MemoryStore
+
 from jcache.activate import ensure
 from jcache_plugins.obspec.access import through
 from jcache_plugins.obspec.hooks import install
@@ -36,30 +38,10 @@ class JCacheStore:
         self.cache_dir = cache_dir
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the store behind has; its methods read through the cache."""
+        """Return what the store behind has besides: its prefix, its settings."""
         if name.startswith("__") or "store" not in vars(self):
             raise AttributeError(name)
-        found = getattr(self.store, name)
-        return self._through(found) if inspect.isroutine(found) else found
-
-    def _through(self, method: Any) -> Any:
-        directory = self.cache_dir
-
-        if inspect.iscoroutinefunction(method):
-
-            @functools.wraps(method)
-            async def call_soon(*args: Any, **kwargs: Any) -> Any:
-                with through(directory):
-                    return await method(*args, **kwargs)
-
-            return call_soon
-
-        @functools.wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with through(directory):
-                return method(*args, **kwargs)
-
-        return call
+        return getattr(self.store, name)
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same store behind the same directory."""
@@ -74,3 +56,30 @@ class JCacheStore:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store!r})"
+
+
+def delegated(name: str, plain: Any) -> Any:
+    """Return a method that is the one of this name of the store behind, reading through the cache."""
+    if inspect.iscoroutinefunction(plain):
+
+        async def ask(self: JCacheStore, *args: Any, **kwargs: Any) -> Any:
+            with through(self.cache_dir):
+                return await getattr(self.store, name)(*args, **kwargs)
+
+        return functools.update_wrapper(ask, plain, assigned=_LOOKS)
+
+    def call(self: JCacheStore, *args: Any, **kwargs: Any) -> Any:
+        with through(self.cache_dir):
+            return getattr(self.store, name)(*args, **kwargs)
+
+    return functools.update_wrapper(call, plain, assigned=_LOOKS)
+
+
+# What a method has of obstore's own; where it comes from says that it is another one.
+_LOOKS = ("__name__", "__qualname__", "__doc__")
+
+# By their names in the class itself: so the protocols of obspec find them.
+for _name in dir(MemoryStore):
+    _plain = inspect.getattr_static(MemoryStore, _name)
+    if inspect.isroutine(_plain) and not _name.startswith("_"):
+        setattr(JCacheStore, _name, delegated(_name, _plain))

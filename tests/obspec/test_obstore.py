@@ -348,11 +348,14 @@ def test_a_store_of_which_it_cannot_be_told_who_asks_is_passed_by(run_python: Ru
 BY_NAME = """
 async def all_whole_of(store):
     return await all_whole([await store.get_async("f")])
-import pickle
+import inspect, pickle
 from jcache_plugins.obspec import JCacheStore
 from obstore.store import MemoryStore
 store = JCacheStore(s3(), cache_dir=sys.argv[2])
 again = pickle.loads(pickle.dumps(store))
+# As the protocols of obspec are checked.
+names = ["get", "get_async", "get_range", "get_range_async", "get_ranges", "get_ranges_async", "head", "head_async"]
+assert all(inspect.getattr_static(store, name, None) for name in (*names, "list", "put", "delete", "copy", "rename"))
 assert again == store and again.store.prefix == store.prefix == "dir"
 print(whole(store.get("f")), plain(again.get_ranges("f", starts=[1, 5], ends=[2, 7])), plain(store.head("f")))
 print(run(lambda: all_whole_of(store)), b"".join(store.get("g/h")))
