@@ -118,6 +118,33 @@ def test_a_server_that_is_gone_is_gone_and_what_it_gave_is_there_offline(
     assert missing.count("OfflineMissError") == 2
 
 
+ASKS = """
+import sys
+from obstore.store import HTTPStore
+options = {"allow_http": True, "default_headers": {"Authorization": sys.argv[2]}}
+store = HTTPStore(sys.argv[1], client_options=options)
+print(bytes(store.get_range("f", start=10, end=20)), len(store.get("f").bytes()))
+"""
+
+
+def test_what_is_given_to_one_who_says_who_he_is_is_kept_for_him(
+    http_origin: ScriptedOrigin, run_python: RunPython
+) -> None:
+    """A server says in `Vary` that each gets another file, and obstore hands that on to nobody."""
+    file, url = http_origin.put("f", OLD, **proving()), http_origin.url("").rstrip("/")
+    for who, other in (("me", OLD), ("you", NEW)):
+        file.change(other, etag='"a"', modified_s=WHEN)
+        file.reset()
+        before = run_python(ASKS, url, who).stdout
+        assert str(other[10:20]) in before
+        assert file.body_bytes
+        file.reset()
+        assert run_python(ASKS, url, who).stdout == before
+        assert file.body_bytes == 0
+    assert str(OLD[10:20]) in run_python(ASKS, url, "me").stdout
+    assert file.body_bytes == 0
+
+
 # -- in one process ------------------------------------------------------------------------------------------------
 
 
