@@ -265,7 +265,9 @@ class FileSystemOrigin:
     async def _read(self, ranges: Sequence[OriginRange]) -> list[bytes | Exception]:
         if len(ranges) == 1:
             start, stop = ranges[0]
-            return [await self._call("cat_file", self.path, start=start, end=stop)]
+            # The whole file is asked for without bounds: obstore's file system takes both, or none.
+            bounds = {"start": start, "end": stop} if start or stop is not None else {}
+            return [await self._call("cat_file", self.path, **bounds)]
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
         return list(await self._call("cat_ranges", [self.path] * len(ranges), starts, stops))
 

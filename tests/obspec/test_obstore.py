@@ -378,3 +378,24 @@ def test_a_store_in_front_of_another_one(run_python: RunPython, server: Moto, tm
     # Its journals are none of JCACHE_DIR's.
     run_python(JOB, server.url, "s3()", "store.get('f').bytes()")
     assert len(bodies(server)) == 1
+
+
+FILE_SYSTEM = """
+import fsspec, sys
+from obstore.fsspec import register
+register("s3")
+keys = {"access_key_id": "key", "secret_access_key": "secret", "endpoint": sys.argv[1], "region": "us-east-1"}
+fs = fsspec.filesystem("s3", config=keys, client_options={"allow_http": True})
+name = "bucket/dir/f"
+print(fs.cat_file(name), fs.cat_file(name, start=10, end=20), fs.cat_ranges([name] * 2, [1, 50], [5, 60]))
+print(fs.open(name).read(), fs.info(name)["size"], fs.exists("bucket/dir/missing"))
+"""
+
+
+def test_the_file_system_that_obstore_has_for_fsspec_is_cached(run_python: RunPython, server: Moto) -> None:
+    before = run_python(FILE_SYSTEM, server.url, cache=None).stdout
+    server.requests()
+    assert run_python(FILE_SYSTEM, server.url).stdout == before
+    assert bodies(server)
+    assert run_python(FILE_SYSTEM, server.url).stdout == before
+    assert [one for one in bodies(server) if "list-type" not in one] == []
