@@ -36,7 +36,10 @@ def beside(*, s3: bool, allow: tuple[str, ...]) -> None:
     from jcache.activate import activate
 
     session = activate(config)
-    import fsspec  # noqa: F401 - it is hooked as it is imported, by what is imported below as well
+    import fsspec.config  # it is hooked as it is imported, by what is imported below as well
+
+    if s3 and _has_no_keys():
+        fsspec.config.conf.setdefault("s3", {}).setdefault("anon", True)  # for what anybody may read
 
     from jcache_plugins.gateway import serving
     from jcache_plugins.gateway.allowed import PatternError
@@ -64,6 +67,15 @@ def beside(*, s3: bool, allow: tuple[str, ...]) -> None:
         raise WrongInputError(f"--gateway: {error}") from None
     except OSError as error:
         raise CommandError(f"--gateway: {error.strerror or error}") from None
+
+
+def _has_no_keys() -> bool:
+    """Whether the environment, and what it leads to, has no keys to ask S3 with."""
+    try:
+        from botocore.session import get_session
+    except ImportError:
+        return False  # nor is there s3fs, which is said where the origin is mounted
+    return get_session().get_credentials() is None
 
 
 def _end_with_stdin() -> None:

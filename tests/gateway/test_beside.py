@@ -201,6 +201,20 @@ print(len(boto3.client("s3").get_object(Bucket="bucket", Key="a.bin")["Body"].re
     assert ran.stdout.split() == told, ran.stderr
 
 
+def test_without_keys_it_asks_anonymously(moto: Moto, cache_dir: Path, tmp_path: Path) -> None:
+    """A bucket that anybody may read: the command signs, for the gateway; the gateway does not, having no keys."""
+    client = s3_servers.client(moto.url)
+    client.create_bucket(Bucket="public", ACL="public-read")
+    client.put_object(Bucket="public", Key="a.bin", Body=DATA, ACL="public-read")
+    moto.requests()
+    script = "import boto3; print(len(boto3.client('s3').get_object(Bucket='public', Key='a.bin')['Body'].read()))"
+    environ = environ_of(moto, HOME=str(tmp_path))
+    del environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"]
+    ran = run(cache_dir, ["--gateway"], [sys.executable, "-c", script], environ)
+    assert ran.stdout.split() == [str(len(DATA))], ran.stderr
+    assert {one.key for one in moto.requests()} == {""}
+
+
 @pytest.fixture
 def files(nginx_server: Nginx) -> Nginx:
     for name in ("a.bin", "other/b.bin"):
