@@ -18,7 +18,7 @@ from jcache.vectors import Vector
 from jcache_plugins.obspec.access import Object, find, find_soon, is_here, known, run_here, shortened
 from jcache_plugins.obspec.calls import Asked, Spec, of_get, of_head, of_range, of_ranges, understood
 from jcache_plugins.obspec.results import meta_of
-from jcache_plugins.obspec.sources import NotOursError, beyond, is_answer, result_of, row_of
+from jcache_plugins.obspec.sources import NotOursError, beyond, is_answer, result_here, result_of, row_of
 from jcache_plugins.origins.base import reaching, within_origin
 
 __all__ = ["READS", "offline_refusal"]
@@ -204,8 +204,11 @@ def get(original: Function, original_async: Function) -> tuple[Function, Functio
     async def work(found: Object, asked: Asked) -> Any:
         return await result_of(found, asked, originals)
 
+    def work_here(found: Object, asked: Asked) -> Any:
+        return result_here(found, asked, originals) or run_here(work(found, asked))
+
     return (
-        synchronous(original, of_get, lambda found, asked: run_here(work(found, asked))),
+        synchronous(original, of_get, work_here),
         asynchronous(original_async, of_get, work),
     )
 

@@ -16,7 +16,7 @@ from jcache_plugins.obspec.calls import Asked
 from jcache_plugins.obspec.results import GetResult, meta_of
 from jcache_plugins.origins.base import reaching
 
-__all__ = ["NotOursError", "ObjectSource", "beyond", "is_answer", "result_of", "row_of"]
+__all__ = ["NotOursError", "ObjectSource", "beyond", "is_answer", "result_here", "result_of", "row_of"]
 
 Function = Callable[..., Any]
 
@@ -61,11 +61,6 @@ class ObjectSource:
     def __init__(self, found: Object, access: Access, info: Info, originals: tuple[Function, Function]) -> None:
         self._found, self._access, self._info = found, access, info
         self._get, self._get_async = originals
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What obstore says of the object."""
-        return meta_of(self._found.path, self._info)
 
     async def read(self, start: int, stop: int) -> bytes:
         """Return the bytes in [start, stop)."""
@@ -145,8 +140,18 @@ async def result_of(found: Object, asked: Asked, originals: tuple[Function, Func
         if is_answer(error):
             raise
         raise NotOursError from error
+    return _made(found, asked, access, info, originals)
+
+
+def result_here(found: Object, asked: Asked, originals: tuple[Function, Function]) -> GetResult | None:
+    """Do so on the caller's thread, where the version was validated before; None where it must be asked for."""
+    access = found.access(coalesce=asked.coalesce)
+    info = access.open_here()
+    return None if info is None else _made(found, asked, access, info, originals)
+
+
+def _made(found: Object, asked: Asked, access: Access, info: Info, originals: tuple[Function, Function]) -> GetResult:
     span = asked.span(info.version.size_bytes)
     if span is None:
         raise beyond(found)
-    source = ObjectSource(found, access, info, originals)
-    return GetResult(source.meta, span, source)
+    return GetResult(meta_of(found.path, info), span, ObjectSource(found, access, info, originals))
