@@ -26,6 +26,8 @@ SOURCES := $(shell find jcache plugins docs/man -type f ! -path '*/__pycache__/*
 # What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls.
 DEBIAN_COMMANDS := xrootd nginx strace
 DEBIAN_PACKAGES := xrootd-server nginx-light strace
+# What `jcache serve --xrootd` needs besides; not every release has it.
+DEBIAN_PLUGINS := xrootd-client-http-plugins
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -103,5 +105,8 @@ $(VENV)/debian.stamp: $(VENV)/python.stamp
 		{ $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 			$$root apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES); } >/dev/null 2>&1 \
 			|| echo "not installed:$$missing; what needs it is skipped"; \
+		DEBIAN_FRONTEND=noninteractive \
+			$$root apt-get install -y -qq --no-install-recommends $(DEBIAN_PLUGINS) >/dev/null 2>&1 \
+			|| echo "not installed: $(DEBIAN_PLUGINS); what needs it is skipped"; \
 	fi
 	@touch $@

@@ -353,9 +353,9 @@ def test_a_signal_to_the_whole_group_leaves_it_to_the_command(files: Nginx, cach
     """A terminal's interrupt goes to all in its foreground; what the command reads after it is served."""
     script = f"""
 import os, signal, urllib.request
-signal.signal(signal.SIGINT, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 print("up", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGINT])
 print(len(urllib.request.urlopen({files.url("a.bin")!r}).read()), flush=True)
 """
     options = ["--gateway-allow", f"127.0.0.1:{files.port}"]
