@@ -188,9 +188,11 @@ def answered(file: Any, reading: Reading, asked: Asked, callback: Any) -> Any:
             return found(file, reading, asked)
         except OWN as error:
             return refused(error), None
+    reading_on = reading.read(spans, vector=asked.is_vector)
     try:
-        reads = asyncio.run_coroutine_threadsafe(reading.read(spans, vector=asked.is_vector), loop_of(reading.place.fs))
-    except RuntimeError:  # the loop is closed
+        reads = asyncio.run_coroutine_threadsafe(reading_on, loop_of(reading.place.fs))
+    except RuntimeError:  # the loop is closed, or of another process
+        reading_on.close()
         return as_it_is(file, reading, asked, callback)
     reads.add_done_callback(lambda done: call_soon(lambda: deliver(file, reading, asked, callback, done)))
     return success()
