@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import s3_servers
-from libraries import needs
+from libraries import END_WITH_OBSTORE, needs
 from s3_servers import KEYS, Moto
 
 pytest.importorskip("obstore", reason="obstore is not installed")
@@ -69,6 +69,7 @@ for call in sys.argv[3:]:
         told = type(error).__name__, str(error).partition(": Error performing")[0].partition(" in ")[0]
     print(call, "->", told)
 """
+    + END_WITH_OBSTORE
 )
 
 READS = (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import s3_servers
+from libraries import END_WITH_OBSTORE
 from s3_servers import KEYS, Moto
 
 pytest.importorskip("obstore", reason="obstore is not installed")
@@ -60,7 +61,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
 def server(moto: Moto, run_python: RunPython) -> Moto:
     moto.reset()
     s3_servers.client(moto.url).create_bucket(Bucket="bucket")
-    run_python(BEGIN + MAKE, moto.url, cache=None)
+    run_python(BEGIN + MAKE + END_WITH_OBSTORE, moto.url, cache=None)
     moto.requests()
     return moto
 
@@ -70,7 +71,7 @@ def bodies(server: Moto) -> list[str]:
 
 
 def test_a_group_over_obstore_is_cached_unawares(run_python: RunPython, server: Moto) -> None:
-    args = (BEGIN + READ, server.url, "objects(read_only=True)")
+    args = (BEGIN + READ + END_WITH_OBSTORE, server.url, "objects(read_only=True)")
     before = run_python(*args, cache=None).stdout
     plain = len(bodies(server))
     cold = run_python(*args)
@@ -87,9 +88,9 @@ def test_a_group_over_obstore_is_cached_unawares(run_python: RunPython, server: 
 
 def test_what_zarr_read_by_fsspec_it_has_by_obstore(run_python: RunPython, server: Moto) -> None:
     pytest.importorskip("s3fs", reason="s3fs is not installed")
-    before = run_python(BEGIN + READ, server.url, "files(read_only=True)", env=KEYS).stdout
+    before = run_python(BEGIN + READ + END_WITH_OBSTORE, server.url, "files(read_only=True)", env=KEYS).stdout
     assert bodies(server)
-    assert run_python(BEGIN + READ, server.url, "objects(read_only=True)", env=KEYS).stdout == before
+    assert run_python(BEGIN + READ + END_WITH_OBSTORE, server.url, "objects(read_only=True)", env=KEYS).stdout == before
     assert bodies(server) == []
 
 
@@ -102,7 +103,7 @@ print(before, group["a"][:].sum(), zarr.open_group(objects(), mode="r")["a"][:].
 del group["a"]
 print("a" in group, "a" in zarr.open_group(objects(), mode="r"))
 """
-    assert run_python(BEGIN + code, server.url).stdout == "49995000.0 10000.0 10000.0\nFalse False\n"
+    assert run_python(BEGIN + code + END_WITH_OBSTORE, server.url).stdout == "49995000.0 10000.0 10000.0\nFalse False\n"
 
 
 BY_NAME = """
@@ -123,9 +124,9 @@ def test_a_store_in_front_of_another_one(run_python: RunPython, server: Moto, tm
     if "files" in store:
         pytest.importorskip("s3fs", reason="s3fs is not installed")
     args, where = (server.url, store), str(tmp_path / "elsewhere")
-    before = run_python(BEGIN + READ, *args, cache=None, env=KEYS).stdout
+    before = run_python(BEGIN + READ + END_WITH_OBSTORE, *args, cache=None, env=KEYS).stdout
     plain = len(bodies(server))
-    code = BEGIN + READ.rpartition("show(")[0] + BY_NAME
+    code = BEGIN + READ.rpartition("show(")[0] + BY_NAME + END_WITH_OBSTORE
     cold = run_python(code, *args, where, cache=None, env=KEYS)
     assert cold.stdout == before + "[5, 5, 5]\n"
     assert 0 < len(bodies(server)) <= plain
@@ -148,7 +149,7 @@ async def main(store):
     print(await store.exists("a/zarr.json"), await store.exists("none"))
 asyncio.run(main(JCacheZarrStore(objects(), cache_dir=sys.argv[2]) if len(sys.argv) > 2 else objects()))
 """
-    before = run_python(BEGIN + code, server.url, cache=None).stdout
+    before = run_python(BEGIN + code + END_WITH_OBSTORE, server.url, cache=None).stdout
     for where in ((), (str(tmp_path / "elsewhere"),)):
         for _ in range(2):
-            assert run_python(BEGIN + code, server.url, *where).stdout == before
+            assert run_python(BEGIN + code + END_WITH_OBSTORE, server.url, *where).stdout == before

@@ -18,6 +18,11 @@ ROWS = 20_000
 # without.
 END_WITH_PYARROW = "sys.stdout.flush(); import os; os._exit(0)\n"
 
+# So may a thread of obstore's that lets go of a result; what JCache does at the end is done before.
+END_WITH_OBSTORE = (
+    "\nimport atexit, os, sys; sys.stdout.flush(); atexit._run_exitfuncs(); sys.stderr.flush(); os._exit(0)\n"
+)
+
 
 def needs(*modules: str) -> None:
     for module in modules:
