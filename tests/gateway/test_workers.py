@@ -122,7 +122,14 @@ class Clients:
 # -- one gateway in the place of another -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("workers", "tls"), [("1", False), ("2", False), ("1", True)], ids=["1", "2", "tls"])
+@pytest.mark.parametrize(
+    ("workers", "tls"),
+    [
+        pytest.param("1", False, id="1", marks=pytest.mark.long),
+        pytest.param("2", False, id="2"),
+        pytest.param("1", True, id="tls"),
+    ],
+)
 def test_a_gateway_is_replaced_and_no_request_fails(
     origin: ScriptedOrigin, cache_dir: Path, tmp_path: Path, workers: str, *, tls: bool
 ) -> None:

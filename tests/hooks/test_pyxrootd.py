@@ -240,8 +240,15 @@ for name in events.fields:
 """
 
 
-@pytest.mark.parametrize("source", ["XRootDSource", "MultithreadedXRootDSource"])
-@pytest.mark.parametrize("rntuple", [False, True], ids=["ttree", "rntuple"])
+@pytest.mark.parametrize(
+    ("source", "rntuple"),
+    [
+        pytest.param("XRootDSource", False, id="ttree"),
+        pytest.param("MultithreadedXRootDSource", True, id="rntuple, threads"),
+        pytest.param("MultithreadedXRootDSource", False, id="ttree, threads", marks=pytest.mark.long),
+        pytest.param("XRootDSource", True, id="rntuple", marks=pytest.mark.long),
+    ],
+)
 def test_uproots_own_sources(served: Served, run_python: RunPython, source: str, rntuple: bool) -> None:
     write(served.directory / "events", rntuple=rntuple)
     args = source, f"{address(served)}//events", ",".join(COLUMNS)
