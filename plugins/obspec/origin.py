@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -16,9 +17,10 @@ from jcache.journal import Version
 from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange, Sharing
 from jcache.planning.snapshot import REPLACED, agrees
+from jcache_plugins.fsspec.access import on_loop_of
 from jcache_plugins.obspec.places import Place
 from jcache_plugins.origins.answers import AT_ONCE_BYTES, PLAIN, details_of
-from jcache_plugins.origins.base import UnsizedError, is_past, is_settled, nanoseconds, reaching, strong
+from jcache_plugins.origins.base import UnsizedError, in_thread, is_past, is_settled, nanoseconds, reaching, strong
 
 __all__ = ["StoreOrigin"]
 
@@ -150,7 +152,16 @@ class StoreOrigin:
 
     async def _get(self, options: Mapping[str, Any]) -> Any:
         with reaching():
+            if on_loop_of(NoFileSystem):
+                # The caller is synchronous. A thread of obstore's own may still hold results of asynchronous calls when
+                # the interpreter is taken down, and abort it.
+                return await in_thread(functools.partial(obstore.get, self._store, self.path, options=options))
             return await obstore.get_async(self._store, self.path, options=options)
+
+    async def _body(self, response: Any) -> bytes:
+        body = await (in_thread(response.bytes) if on_loop_of(NoFileSystem) else response.bytes_async())
+        data: bytes = body.to_bytes()
+        return data
 
     async def _answer(self, part: OriginRange, known: Info | None) -> "_Answer":
         asked_s = time.monotonic()
@@ -158,7 +169,7 @@ class StoreOrigin:
         if begun is None or tuple(begun.range) != (part[0], begun.meta["size"] if part[1] is None else part[1]):
             begun = await self._ask(part, known)
         told_s = time.monotonic()
-        body: bytes = (await begun.bytes_async()).to_bytes()
+        body = await self._body(begun)
         start, stop = begun.range
         if start != part[0] or len(body) != stop - start:
             msg = f"{self.path}: asked for bytes {part[0]}-{part[1]}, got {len(body)} from {start} on"

@@ -19,7 +19,7 @@ from jcache_plugins.obspec.access import Object, find, find_soon, is_here, known
 from jcache_plugins.obspec.calls import Asked, Spec, of_get, of_head, of_range, of_ranges, understood
 from jcache_plugins.obspec.results import meta_of
 from jcache_plugins.obspec.sources import NotOursError, beyond, is_answer, result_here, result_of, row_of
-from jcache_plugins.origins.base import reaching, within_origin
+from jcache_plugins.origins.base import in_thread, reaching, within_origin
 
 __all__ = ["READS", "offline_refusal"]
 
@@ -69,7 +69,7 @@ def every(rows: Sequence[bytes]) -> list[obstore.Bytes]:
 # -- head --------------------------------------------------------------------------------------------------------
 
 
-async def meta_now(found: Object, original: Function) -> dict[str, Any]:
+async def meta_now(found: Object, originals: tuple[Function, Function]) -> dict[str, Any]:
     """Return what is said of an object: what is remembered, where that is enough, or what obstore says now."""
     ask = found.question("head")
     if ask is not None and ask.trusts:
@@ -87,7 +87,10 @@ async def meta_now(found: Object, original: Function) -> dict[str, Any]:
             return meta_of(found.path, await access.stat())  # or whatever says why not
     try:
         with reaching():
-            meta: dict[str, Any] = await original(found.store, found.path)
+            if is_here():  # the caller is synchronous
+                meta: dict[str, Any] = await in_thread(functools.partial(originals[0], found.store, found.path))
+            else:
+                meta = await originals[1](found.store, found.path)
     except Exception as error:
         if ask is not None:
             ask.note_error(shortened(error))
@@ -217,7 +220,7 @@ def head(original: Function, original_async: Function) -> tuple[Function, Functi
     """Make both forms of `head`."""
 
     async def work(found: Object, asked: Asked) -> Any:  # noqa: ARG001 - as the others
-        return await meta_now(found, original_async)
+        return await meta_now(found, (original, original_async))
 
     return (
         synchronous(original, of_head, lambda found, asked: run_here(work(found, asked))),

@@ -83,7 +83,10 @@ class ObjectSource:
         if rows is not None and len(rows[0]) == stop - start:
             return rows[0]
         if not is_here():
-            return run_here(self.read(start, stop))
+            try:
+                return run_here(self._row(start, stop))
+            except NotOursError:
+                pass
         with reaching():
             answer = self._get(self._found.store, self._found.path, options=self._part(start, stop))
         self._check(answer)
