@@ -229,12 +229,11 @@ print(repr(float(data.u.isel(y=slice(5, 15)).sum())))
 @pytest.mark.parametrize(
     ("code", "modules"),
     [
-        (DUCKDB, ("duckdb", "pyarrow")),
-        (PANDAS + END_WITH_PYARROW, ("pandas", "pyarrow")),
-        (XARRAY, ("xarray", "h5netcdf")),
-        (VIRTUALIZARR, ("kerchunk", "xarray", "zarr", "h5py")),
+        pytest.param(DUCKDB, ("duckdb", "pyarrow"), id="duckdb"),
+        pytest.param(PANDAS + END_WITH_PYARROW, ("pandas", "pyarrow"), id="pandas"),
+        pytest.param(XARRAY, ("xarray", "h5netcdf"), id="xarray", marks=pytest.mark.long),
+        pytest.param(VIRTUALIZARR, ("kerchunk", "xarray", "zarr", "h5py"), id="references"),
     ],
-    ids=["duckdb", "pandas", "xarray", "references"],
 )
 def test_s3(run_python: RunPython, tmp_path: Path, code: str, modules: tuple[str, ...]) -> None:
     needs("s3fs", "moto", *modules)

@@ -200,7 +200,8 @@ if (running := jcache.session.current()) is not None:
         *((f"broken(errno.{name})", 0.0) for name in ("ENOSYS", "ENOLCK", "EIO", "ESTALE", "EBADF")),
         ("blind", 0.0),  # each lock is granted to everybody
         ("endless", 1.0),  # no lock call ever returns
-        ("broken(errno.EAGAIN)", 15.0),  # somebody who does not exist has them all
+        # Somebody who does not exist has them all.
+        pytest.param("broken(errno.EAGAIN)", 15.0, marks=pytest.mark.long),
     ],
 )
 def test_locks_that_lie_fail_or_never_come(nginx_server, cache_dir, tmp_path, file, how, limit_s):
