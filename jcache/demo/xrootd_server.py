@@ -28,6 +28,9 @@ _PORT_ATTEMPTS = 3
 # The daemon has no setting for the address that it listens on; built with systemd, it takes a socket that is passed.
 _WITH_SOCKET = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 0</dev/null'
 
+# Where a server may listen on all interfaces: it turns others away, or is for all.
+_OPEN_OR_HERE = frozenset({"127.0.0.1", "localhost", "0.0.0.0"})  # noqa: S104 - compared
+
 
 class XrootdUnavailableError(RuntimeError):
     """No XRootD server can be had here; the message says why."""
@@ -67,6 +70,9 @@ class XrootdServer:
 
     host = "127.0.0.1"
     """The address that it listens on."""
+
+    has_own_session = False
+    """Whether a terminal's interrupt does not reach it."""
 
     def __init__(
         self, directory: Path, *, probe: str | None = None, port: int | None = None, startup_s: float = 15.0
@@ -165,7 +171,7 @@ class XrootdServer:
             with listener:
                 self._launch(port, startup_s, listener)
         except XrootdUnavailableError as error:
-            if "bind" not in str(error).lower():
+            if "bind" not in str(error).lower() or self.host not in _OPEN_OR_HERE:
                 raise
             # This build takes no socket. It listens on all interfaces then, and turns away who comes from elsewhere.
             self._launch(port, startup_s, None)
@@ -199,7 +205,13 @@ class XrootdServer:
             start = log.tell()
             stdin = subprocess.DEVNULL if listener is None else listener.fileno()
             self._process = subprocess.Popen(
-                command, cwd=admin, env=self._environ(), stdin=stdin, stdout=log, stderr=subprocess.STDOUT
+                command,
+                cwd=admin,
+                env=self._environ(),
+                stdin=stdin,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=self.has_own_session,
             )
         self._wait_until_ready(port, startup_s, log_start=start)
 

@@ -468,6 +468,12 @@ class RemoteFile:
         """Whether its version is known, as well as the settings want it; else the next read finds out."""
         return self._validation.fresh() is not None
 
+    def is_proved_as_long(self, nbytes: int) -> bool:
+        """Whether the file was so long when it was validated last, and that was not only said."""
+        snapshot = self._validation.snapshot
+        is_said = snapshot is not None and snapshot.info is not None and snapshot.info.version.size_bytes == nbytes
+        return is_said and not self.is_end_unproved([(0, None)])
+
     def is_end_unproved(self, spans: Sequence[Span]) -> bool:
         """Whether any of these ranges depends on where the file ends, and the origin has said that and not shown it."""
         snapshot = self._validation.snapshot

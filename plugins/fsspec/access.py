@@ -286,9 +286,7 @@ class Access:
     def is_as_long(self, nbytes: int) -> bool:
         """Whether the file is known to be so long, and that was not only said."""
         with self._file() as remote:
-            info = remote.known()
-            is_said = info is not None and info.version.size_bytes == nbytes
-            return is_said and not remote.is_end_unproved([(0, None)])
+            return remote.is_proved_as_long(nbytes)
 
     def open_here(self) -> Info | None:
         """Do as `open` does, where the version was validated before; None else."""

@@ -36,7 +36,8 @@ class Reading:
         if found is None or self._epoch is None or not found.origin.is_directory:
             return
         if isinstance(result, OSError):
-            told: object = NoFile(result) if type(result).__module__ == "builtins" else None
+            is_said = type(result).__module__ == "builtins" and found.origin.retry_after(result, met=True) is None
+            told: object = NoFile(result) if is_said else None  # else nobody has answered
         else:
             told = result if result is True or (isinstance(result, bytes) and not result) else None
         ask = None if told is None else _question(found, span)

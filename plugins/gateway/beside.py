@@ -21,6 +21,12 @@ __all__ = ["beside"]
 # The command is over by then: nobody waits for what its processes left under way.
 DRAIN_S = 1.0
 USER = "jcache"
+# A batch system, or who ends a group of processes, sends these to the command, which may read on.
+FOR_THE_COMMAND = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+)  # fmt: skip
+# What its own thread ends it with.
+ENDING = signal.SIGRTMIN + 5
 
 
 @click.command("beside")
@@ -28,6 +34,8 @@ USER = "jcache"
 @click.option("--allow", multiple=True)
 def beside(*, s3: bool, allow: tuple[str, ...]) -> None:
     """Serve until stdin ends; a line of JSON on stdout says where, and with which keys."""
+    for number in FOR_THE_COMMAND:
+        signal.signal(number, signal.SIG_IGN)
     config = settings(None, None)
     try:
         import aiohttp  # noqa: F401 - whether it is there
@@ -62,7 +70,8 @@ def beside(*, s3: bool, allow: tuple[str, ...]) -> None:
         threading.Thread(target=_end_with_stdin, name="jcache-gateway-end", daemon=True).start()
 
     try:
-        serving.serve(session, options, serving.Listening(port=0, drain_s=DRAIN_S), started=started)
+        listening = serving.Listening(port=0, drain_s=DRAIN_S)
+        serving.serve(session, options, listening, started=started, signals=(ENDING,))
     except (PatternError, OriginError) as error:
         raise WrongInputError(f"--gateway: {error}") from None
     except OSError as error:
@@ -79,10 +88,10 @@ def _has_no_keys() -> bool:
 
 
 def _end_with_stdin() -> None:
-    """Wait until whoever started the gateway has ended or wants it to end; then end it as SIGTERM does."""
+    """Wait until whoever started the gateway has ended or wants it to end; then end it."""
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), ENDING)
 
 
 if __name__ == "__main__":

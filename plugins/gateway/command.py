@@ -3,13 +3,13 @@
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jcache.activate.notice import say
 from jcache.cli.errors import CommandError, WrongInputError
 from jcache.cli.options import directory_option, paths
 from jcache.settings.config import Config, ConfigError, absolute
@@ -118,6 +118,8 @@ def serve(
         raise WrongInputError("--s3-keys is of use with --s3 only")
     if xrootd is not None and (origin is None or s3 or token_file is not None or cert is not None):
         raise WrongInputError("--xrootd goes with --origin, and without --s3, --token-file and --cert")
+    if xrootd is not None and per_client is not None:
+        raise WrongInputError("--per-client cannot tell apart the clients of --xrootd")
     if (key is not None or client_ca is not None) and cert is None:
         raise WrongInputError("--key and --client-ca are of use with --cert only")
     config = settings(directory, validate)
@@ -127,7 +129,7 @@ def serve(
     door = xrootd_door(host, xrootd) if xrootd is not None and link is None else None
 
     def started(address: str) -> None:
-        print(f"jcache: serving at {address}", file=sys.stderr, flush=True)
+        say(f"serving at {address}")
         if door is not None:
             door.open(address)
 

@@ -83,7 +83,13 @@ class Place:
             fs = HTTPFileSystem(skip_instance_cache=True)
             return cls(fs, origin.rstrip("/"), is_mounted=True, requests=requests, allowed=allowed, via=via)
         # What fsspec itself keeps of listings is never asked for again, and makes some miss what is there.
-        fs, base = url_to_fs(origin, use_listings_cache=False)
+        try:
+            try:
+                fs, base = url_to_fs(origin, use_listings_cache=False)
+            except TypeError:  # it keeps none, and hands on what it is told, as SFTP's
+                fs, base = url_to_fs(origin)
+        except OSError as error:  # it connects as it is made
+            raise OriginError(f"the origin cannot be had: {error}") from None
         return cls(fs, base.rstrip("/"), is_mounted=True, requests=requests)
 
     @classmethod

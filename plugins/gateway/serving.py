@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ LINE_BYTES = 8 << 10
 SPARE_FILES = 256
 # A connection that was taken is known to the server after so many rounds of the event loop.
 ROUNDS = 8
+LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -73,8 +74,9 @@ def serve(
     *,
     started: Callable[[str], None] = lambda _: None,
     link: Link | None = None,
+    signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
 ) -> None:
-    """Serve until SIGTERM or SIGINT comes, then end what is under way; a second signal ends that, too.
+    """Serve until a signal comes, then end what is under way; a second signal ends that, too.
 
     The main thread only waits for signals. The work is done on the event loop of fsspec's file systems, which has a
     thread of its own.
@@ -85,6 +87,7 @@ def serve(
         listening: Where.
         started: Called with the address once connections are taken; of a worker, the parent is told instead.
         link: To the parent of a worker, which has the sockets; whether a second signal came it says.
+        signals: What ends it.
 
     Raises:
         OSError: It cannot listen there.
@@ -94,7 +97,7 @@ def serve(
     listeners = (
         link.listeners if link is not None else listen(listening.host, listening.port, reuse_port=listening.reuse_port)
     )
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in signals}
     work, orders = get_loop(), Orders()
     # At a terminal, and under systemd, a signal is sent to all processes, and once more by the parent.
     obey = orders.advance if link is None else orders.drain.set
@@ -189,7 +192,10 @@ class _Life:
     def _tell_where(self) -> None:
         for one in self.listeners:
             host, port = address_of(one)
-            for name in {host, self.listening.host, *(("localhost",) if host in {"127.0.0.1", "::1"} else ())}:
+            is_here = host in {"127.0.0.1", "::1"}
+            # What systemd passes may listen elsewhere than --host says.
+            said = {self.listening.host} if is_here or self.listening.host not in LOOPBACK else set()
+            for name in {host, *said, *(("localhost",) if is_here else ())}:
                 self.gateway.is_at(name.strip("[]"), port)
         host, port = address_of(self.listeners[0])
         scheme = "http" if self.listening.tls is None else "https"

@@ -87,10 +87,16 @@ class Parent:
             loop.add_signal_handler(number, self._orders.advance)
         # The first one finds out whether what is to be served can be.
         slots = [asyncio.ensure_future(self._keep())]
-        begun: set[asyncio.Future[Any]] = {self._ready, slots[0]}
+        ordered = asyncio.ensure_future(self._orders.drain.wait())
+        begun: set[asyncio.Future[Any]] = {self._ready, slots[0], ordered}
         await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
-        if not self._ready.done():
+        if not self._ready.done() and slots[0].done():
             return slots[0].result()
+        if not self._ready.done():  # it is to end before it has begun
+            for worker in self._workers:
+                worker.process.terminate()
+            await self._end(asyncio.gather(*slots))
+            return 0
         self._started(self._ready.result())
         systemd.tell("READY=1")
         offer = handover.offer(self._listeners) if self._is_offered else None

@@ -35,6 +35,7 @@ class XrootdProxy(XrootdServer):
     """
 
     kind = "xrootd in front of a gateway"
+    has_own_session = True  # it ends with the gateway, which lets requests end first
 
     def __init__(self, gateway: str, *, host: str, port: int) -> None:
         where = urlsplit(gateway)

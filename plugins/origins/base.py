@@ -233,6 +233,7 @@ class FileSystemOrigin:
         """Ask for the file's `info` now, past any listing cache that the file system keeps."""
         with reaching():
             self._forget_listing()
+            self.is_directory = False
             details = await self._call("info", self.path)
             self.is_directory = details.get("type") == "directory"
             if self.is_directory:

@@ -369,6 +369,23 @@ print(len(urllib.request.urlopen({files.url("a.bin")!r}).read()), flush=True)
     assert (process.returncode, out) == (0, f"{len(DATA)}\n"), err
 
 
+def test_signals_that_are_for_the_command_leave_the_gateway(files: Nginx, cache_dir: Path) -> None:
+    """As a batch system sends them, to all processes of a step."""
+    psutil = pytest.importorskip("psutil")
+    script = f"""
+import os, psutil, signal, time, urllib.request
+gateway, = [one for one in psutil.Process(os.getppid()).children() if one.pid != os.getpid()]
+for number in ("HUP", "INT", "TERM", "USR1", "USR2", "ALRM"):
+    gateway.send_signal(signal.Signals["SIG" + number])
+time.sleep(0.2)
+print(len(urllib.request.urlopen({files.url("a.bin")!r}).read()), flush=True)
+"""
+    assert psutil.Process().is_running()
+    options = ["--gateway-allow", f"127.0.0.1:{files.port}"]
+    done = run(cache_dir, options, [sys.executable, "-c", script], environ_of(None))
+    assert (done.returncode, done.stdout) == (0, f"{len(DATA)}\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "environ", "said"),
     [

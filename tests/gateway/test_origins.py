@@ -77,3 +77,19 @@ def test_s3(tmp_path: Path, cache_dir: Path) -> None:
             moto.__exit__()
             assert gateway.get("/a.root").body == DATA
     assert "Traceback" not in gateway.stderr
+
+
+def test_sftp(tmp_path: Path, cache_dir: Path) -> None:
+    """Its file system connects as it is made, and takes no options of fsspec's."""
+    pytest.importorskip("paramiko")
+    from generic_servers import Sftp
+
+    (tmp_path / "served").mkdir()
+    fill(tmp_path / "served")
+    with Sftp(tmp_path / "served") as server:
+        origin = f"sftp://user:secret@127.0.0.1:{server.port}/"
+        with GatewayProcess(cache_dir, "--origin", origin, "--validate", "never") as gateway:
+            check(gateway)
+        assert "Traceback" not in gateway.stderr
+    with pytest.raises(RuntimeError, match="the origin cannot be had"):
+        GatewayProcess(cache_dir, "--origin", origin)

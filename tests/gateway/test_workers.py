@@ -17,15 +17,17 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pytest
 from gateways import GatewayProcess, reply, request
 from ports import free_port
 from servers import ScriptedOrigin
 
-from jcache_plugins.gateway import handover, sockets, systemd
+from jcache_plugins.gateway import handover, serving, sockets, systemd
+from jcache_plugins.gateway.channel import Orders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -272,6 +274,31 @@ def test_systemd_keeps_the_socket_and_is_told_the_state(
                     assert gateway.get("/a.bin").body == DATA
                     assert gateway.stop(timeout_s=120) == 0
                     assert notified.recv(100) == b"STOPPING=1"
+
+
+def test_a_socket_for_all_addresses_has_no_name_of_this_machine_alone() -> None:
+    """Systemd passes it; that --host says otherwise, by default, is of no meaning."""
+    known: list[tuple[str, int]] = []
+    gateway = types.SimpleNamespace(is_at=lambda *where: known.append(where))
+    passed: Any = types.SimpleNamespace(getsockname=lambda: ("0.0.0.0", 80))
+    life = serving._Life(cast("Any", gateway), serving.Listening(), [passed], Orders(), lambda _: None, None)
+    life._tell_where()
+    assert known == [("0.0.0.0", 80)]
+
+
+def test_a_signal_ends_workers_that_have_not_begun(cache_dir: Path) -> None:
+    """Their origin takes connections, and says nothing."""
+    pytest.importorskip("paramiko")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"sftp://user:secret@127.0.0.1:{silent.getsockname()[1]}/"
+        command = [sys.executable, "-m", "jcache", "serve", "--port", "0", "--workers", "2", "--origin", url]
+        environ = {**os.environ, "JCACHE_DIR": os.fspath(cache_dir), "JCACHE_SUMMARY": "0"}
+        process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(120)
+        with silent.accept()[0]:
+            process.terminate()
+            assert process.wait(60) == 0
+        assert "serving at" not in process.communicate()[1]
 
 
 def test_sockets_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,7 @@ def test_the_gateway_ends_with_it(origin: Nginx, cache_dir: Path) -> None:
     if len(children) != 1:
         gateway.stop()
         pytest.skip("its process cannot be found")
+    assert os.getsid(int(children[0])) == int(children[0])  # a terminal's interrupt is for the gateway alone
     os.kill(int(children[0]), signal.SIGKILL)
     assert gateway.process.wait(LIMIT_S) == 1
     gateway.stop()
@@ -174,7 +175,8 @@ def test_the_gateway_ends_with_it(origin: Nginx, cache_dir: Path) -> None:
 
 
 def test_what_it_does_not_go_with(cache_dir: Path) -> None:
-    for args in (["--allow", "x"], ["--origin", "https://x/", "--cert", __file__], ["--origin", "s3://", "--s3"]):
+    for args in (["--allow", "x"], ["--origin", "https://x/", "--cert", __file__], ["--origin", "s3://", "--s3"],
+                 ["--origin", "https://x/", "--per-client", "3"]):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "jcache", "serve", "--dir", str(cache_dir), "--xrootd", "0", *args],
             capture_output=True,
@@ -183,4 +185,4 @@ def test_what_it_does_not_go_with(cache_dir: Path) -> None:
             check=False,
         )
         assert done.returncode == 2
-        assert "--xrootd goes with" in done.stderr
+        assert "--xrootd goes with" in done.stderr or "--per-client cannot" in done.stderr

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+
+from jcache_plugins.fsspec import directories
+from jcache_plugins.origins.base import FileSystemOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,3 +82,19 @@ def test_what_is_no_file_is_refused_offline_as_online(
     assert run_python(JOB, *asked, env={"JCACHE_OFFLINE": "1"}).stdout == plain
     unasked = run_python(JOB, protocol, how, f"fs.cat_file({path + '/x'!r})", env={"JCACHE_OFFLINE": "1"}).stdout
     assert "OfflineMissError" in unasked
+
+
+def test_that_nobody_answered_is_not_what_a_directory_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[object] = []
+    monkeypatch.setattr(directories, "_question", lambda *asked: noted.append(asked))
+    monkeypatch.setattr(directories, "current", lambda: SimpleNamespace(answers=SimpleNamespace(epoch=1)))
+    origin = SimpleNamespace(
+        is_directory=True, retry_after=lambda error, met: FileSystemOrigin.retry_after(origin, error, met=met)
+    )
+    origin.fs, origin.transient = object(), ()
+    reading, found = directories.Reading(), cast("Any", SimpleNamespace(origin=origin))
+    for error in (TimeoutError("timed out"), ConnectionResetError(104, "reset"), OSError(113, "No route to host")):
+        reading.gave(found, (None, None), error)
+    assert not noted
+    reading.gave(found, (None, None), IsADirectoryError("/d"))
+    assert len(noted) == 1

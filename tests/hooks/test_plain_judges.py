@@ -277,3 +277,17 @@ def test_a_file_that_was_read_is_not_read_again_to_learn_that_nothing_is_below_i
     resource.reset()
     assert run_python(CALLS, url, call).stdout == plain
     assert (resource.gets, resource.heads) == (0, 1)
+
+
+@pytest.mark.parametrize("validate", ["0", "0.01"])
+def test_a_file_of_which_the_trust_runs_out_while_it_is_read_is_read_once(
+    run_python: RunPython, http_origin: ScriptedOrigin, validate: str
+) -> None:
+    resource = http_origin.put("f", b"0123456789" * 1000, delay_s=0.05)
+    env = {"JCACHE_VALIDATE": validate}
+    for _ in range(2):
+        resource.reset()
+        told = run_python(CALLS, http_origin.url("f"), "len(fs.open(url, block_size=100).read())", env=env)
+        assert told.stdout == "10000\n"
+        assert resource.gets <= 1
+        assert told.report["read"]["bytes"] == 10_000
