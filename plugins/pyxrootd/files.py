@@ -17,7 +17,7 @@ from jcache_plugins.pyxrootd.callbacks import answer, call_soon
 from jcache_plugins.pyxrootd.lines import CHUNK_BYTES, Chunks
 from jcache_plugins.pyxrootd.opening import open_file
 from jcache_plugins.pyxrootd.plain import FILE, is_passed
-from jcache_plugins.pyxrootd.reading import Reading, Span, end, reading_of
+from jcache_plugins.pyxrootd.reading import CLOSED, Reading, Span, end, reading_of
 from jcache_plugins.pyxrootd.statuses import as_vector, refused, success
 
 __all__ = ["METHODS", "PASSED", "passed"]
@@ -38,21 +38,53 @@ def open_(  # noqa: PLR0917 - as pyxrootd has it
     return open_file(self, url, (flags, mode, timeout), callback)
 
 
+def openusingtemplate(  # noqa: PLR0917 - as pyxrootd has it
+    self: Any, src_file: Any, url: Any, flags: Any = 0, mode: Any = 0, timeout: Any = 0, callback: Any = None
+) -> Any:
+    """Stand for `openusingtemplate`, which needs its source open at the server."""
+    if is_passed(sys._getframe(1)):  # noqa: SLF001 - the way to one's callers
+        return FILE["openusingtemplate"](self, src_file, url, flags, mode, timeout, callback)
+    status = made_real(src_file)
+    if not status.ok:
+        return answer(status, None, callback, success())
+    return open_file(self, url, (flags, mode, timeout), callback, (src_file,))
+
+
+def clone(self: Any, locs: Any, timeout: Any = 0, callback: Any = None) -> Any:
+    """Stand for `clone`, which needs its sources open at the server."""
+    for loc in locs if isinstance(locs, list | tuple) else ():
+        status = made_real(loc.get("src_file")) if isinstance(loc, dict) else success()
+        if not status.ok:
+            return answer(status, None, callback, success())
+    return passed(FILE["clone"])(self, locs, timeout, callback)
+
+
 def close(self: Any, timeout: Any = 0, callback: Any = None) -> Any:
     """Stand for `close`."""
     reading = end(self)
     if reading is not None and not reading.is_real:
         return answer(success(), None, callback, success())
-    if callback and callable(callback) and id(self) in open_files:
+    if id(self) not in open_files:
+        return FILE["close"](self, timeout, callback)
+    if callback:
 
         def closed(*answers: Any) -> None:
-            with ending(self, "close"):
-                pass
+            with ending(self, "ask"):
+                written(self, answers[0])
             callback(*answers)
 
-        return FILE["close"](self, timeout, lambda *answers: call_soon(lambda: closed(*answers)))
-    with ending(self, "close"):
-        return FILE["close"](self, timeout, callback)
+        soon = (lambda *answers: call_soon(lambda: closed(*answers))) if callable(callback) else callback
+        return FILE["close"](self, timeout, soon)
+    with ending(self, "ask"):
+        status, response = FILE["close"](self, timeout)
+        written(self, status)
+    return status, response
+
+
+def written(file: Any, status: Any) -> None:
+    """Have a file be written no more if its close went well; else its content may yet change."""
+    if status.ok:
+        open_files.pop(id(file), None)
 
 
 def exit_(self: Any, *raised: Any) -> Any:
@@ -206,7 +238,9 @@ def deliver(file: Any, reading: Reading, asked: Asked, callback: Any, done: Any)
         status, response = refused(error), None
     except Exception:  # noqa: BLE001 - pyxrootd tries
         try:
-            status, response = past(file, reading, asked)
+            # What was closed meanwhile may be open again, and be another file.
+            is_open = reading_of(file) is reading
+            status, response = past(file, reading, asked) if is_open else (refused(CLOSED), None)
         except OWN as error:
             status, response = refused(error), None
     answer(status, response, callback, None)
@@ -346,13 +380,8 @@ def passed(original: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         reading = reading_of(self)
         if reading is not None and not reading.is_real:
-            status = None
-            with contextlib.suppress(OriginChangedError):  # it is open
-                try:
-                    status = reading.open_really(self)
-                except OfflineMissError as error:
-                    status = refused(error)
-            if status is not None and not status.ok:
+            status = made_real(self)
+            if not status.ok:
                 callback = kwargs.get("callback") or next((one for one in args if callable(one)), None)
                 return answer(status, None, callback, success())
         return original(self, *args, **kwargs)
@@ -360,8 +389,23 @@ def passed(original: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def made_real(file: Any) -> Any:
+    """Have a file open at the server, whichever version it has there, and return the client's status."""
+    reading = reading_of(file)
+    if reading is None or reading.is_real:
+        return success()
+    try:
+        return reading.open_really(file)
+    except OfflineMissError as error:
+        return refused(error)
+    except OriginChangedError:
+        return success()  # it is open
+
+
 METHODS: dict[str, Callable[..., Any]] = {
     "open": open_,
+    "openusingtemplate": openusingtemplate,
+    "clone": clone,
     "close": close,
     "__exit__": exit_,
     "is_open": is_open,

@@ -1,7 +1,6 @@
 """Hooks in the classes of `XRootD.client`: methods are replaced in place, the classes stay what they were."""
 
 import functools
-import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from XRootD import client
 
 from jcache_plugins.pyxrootd import files, names, writing
 from jcache_plugins.pyxrootd.plain import FILE, SYSTEM
+from jcache_plugins.pyxrootd.reading import let_all_go
 
 __all__ = ["install", "uninstall"]
 
@@ -19,8 +19,8 @@ _undo: list[Callable[[], None]] = []
 
 
 def install() -> None:
-    """Hook the classes, if there is fsspec-xrootd, through which their files are read."""
-    if _undo or importlib.util.find_spec("fsspec_xrootd") is None:
+    """Hook the classes."""
+    if _undo:
         return
     for cls, methods, kept in ((client.File, files.METHODS, FILE), (client.FileSystem, names.METHODS, SYSTEM)):
         for name, method in methods.items():
@@ -34,7 +34,8 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Put every method back."""
+    """Put every method back; what is open is pyxrootd's alone from now on, and so open at the server."""
+    let_all_go()
     while _undo:
         _undo.pop()()
 

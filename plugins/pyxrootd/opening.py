@@ -29,6 +29,8 @@ __all__ = ["attempt", "is_alone", "open_file"]
 
 READS = frozenset({OpenFlags.NONE, OpenFlags.READ, OpenFlags.SEQIO, OpenFlags.READ | OpenFlags.SEQIO})
 WRITES = OpenFlags.DELETE | OpenFlags.NEW | OpenFlags.UPDATE | OpenFlags.WRITE | OpenFlags.FORCE
+# A new file that is made of another one; newer clients have it.
+DUPLICATES = getattr(OpenFlags, "DUP", 0)
 # What the server tells with an open file and is asked for without a request.
 PROPERTIES = ("DataServer", "LastURL")
 
@@ -46,7 +48,7 @@ class ToldOrigin(XRootDOrigin):
         return self._told
 
 
-def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any) -> Any:
+def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any, sources: tuple[Any, ...] = ()) -> Any:
     """Open a file, and have what is read of it go through the journal; of one that is written, forget what is cached.
 
     Args:
@@ -54,8 +56,9 @@ def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any) -> 
         url: As `File.open` takes it.
         how: Flags, mode and timeout, likewise.
         callback: Likewise.
+        sources: The `File` whose place the new one takes, for `File.openusingtemplate`.
     """
-    plainly = functools.partial(FILE["open"], file, url, *how)
+    plainly = functools.partial(FILE["openusingtemplate" if sources else "open"], file, *sources, url, *how)
     reading = reading_of(file)
     if reading is not None:  # it is open, and the client says so
         try:
@@ -68,13 +71,13 @@ def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any) -> 
     place = attempt(lambda: place_of(url)) if is_understood else None
     if place is None:
         return plainly(callback)
-    if flags & WRITES:
+    if flags & (WRITES | DUPLICATES):
         attempt(lambda: make_way(place))
         return opened(plainly, callback, lambda: begin_writing(file, place))
     found = None
     if flags in READS and not on_loop_of(place.fs):
         found = attempt(lambda: find(place.fs, place.path))
-    if found is not None:
+    if found is not None and not sources:
         way = found
         way.begin()
         try:

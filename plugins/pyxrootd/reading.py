@@ -1,5 +1,6 @@
 """One `File` that is open for reading: which version it reads, by which way, and what of it the server has open."""
 
+import contextlib
 import threading
 import time
 import weakref
@@ -18,12 +19,14 @@ from jcache_plugins.origins.base import beside
 from jcache_plugins.origins.handles import OpenFiles
 from jcache_plugins.pyxrootd.lines import Lines
 from jcache_plugins.pyxrootd.plain import FILE
-from jcache_plugins.pyxrootd.statuses import success, version_in
+from jcache_plugins.pyxrootd.statuses import refused, success, version_in
 from jcache_plugins.pyxrootd.systems import Place
 
-__all__ = ["Reading", "begin", "end", "reading_of"]
+__all__ = ["CLOSED", "Reading", "begin", "end", "let_all_go", "reading_of"]
 
 Span = tuple[int, int]
+
+CLOSED = ValueError("I/O operation on closed file")
 
 
 class Reading:
@@ -39,7 +42,19 @@ class Reading:
         lines: Where reading by lines is.
     """
 
-    __slots__ = ("_arguments", "_is_served", "_lock", "access", "info", "is_past", "is_real", "lines", "place", "told")
+    __slots__ = (
+        "_arguments",
+        "_is_ended",
+        "_is_served",
+        "_lock",
+        "access",
+        "info",
+        "is_past",
+        "is_real",
+        "lines",
+        "place",
+        "told",
+    )
 
     def __init__(
         self,
@@ -66,7 +81,7 @@ class Reading:
         self.told = told or {}
         self.is_real = arguments is None
         self._arguments = arguments or ()
-        self._is_served = False
+        self._is_ended = self._is_served = False
         self._lock = threading.Lock()
         self.lines = Lines()
 
@@ -76,13 +91,15 @@ class Reading:
         return Version(0) if self.info is None else self.info.version
 
     def open_really(self, file: Any) -> Any:
-        """Have the file open at the server, and return the client's status.
+        """Have the file open at the server, and return the client's status; one that was closed stays closed.
 
         Raises:
             OfflineMissError: The server must not be asked.
             OriginChangedError: It has another version by now, and bytes of this one were delivered.
         """
         with self._lock:
+            if self._is_ended:
+                return refused(CLOSED)
             if self.is_real:
                 return success()
             session = current()
@@ -94,6 +111,11 @@ class Reading:
                 self.is_real = True
                 self.prove(file, force=False)
             return status
+
+    def end(self) -> None:
+        """Open it no more: whatever the `File` is from now on, it is another one."""
+        with self._lock:
+            self._is_ended = True
 
     def prove(self, file: Any, *, force: bool) -> None:
         """Hold the version against the one that is open at the server; go past the cache where it is another one.
@@ -211,8 +233,19 @@ def end(file: Any) -> Reading | None:
     reading = reading_of(file)
     if reading is not None:
         _readings.pop(id(file), None)
+        reading.end()
         place = reading.place
         others = (other.place for _, other in list(_readings.values()))
         if not reading.is_past and not any(other.path == place.path and other.fs is place.fs for other in others):
             beside(place.fs, OpenFiles).let_go([place.path], below=False)
     return reading
+
+
+def let_all_go() -> None:
+    """Keep nothing more of any file, and have those open at the server that an application has open."""
+    for reference, reading in list(_readings.values()):
+        file = reference()
+        if file is not None and not reading.is_real:
+            with contextlib.suppress(Exception):  # it must not be asked, or is not there
+                reading.open_really(file)
+    _readings.clear()

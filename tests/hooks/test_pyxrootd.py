@@ -6,6 +6,7 @@ Judge: the same script in a process without JCache.
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -625,3 +626,158 @@ for (cls, name) in names:
     assert not hasattr(vars(cls)[name], "__wrapped__"), name
 """)
     assert "failed" not in ran.stderr
+
+
+DEACTIVATED = (
+    PRELUDE
+    + """
+from jcache.activate import activate, deactivate
+from jcache_plugins.pyxrootd import reading
+
+file, text = opened("binary"), opened("text")
+assert not reading.reading_of(file).is_real
+deactivate()
+assert not reading._readings
+show(file.is_open(), file.read(0, 10), file.read(4000, 3), text.readline(), text.close())
+assert text.open(f"{server}//binary")[0].ok
+activate()
+show(text.read(0, 10), file.read(10, 5), opened("text").read(0, 8))
+"""
+)
+
+
+def test_what_is_open_when_it_is_deactivated_is_read_on(served: Served, run_python: RunPython) -> None:
+    run_python(PRELUDE + "opened('binary').read(0, 10), opened('text').readline()", address(served))
+    ran = run_python(DEACTIVATED, address(served), env=TRUSTED["never"])
+    assert "error': True" not in ran.stdout
+    assert ran.stdout.count(str(BINARY[:10])) == 2
+    assert str(BINARY[4000:4003]) in ran.stdout
+    assert "line one" in ran.stdout
+
+
+REOPENED = (
+    PRELUDE
+    + """
+from concurrent.futures import Future
+from jcache_plugins.pyxrootd import files, reading
+
+failed, told = Future(), []
+failed.set_exception(OSError("lost"))
+file = opened("binary")
+kept = reading.reading_of(file)
+asked = files.asked(kept, lambda callback: told.append("read"), 0, 10)
+file.close()
+for again in (False, True):
+    if again:
+        assert file.open(f"{server}//text")[0].ok
+    done = threading.Event()
+    files.deliver(file, kept, asked, lambda *answers: (told.extend(answers[:2]), done.set()), failed)
+    assert done.wait(30)
+    assert file.is_open() == again
+    assert not kept.open_really(file).ok
+assert [getattr(one, "ok", one) for one in told] == [False, None] * 2, told
+assert file.read(0, 8)[1] == b"line one"
+"""
+)
+
+
+def test_a_read_that_fails_behind_the_close_reads_nothing_else(served: Served, run_python: RunPython) -> None:
+    for env in ({}, TRUSTED["never"]):
+        assert "failed" not in run_python(REOPENED, address(served), env=env).stderr
+
+
+REFUSED = (
+    PRELUDE
+    + """
+from jcache_plugins.fsspec.written import open_files
+from jcache_plugins.pyxrootd.plain import FILE
+from jcache_plugins.pyxrootd.statuses import refused
+
+file, close = client.File(), FILE["close"]
+assert file.open(f"{server}//a", OpenFlags.DELETE)[0].ok and file.write(b"abc")[0].ok
+def no(self, timeout=0, callback=None):
+    answers = refused(OSError("no")), None
+    return callback(*answers, None) or answers[0] if callback else answers
+FILE["close"] = no
+assert not file.close()[0].ok and id(file) in open_files
+assert not called(file.close)[1].ok and id(file) in open_files
+FILE["close"] = close
+assert file.close()[0].ok and id(file) not in open_files
+show(opened("a").read())
+"""
+)
+
+
+def test_what_is_not_closed_is_being_written(writable: WritableXrootd, run_python: RunPython) -> None:
+    assert "b'abc'" in run_python(REFUSED, f"root://{writable.address}").stdout
+
+
+CLONES = (
+    PRELUDE
+    + """
+kept = getattr(OpenFlags, "DUP", 0) | OpenFlags.NEW
+def result(one):
+    return (one.ok, one.code, one.errno) if hasattr(one, "ok") else one
+for name, flags in (("one", kept), ("two", OpenFlags.NEW), ("a", OpenFlags.READ)):
+    file, source = client.File(), opened("a")
+    base = sys.argv[2] if name != "a" else ""
+    status, _ = file.openusingtemplate(source, f"{server}//{base}{name}", flags)
+    show(name, result(status), file.is_open(), source.is_open(), result(file.open(f"{server}//a")[0]))
+    if status.ok:
+        locs = [{"src_file": opened("a"), "src_offset": 0, "src_length": 3, "dest_offset": 2}]
+        show(*map(result, file.clone(locs)))
+        show(file.read(0, 10)[1])
+    show(result(file.close()[0]))
+show(opened("a").read(0, 9)[1])
+"""
+)
+
+
+def test_files_made_of_others(writable: WritableXrootd, run_python: RunPython) -> None:
+    client = pytest.importorskip("XRootD.client")
+    if not hasattr(client.File, "clone"):
+        pytest.skip("of newer clients")
+    url = f"root://{writable.address}"
+    run_python(PRELUDE + "f = client.File(); f.open(f'{server}//a', OpenFlags.NEW); f.write(b'abcdef'); f.close()", url)
+    run_python(PRELUDE + "opened('a').read()", url)
+    expected = run_python(CLONES, url, "plain", cache=None).stdout
+    assert "True" in expected
+    assert run_python(CLONES, url, "cached", env=TRUSTED["never"]).stdout == expected
+
+
+def test_callbacks_where_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("XRootD.client")
+    from jcache_plugins.pyxrootd import callbacks
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setenv("XRD_WORKERTHREADS", "2")
+    monkeypatch.setattr(callbacks, "_callers", callbacks._Callers())
+    done, began, ends = [], threading.Semaphore(0), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        callbacks.call_soon(lambda: done.append(threading.current_thread()))
+    assert done == [threading.current_thread()]
+    for _ in range(4):
+        callbacks.call_soon(lambda: (began.release(), ends.wait(30), done.append(None)))
+    assert began.acquire(timeout=30)
+    assert began.acquire(timeout=30)
+    assert callbacks._callers.count == 2
+    ends.set()
+    assert began.acquire(timeout=30)
+    assert began.acquire(timeout=30)
+
+
+def test_without_fsspec_xrootd_nothing_is_loaded(run_python: RunPython) -> None:
+    pytest.importorskip("XRootD.client")
+    run_python("""
+import sys
+sys.modules["fsspec_xrootd"] = None
+from XRootD import client
+from jcache.activate import deactivate
+assert "jcache_plugins.pyxrootd" in sys.modules
+assert not {"fsspec", "jcache_plugins.pyxrootd.hooks", "jcache_plugins.fsspec.hooks"} & set(sys.modules)
+assert not hasattr(client.File.open, "__wrapped__")
+deactivate()
+""")
