@@ -2,12 +2,13 @@
 
 import contextlib
 import contextvars
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 from jcache.naming import Identity, Unidentifiable
 from jcache.naming.asking import who_asks
 from jcache.naming.identity import identify
+from jcache.reader.remote import Span
 from jcache.session import Session, current
 from jcache.settings.policy import Terms
 from jcache.settings.rules import naming
@@ -15,7 +16,7 @@ from jcache_plugins.fsspec.access import Access, on_loop_of, run
 from jcache_plugins.fsspec.answers import Question, question
 from jcache_plugins.obspec.origin import NoFileSystem, StoreOrigin
 from jcache_plugins.obspec.places import Place, place_of
-from jcache_plugins.origins.base import FileSystemOrigin, beside, within_origin
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside, within_origin
 
 __all__ = ["Object", "find", "find_soon", "is_here", "known", "run_here", "shortened", "through"]
 
@@ -67,6 +68,14 @@ class StoreAccess(Access):
 
     def _note_absent(self, error: Exception, epoch: int) -> None:
         super()._note_absent(shortened(error), epoch)
+
+    async def read_past(self, spans: Sequence[Span]) -> list[bytes | Exception]:  # noqa: ARG002 - as its base
+        """Leave it to who reads: one result may have been given bytes of one version already.
+
+        Raises:
+            UnsizedError: Always.
+        """
+        raise UnsizedError(self.identity.url)
 
 
 def shortened(error: Exception) -> Exception:

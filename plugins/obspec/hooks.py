@@ -27,10 +27,10 @@ def install() -> None:
             if callable(now) and callable(soon):
                 for form, hooked in zip((name, f"{name}_async"), make(now, soon), strict=True):
                     _replace(form, hooked)
-        for name, paths in WRITES.items():
+        for name, changes in WRITES.items():
             for form, maker in ((name, synchronous), (f"{name}_async", asynchronous)):
                 if callable(original := getattr(obstore, form, None)):
-                    _replace(form, maker(original, paths))
+                    _replace(form, maker(original, changes))
         for names, wrap in ((OPENS, opening), (LISTS, offline_refusal)):
             for name in names:
                 if callable(original := getattr(obstore, name, None)):

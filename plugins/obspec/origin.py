@@ -73,8 +73,8 @@ class StoreOrigin:
         self._store, self._place, self._identity = store, place, identity
         self._coalesce = coalesce
         self._begins = begins
-        # The response to that, as long as nobody has read its body.
-        self._begun: Any = None
+        # The response to that, as long as nobody has read its body, and when it was asked for.
+        self._begun: tuple[Any, float] | None = None
         self.attributes: Mapping[str, Any] | None = None
 
     @property
@@ -89,8 +89,10 @@ class StoreOrigin:
         """Ask for the object's version now."""
         if self._begins is None:
             return await self._head()
-        self._begun, self._begins = await self._get(self._begins), None
-        return self._info(self._begun)
+        asked_at = time.time()
+        response = await self._get(self._begins)
+        self._begun, self._begins = (response, asked_at), None
+        return self._info(response)
 
     async def _head(self) -> Info:
         try:
@@ -164,9 +166,13 @@ class StoreOrigin:
         return data
 
     async def _answer(self, part: OriginRange, known: Info | None) -> "_Answer":
-        asked_s = time.monotonic()
-        begun, self._begun = self._begun, None
-        if begun is None or tuple(begun.range) != (part[0], begun.meta["size"] if part[1] is None else part[1]):
+        asked_s, asked_at = time.monotonic(), time.time()
+        begun = None
+        if self._begun is not None:
+            (response, begun_at), self._begun = self._begun, None
+            if tuple(response.range) == (part[0], response.meta["size"] if part[1] is None else part[1]):
+                begun, asked_at = response, begun_at
+        if begun is None:
             begun = await self._ask(part, known)
         told_s = time.monotonic()
         body = await self._body(begun)
@@ -175,10 +181,11 @@ class StoreOrigin:
             msg = f"{self.path}: asked for bytes {part[0]}-{part[1]}, got {len(body)} from {start} on"
             raise ShortReadError(msg)
         took_long = time.monotonic() - told_s > told_s - asked_s or len(body) > AT_ONCE_BYTES
-        answer = _Answer(body, self._info(begun), is_encoded=self._is_encoded(begun), took_long=took_long)
+        is_encoded = self._is_encoded(begun)
+        answer = _Answer(body, self._info(begun), asked_at, is_encoded=is_encoded, took_long=took_long)
         if self._place.is_http:
             # nginx, for one, makes the entity tag of the time in whole seconds and the size.
-            answer.settled = is_past(answer.info.version.mtime_ns, time.time())
+            answer.settled = is_past(answer.info.version.mtime_ns, asked_at)
         return answer
 
     async def _ask(self, part: OriginRange, known: Info | None) -> Any:
@@ -276,10 +283,10 @@ class _Answer:
 
     __slots__ = ("body", "info", "is_encoded", "settled", "took_long")
 
-    def __init__(self, body: bytes, info: Info, *, is_encoded: bool, took_long: bool) -> None:
+    def __init__(self, body: bytes, info: Info, asked_at: float, *, is_encoded: bool, took_long: bool) -> None:
         self.body, self.info = body, info
         self.is_encoded, self.took_long = is_encoded, took_long
-        self.settled = is_settled(info.version, time.time())
+        self.settled = is_settled(info.version, asked_at)
 
 
 def merged(ranges: Sequence[OriginRange], coalesce: int) -> list[OriginRange]:

@@ -5,6 +5,7 @@ has no byte are the original's, whatever it returns or raises.
 """
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -52,7 +53,9 @@ async def rows_of(found: Object, asked: Asked) -> list[bytes]:
 
 def rows_here(found: Object, asked: Asked) -> list[bytes]:
     """Do as `rows_of` does, in synchronous code."""
-    rows = found.access().try_read(asked.spans, vector=asked.is_vector)
+    rows = None
+    with contextlib.suppress(Exception):  # whatever it is, the bytes are not here
+        rows = found.access().try_read(asked.spans, vector=asked.is_vector)
     return rows if rows is not None and all(rows) else run_here(rows_of(found, asked))
 
 
@@ -76,7 +79,7 @@ async def meta_now(found: Object, originals: tuple[Function, Function]) -> dict[
         access = found.access()
         try:
             stored = await access.stored()
-        except OfflineMissError:
+        except Exception:  # noqa: BLE001 - nor is it known where its session has just ended
             stored = None
         if stored is not None:
             return meta_of(found.path, stored)
@@ -234,9 +237,10 @@ def offline_refusal(original: Function) -> Function:
     @functools.wraps(original)
     def hooked(*args: Any, **kwargs: Any) -> Any:
         session = current()
-        if session is not None and session.offline and not within_origin():
+        if session is not None and session.offline and session.bypassed is None and not within_origin():
             store = args[0] if args else kwargs.get("store")
-            if known(store, "listing") is not None:
+            found = known(store, "listing")
+            if found is not None and not (found.terms is not None and found.terms.exclude):
                 msg = f"{original.__name__} of {store!r}: listings are not recorded, and JCACHE_OFFLINE is set"
                 raise OfflineMissError(msg)
         return original(*args, **kwargs)

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 from jcache.session import current
 from jcache_plugins.obspec.access import known
@@ -21,7 +21,7 @@ def invalidate(store: Any, paths: Iterable[Any]) -> None:
     if session is None or session.bypassed is not None or within_origin():
         return
     for path in paths:
-        found = known(store, path.strip("/") if isinstance(path, str) else path)
+        found = known(store, path)
         if found is not None:
             session.caches.get(found.directory)
             for directory in session.caches.in_use():
@@ -38,34 +38,46 @@ def changing(store: Any, paths: list[Any]) -> Iterator[None]:
         invalidate(store, paths)
 
 
-def paths_of(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """Return the store of a call, and the paths that it changes."""
-    said = {**dict(zip(("store", *names), args, strict=False)), **kwargs}
+class Changes(NamedTuple):
+    """What a call of a function changes.
+
+    Attributes:
+        parameters: By the names of those that it takes by position, behind the store.
+        changed: Those of them that name what is changed.
+    """
+
+    parameters: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def paths_of(changes: Changes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Return the store of a call, and the paths that it changes, as obstore has them: without slashes around."""
+    said = {**dict(zip(("store", *changes.parameters), args, strict=False)), **kwargs}
     found: list[Any] = []
-    for name in names:
+    for name in changes.changed:
         value = said.get(name)
-        found += value if isinstance(value, list | tuple) else [value]
-    return said.get("store"), found
+        found += value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return said.get("store"), [path.strip("/") for path in found if isinstance(path, str)]
 
 
-def synchronous(original: Function, names: tuple[str, ...]) -> Function:
+def synchronous(original: Function, changes: Changes) -> Function:
     """Make a synchronous function that writes."""
 
     @functools.wraps(original)
     def write(*args: Any, **kwargs: Any) -> Any:
-        store, paths = paths_of(names, args, kwargs)
+        store, paths = paths_of(changes, args, kwargs)
         with changing(store, paths):
             return original(*args, **kwargs)
 
     return write
 
 
-def asynchronous(original: Function, names: tuple[str, ...]) -> Function:
+def asynchronous(original: Function, changes: Changes) -> Function:
     """Make an asynchronous one; it begins at once, as the original."""
 
     @functools.wraps(original)
     def write(*args: Any, **kwargs: Any) -> Any:
-        store, paths = paths_of(names, args, kwargs)
+        store, paths = paths_of(changes, args, kwargs)
         if current() is None or all(known(store, path) is None for path in paths):
             return original(*args, **kwargs)
 
@@ -123,17 +135,20 @@ def opening(original: Function) -> Function:
     @functools.wraps(original)
     def opened(*args: Any, **kwargs: Any) -> Any:
         file = original(*args, **kwargs)
-        store, paths = paths_of(("path",), args, kwargs)
-        return file if current() is None or known(store, paths[0]) is None else Writer(file, store, paths[0])
+        store, paths = paths_of(ONE, args, kwargs)
+        if current() is None or not paths or known(store, paths[0]) is None:
+            return file
+        return Writer(file, store, paths[0])
 
     return opened
 
 
-# By name what makes a function, and its asynchronous form, and which of its parameters name what is changed.
-WRITES: dict[str, tuple[str, ...]] = {
-    "put": ("path",),
-    "delete": ("paths",),
-    "copy": ("from_", "to"),
-    "rename": ("from_", "to"),
+ONE = Changes(("path",), ("path",))
+# By the name of a function, and of its asynchronous form.
+WRITES: dict[str, Changes] = {
+    "put": ONE,
+    "delete": Changes(("paths",), ("paths",)),
+    "copy": Changes(("from_", "to"), ("to",)),
+    "rename": Changes(("from_", "to"), ("from_", "to")),
 }
 OPENS = ("open_writer", "open_writer_async")

@@ -269,14 +269,15 @@ def test_fsspec_and_obstore_read_what_the_other_recorded_over_http(run_python: R
 
 
 WRITES = """
+import collections
 from io import BytesIO
 store = s3()
 new = bytes(range(100))
 def writer():
     with obs.open_writer(store, "f") as file:
         file.write(new)
-async def writer_async():
-    async with obs.open_writer_async(store, "f") as file:
+async def writer_async(path="f"):
+    async with obs.open_writer_async(store, path) as file:
         await file.write(new)
 store.put("other", new)
 assert bytes(store.get("other").bytes()) == new
@@ -289,6 +290,10 @@ ways = {
     "rename_async": lambda: run(lambda: store.rename_async("other", "f")),
     "delete": lambda: store.delete("f"),
     "delete_async": lambda: run(lambda: store.delete_async(["f"])),
+    "delete a sequence": lambda: store.delete(collections.UserList(["/f"])),
+    "put_async /": lambda: run(lambda: store.put_async("/f", new)),
+    "copy_async /": lambda: run(lambda: store.copy_async("other", "/f/")),
+    "open_writer_async /": lambda: run(lambda: writer_async("/f")),
     "open_writer": writer,
     "open_writer_async": lambda: run(writer_async),
 }
@@ -306,7 +311,7 @@ print(found)
 
 @pytest.mark.parametrize("way", [
     "put", "put_async", "copy", "copy_async", "rename", "rename_async", "delete", "delete_async", "open_writer",
-    "open_writer_async",
+    "open_writer_async", "delete a sequence", "put_async /", "copy_async /", "open_writer_async /",
 ])  # fmt: skip
 def test_what_is_written_is_read(run_python: RunPython, server: Moto, way: str) -> None:
     assert run_python(BEGIN + WRITES, server.url, way).stdout
@@ -314,6 +319,20 @@ def test_what_is_written_is_read(run_python: RunPython, server: Moto, way: str) 
     calls = ("store.get_range('f', start=0, end=100)",)
     before = run_python(JOB, server.url, "s3()", *calls, cache=None).stdout
     assert run_python(JOB, server.url, "s3()", *calls, env={"JCACHE_VALIDATE": "never"}).stdout == before
+
+
+COPIES = """
+store = s3()
+for path in ("f", "g/h"):
+    store.get(path).bytes()
+store.copy("f", "g/h")
+print(len(store.get_range("f", start=0, end=100_000)))
+"""
+
+
+def test_what_is_copied_stays_recorded(run_python: RunPython, server: Moto) -> None:
+    assert run_python(BEGIN + COPIES, server.url).stdout == "100000\n"
+    assert len(bodies(server)) == 2
 
 
 PAST = """

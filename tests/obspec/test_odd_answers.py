@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +17,12 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 import obstore
 from obstore.store import HTTPStore
 
-from jcache.errors import OriginChangedError
+from jcache.activate import deactivate
+from jcache.errors import OfflineMissError, OriginChangedError
+from jcache_plugins.obspec.access import known
 from jcache_plugins.obspec.hooks import install, uninstall
+from jcache_plugins.obspec.reads import offline_refusal
+from jcache_plugins.obspec.sources import NotOursError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,6 +199,92 @@ def test_one_result_is_of_one_version(store: HTTPStore, file: Resource) -> None:
         assert bytes(result.bytes()) == OLD  # it was on its way
     with pytest.raises(ValueError, match="disposed"):
         result.bytes()
+
+
+@pytest.mark.parametrize("fields", [{}, {"if_match": False}, {"etag": None}], ids=str)
+@pytest.mark.parametrize("is_over", [False, True])
+def test_chunks_that_obstore_itself_reads_are_of_the_version_of_those_before(
+    store: HTTPStore, file: Resource, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_over: bool
+) -> None:
+    monkeypatch.setattr("jcache_plugins.obspec.results.WHOLE_BYTES", 10)
+    for name, value in fields.items():
+        setattr(file, name, value)
+    chunks = store.get("f").stream(40_000)
+    assert next(chunks) == OLD[:40_000]
+    if is_over:
+        deactivate()
+    else:
+
+        async def fails(*_: Any) -> bytes:
+            raise NotOursError
+
+        monkeypatch.setattr("jcache_plugins.obspec.sources.ObjectSource._row", fails)
+        monkeypatch.setattr("jcache_plugins.fsspec.access.Access.try_read", lambda *_, **__: None)
+    assert next(chunks) == OLD[40_000:80_000]
+    file.change(NEW, etag='"b"' if file.etag else None, modified_s=WHEN + 1)
+    with pytest.raises(OriginChangedError):
+        next(chunks)
+
+
+def test_chunks_of_a_file_that_is_another_one_each_time_are_of_one_answer(
+    store: HTTPStore, file: Resource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jcache_plugins.obspec.results.WHOLE_BYTES", 10)
+    file.etag_of = '"{}"'.format
+    result = store.get("f", options={"range": (10, 90_000)})
+    assert b"".join(result.stream(40_000)) == OLD[10:90_000]
+
+
+def test_a_result_can_be_read_when_its_session_has_ended(store: HTTPStore, file: Resource) -> None:
+    result, other = store.get("f"), store.get("f")
+    deactivate()
+    assert bytes(result.bytes()) == OLD
+    assert bytes(asyncio.run(other.bytes_async())) == OLD
+    assert file.gets == 3
+
+
+def test_what_fails_here_is_asked_of_obstore(store: HTTPStore, file: Resource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    assert file.gets == 0
+    for name in ("try_read", "open_here", "stored"):
+        monkeypatch.setattr(f"jcache_plugins.fsspec.access.Access.{name}", fails)
+    for _ in range(2):
+        assert bytes(store.get_range("f", start=5, end=10)) == OLD[5:10]
+        assert bytes(store.get("f").bytes()) == OLD
+        assert store.head("f")["size"] == len(OLD)
+
+
+@pytest.mark.parametrize("call", [CALLS[0], CALLS[3]])
+def test_a_time_in_whole_seconds_is_judged_by_when_it_was_asked_for(
+    http_origin: ScriptedOrigin, run_python: RunPython, call: str
+) -> None:
+    file, url = http_origin.put("f", OLD, etag=None, delay_s=1.1), http_origin.url("").rstrip("/")
+    file.at[1] = lambda file: setattr(file, "modified_s", int(time.time()))
+    before = run_python(JOB, url, call).stdout
+    file.reset()
+    file.at.clear()
+    file.delay_s = 0
+    assert run_python(JOB, url, call).stdout == before
+    assert file.body_bytes >= 10
+
+
+def test_what_is_not_cached_is_listed_offline(
+    active: Callable[..., Session], store: HTTPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = active(offline=True)
+    listed = offline_refusal(lambda _: "listed")
+    with pytest.raises(OfflineMissError):
+        listed(store)
+    session.bypassed = "for a test"
+    assert listed(store) == "listed"
+    session.bypassed = None
+    found = known(store, "listing")
+    assert found is not None
+    excluded = found._replace(terms=SimpleNamespace(exclude=True))
+    monkeypatch.setattr("jcache_plugins.obspec.reads.known", lambda *_: excluded)
+    assert listed(store) == "listed"
 
 
 def test_near_ranges_are_one_request_and_only_what_was_asked_for_is_kept(store: HTTPStore, file: Resource) -> None:
