@@ -79,7 +79,7 @@ DASK = f"""
     [
         pytest.param(FACTORY, id="factory"),
         pytest.param(FUTURES, id="futures", marks=pytest.mark.long),
-        pytest.param(DASK, id="dask"),
+        pytest.param(DASK, id="dask", marks=pytest.mark.long),
     ],
 )
 def test_coffea(check: Callable[..., list[Ran]], nginx_server: Nginx, how: str) -> None:
@@ -232,7 +232,7 @@ print(repr(float(data.u.isel(y=slice(5, 15)).sum())))
         pytest.param(DUCKDB, ("duckdb", "pyarrow"), id="duckdb"),
         pytest.param(PANDAS + END_WITH_PYARROW, ("pandas", "pyarrow"), id="pandas"),
         pytest.param(XARRAY, ("xarray", "h5netcdf"), id="xarray", marks=pytest.mark.long),
-        pytest.param(VIRTUALIZARR, ("kerchunk", "xarray", "zarr", "h5py"), id="references"),
+        pytest.param(VIRTUALIZARR, ("kerchunk", "xarray", "zarr", "h5py"), id="references", marks=pytest.mark.long),
     ],
 )
 def test_s3(run_python: RunPython, tmp_path: Path, code: str, modules: tuple[str, ...]) -> None:

@@ -107,7 +107,7 @@ def plain(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return subprocess.run(command, env=env, cwd=where, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("through", ["s3", "jcache"])
+@pytest.mark.parametrize("through", ["s3", pytest.param("jcache", marks=pytest.mark.long)])
 def test_what_changes_an_object_is_seen(s3_endpoint: str, run_python: RunPython, plain: str, through: str) -> None:
     buckets = uuid.uuid4().hex[:20]
     assert run_python(JOB, s3_endpoint, buckets, through, "now", env=KEYS).stdout == plain

@@ -135,7 +135,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
 
 
 @pytest.mark.parametrize("seed", range(JOBS))
-@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("instances", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_each_gives_what_it_gives_without_jcache(
     run_python: RunPython, moto: Moto, cache_dir: Path, instances: int, seed: int
 ) -> None:

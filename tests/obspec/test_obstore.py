@@ -232,7 +232,7 @@ print(fs.cat_file("bucket/dir/f", start=10, end=50_000), fs.cat_file("bucket/dir
 BY_OBSTORE = ("store.get_range('f', start=10, end=50_000)", "store.get('g/h').bytes()")
 
 
-@pytest.mark.parametrize("first", ["s3fs", "obstore"])
+@pytest.mark.parametrize("first", ["s3fs", pytest.param("obstore", marks=pytest.mark.long)])
 def test_s3fs_and_obstore_read_what_the_other_recorded(run_python: RunPython, server: Moto, first: str) -> None:
     needs("s3fs")
     jobs = [(S3FS, server.url, "key"), (JOB, server.url, "s3()", *BY_OBSTORE)]
