@@ -10,7 +10,7 @@ from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from jcache.activate import ensure
+from jcache.activate import ensure_directory
 from jcache.session import current
 from jcache.settings.policy import Directives
 from jcache_plugins.fsspec.hooks import hook_reads, hook_writes, shorten
@@ -78,9 +78,7 @@ class JCacheFileSystem(AsyncFileSystem, ChainedFileSystem):  # type: ignore[misc
             raise ValueError(msg)
         self.fs = fs
         self.cache_dir = cache_dir
-        if ensure().config.dir is None and cache_dir is None:
-            msg = "jcache needs a cache directory: set JCACHE_DIR, or pass cache_dir=..."
-            raise ValueError(msg)
+        ensure_directory(cache_dir)
         self._asks_async = is_asynchronous(fs)
         self.sep = fs.sep
         self.root_marker = fs.root_marker

@@ -10,7 +10,7 @@ from typing import Any, Self
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, WrapperStore
 
-from jcache.activate import ensure
+from jcache.activate import ensure_directory
 from jcache_plugins.filesystem import JCacheFileSystem
 from jcache_plugins.obspec.access import through
 from jcache_plugins.obspec.hooks import install
@@ -34,9 +34,7 @@ class JCacheZarrStore(WrapperStore[Any]):  # type: ignore[misc]  # skipped by th
         Raises:
             ValueError: There is no cache directory.
         """
-        if ensure().config.dir is None and cache_dir is None:
-            msg = "jcache needs a cache directory: set JCACHE_DIR, or pass cache_dir=..."
-            raise ValueError(msg)
+        ensure_directory(cache_dir)
         self.cache_dir = cache_dir
         if isinstance(store, FsspecStore) and not isinstance(store.fs, JCacheFileSystem):
             fs = JCacheFileSystem(store.fs, cache_dir=cache_dir, asynchronous=store.fs.asynchronous)

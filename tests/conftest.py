@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hypothesis
 import pytest
 from proxy import CountingProxy
-from servers import Nginx, ScriptedOrigin, XrootdServer, XrootdUnavailableError, find_nginx
+from servers import Nginx, ScriptedOrigin, WritableXrootd, XrootdServer, XrootdUnavailableError, find_nginx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -134,6 +134,18 @@ def xrootd_server(export_dir: Path) -> Iterator[XrootdServer]:
     pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
     try:
         server = XrootdServer(export_dir)
+    except XrootdUnavailableError as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def writable_xrootd(export_dir: Path) -> Iterator[WritableXrootd]:
+    """A running XRootD server that may be written to."""
+    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
+    try:
+        server = WritableXrootd(export_dir)
     except XrootdUnavailableError as error:
         pytest.skip(str(error))
     with server:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jcache.session import Session
     from jcache.settings.config import Config
 
-__all__ = ["activate", "deactivate", "ensure", "start"]
+__all__ = ["activate", "deactivate", "ensure", "ensure_directory", "start"]
 
 _PATHS = ("JCACHE_DIR", "JCACHE_JSON", "JCACHE_CONFIG", "JCACHE_PROFILE", "JCACHE_BUNDLES", "JCACHE_METRICS")
 _SEVERAL = {"JCACHE_DIR": directories, "JCACHE_BUNDLES": files}
@@ -118,6 +118,20 @@ def ensure() -> "Session":
         running = session.ensure()
         ending.begin(running)
     return running
+
+
+def ensure_directory(cache_dir: str | None) -> None:
+    """Ensure a session for what is cached by name.
+
+    Args:
+        cache_dir: The cache directory; None for JCACHE_DIR.
+
+    Raises:
+        ValueError: Neither is there.
+    """
+    if ensure().config.dir is None and cache_dir is None:
+        msg = "jcache needs a cache directory: set JCACHE_DIR, or pass cache_dir=..."
+        raise ValueError(msg)
 
 
 def deactivate() -> None:

@@ -23,7 +23,7 @@ from fsspec.spec import AbstractFileSystem, _Cached
 
 from jcache.activate.notice import say
 from jcache.session import current
-from jcache_plugins.fsspec import boto, downloads, files, metadata, reads, streams, writes, written
+from jcache_plugins.fsspec import boto, downloads, files, metadata, reads, streams, vector_reads, writes, written
 from jcache_plugins.fsspec.directives import bare, directed
 
 __all__ = ["install", "is_remote", "uninstall"]
@@ -36,7 +36,7 @@ NOT_REMOTE_PROTOCOLS = frozenset(
     | {"asyncwrapper", "async_wrapper"}
 )
 
-GROUPS: tuple[Any, ...] = (reads, files, streams, downloads, metadata)
+GROUPS: tuple[Any, ...] = (reads, vector_reads, files, streams, downloads, metadata)
 _lock = threading.RLock()
 _undo: list[Callable[[], None]] = []
 # What a class is hooked for without `install` stays.
@@ -212,7 +212,7 @@ def _replace(cls: Any, name: str, hooked: Any, undo: list[Callable[[], None]]) -
 
 def shorten(instance: Any) -> None:
     """Shorten the way of the synchronous methods that fsspec bound to an instance whose class is hooked."""
-    for name, make in (reads.MIRRORED | metadata.MIRRORED).items():
+    for name, make in (reads.MIRRORED | vector_reads.MIRRORED | metadata.MIRRORED).items():
         plain = vars(instance).get(name)
         if plain is not None and getattr(type(instance), f"_{name}", None) is getattr(
             getattr(plain, "__wrapped__", None), "__func__", None

@@ -6,7 +6,7 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from jcache.activate import ensure
+from jcache.activate import ensure_directory
 from jcache_plugins.obspec.access import through
 from jcache_plugins.obspec.hooks import install
 
@@ -30,9 +30,7 @@ class JCacheStore:
         Raises:
             ValueError: There is no cache directory.
         """
-        if ensure().config.dir is None and cache_dir is None:
-            msg = "jcache needs a cache directory: set JCACHE_DIR, or pass cache_dir=..."
-            raise ValueError(msg)
+        ensure_directory(cache_dir)
         install()
         self.store = store
         self.cache_dir = cache_dir

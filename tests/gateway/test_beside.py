@@ -373,11 +373,14 @@ def test_signals_that_are_for_the_command_leave_the_gateway(files: Nginx, cache_
     """As a batch system sends them, to all processes of a step."""
     psutil = pytest.importorskip("psutil")
     script = f"""
-import os, psutil, signal, time, urllib.request
+import os, psutil, signal, urllib.request
 gateway, = [one for one in psutil.Process(os.getppid()).children() if one.pid != os.getpid()]
 for number in ("HUP", "INT", "TERM", "USR1", "USR2", "ALRM"):
     gateway.send_signal(signal.Signals["SIG" + number])
-time.sleep(0.2)
+try:
+    print("it has ended", gateway.wait(1))
+except psutil.TimeoutExpired:
+    pass
 print(len(urllib.request.urlopen({files.url("a.bin")!r}).read()), flush=True)
 """
     assert psutil.Process().is_running()

@@ -373,20 +373,12 @@ def test_sigterm_lets_what_is_under_way_end(nginx_server: Nginx, cache_dir: Path
         idle = gateway.connect()
         connection, begin = slow_client(gateway, "/a.root")
         gateway.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: is_refused(gateway))
+        wait_until(gateway.is_refusing)
         assert idle.recv(1) == b""  # it had nothing to wait for
         assert begin.partition(b"\r\n\r\n")[2] + rest_of(connection) == data
         connection.close()
         idle.close()
         assert gateway.process.wait(30) == 0
-
-
-def is_refused(gateway: GatewayProcess) -> bool:
-    try:
-        gateway.connect().close()
-    except (ConnectionRefusedError, ConnectionResetError):  # it may close just now
-        return True
-    return False
 
 
 def test_connections_and_the_end_are_bounded(origin: ScriptedOrigin, cache_dir: Path) -> None:

@@ -181,7 +181,7 @@ def test_who_is_about_to_send_a_request_is_answered_and_told_that_it_is_the_last
         busy.sendall(request("/large.bin", Connection="keep-alive"))
         assert streams[2].readline() == b"HTTP/1.1 200 OK\r\n"
         gateway.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: is_refused(gateway))
+        wait_until(gateway.is_refusing)
         used.sendall(request("/a.bin", Connection="keep-alive"))
         new.sendall(request("/a.bin", Connection="keep-alive"))
         for stream in streams[:2]:
@@ -196,14 +196,6 @@ def test_who_is_about_to_send_a_request_is_answered_and_told_that_it_is_the_last
         assert gateway.process.wait(120) == 0  # there is no connection to wait for
         for connection in (used, new, busy):
             connection.close()
-
-
-def is_refused(gateway: GatewayProcess) -> bool:
-    try:
-        gateway.connect().close()
-    except (ConnectionRefusedError, ConnectionResetError):  # it may close just now
-        return True
-    return False
 
 
 def test_only_who_was_started_with_it_may_be_replaced(origin: ScriptedOrigin, cache_dir: Path) -> None:
@@ -411,7 +403,7 @@ def test_a_signal_that_reaches_all_processes_drains_and_a_second_one_ends(
                 stream = connection.makefile("rb")
                 assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
                 all_get(signal.SIGINT)
-                wait_until(lambda: is_refused(gateway))
+                wait_until(gateway.is_refusing)
                 if second:
                     all_get(signal.SIGINT)
                     assert gateway.process.wait(120) == 0  # long before what is drained

@@ -15,7 +15,7 @@ import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.registry import known_implementations
 
-from jcache_plugins.fsspec import downloads, files, hooks, metadata, reads, writes
+from jcache_plugins.fsspec import downloads, files, hooks, metadata, reads, vector_reads, writes
 from jcache_plugins.fsspec.calls import Parameters, as_bound
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def importable() -> list[type[AbstractFileSystem]]:
 def originals(cls: Any) -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
     """Yield name, function and hook of what is hooked in a class."""
     makers = writes.writes(cls)
-    for group in (reads, files, downloads, metadata):
+    for group in (reads, vector_reads, files, downloads, metadata):
         makers.update(group.ASYNC if cls.async_impl else group.SYNC)
     for name, make in makers.items():
         function = inspect.getattr_static(cls, name, None)
@@ -152,7 +152,7 @@ def test_bounds_become_python_integers_where_a_call_enters(value: str) -> None:
     numpy = pytest.importorskip("numpy")
     number = getattr(numpy, value)(7)
     assert type(as_bound(number)) is int
-    asked = reads.ranges_of(Parameters.of(AsyncFileSystem._cat_ranges), (["p", "p"], [0, number], number), {})
+    asked = vector_reads.ranges_of(Parameters.of(AsyncFileSystem._cat_ranges), (["p", "p"], [0, number], number), {})
     assert asked is not None
     assert {type(bound) for column in asked[1:3] for bound in column} == {int}
     with pytest.raises(TypeError):

@@ -14,7 +14,6 @@ from analysis import CLIENT, COLUMNS, OLD_S, Served, write
 from commands import jcache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Ran, RunPython
@@ -431,22 +430,11 @@ for number, (name, change) in enumerate(changes.items()):
 )
 
 
-@pytest.fixture
-def writable(export_dir: Path) -> Iterator[WritableXrootd]:
-    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
-    from servers import WritableXrootd, XrootdUnavailableError
-
-    try:
-        running = WritableXrootd(export_dir)
-    except XrootdUnavailableError as error:
-        pytest.skip(str(error))
-    with running:
-        yield running
-
-
-def test_what_it_changes_is_seen_by_it_and_by_later_processes(writable: WritableXrootd, run_python: RunPython) -> None:
+def test_what_it_changes_is_seen_by_it_and_by_later_processes(
+    writable_xrootd: WritableXrootd, run_python: RunPython
+) -> None:
     def run(base: str, *more: str, **how: object) -> list[str]:
-        return run_python(WRITES, f"root://{writable.address}", base, *more, **how).stdout.splitlines()
+        return run_python(WRITES, f"root://{writable_xrootd.address}", base, *more, **how).stdout.splitlines()
 
     expected = run("/plain", cache=None)
     assert run("/cached") == expected
@@ -708,8 +696,8 @@ show(opened("a").read())
 )
 
 
-def test_what_is_not_closed_is_being_written(writable: WritableXrootd, run_python: RunPython) -> None:
-    assert "b'abc'" in run_python(REFUSED, f"root://{writable.address}").stdout
+def test_what_is_not_closed_is_being_written(writable_xrootd: WritableXrootd, run_python: RunPython) -> None:
+    assert "b'abc'" in run_python(REFUSED, f"root://{writable_xrootd.address}").stdout
 
 
 CLONES = (
@@ -733,11 +721,11 @@ show(opened("a").read(0, 9)[1])
 )
 
 
-def test_files_made_of_others(writable: WritableXrootd, run_python: RunPython) -> None:
+def test_files_made_of_others(writable_xrootd: WritableXrootd, run_python: RunPython) -> None:
     client = pytest.importorskip("XRootD.client")
     if not hasattr(client.File, "clone"):
         pytest.skip("of newer clients")
-    url = f"root://{writable.address}"
+    url = f"root://{writable_xrootd.address}"
     run_python(PRELUDE + "f = client.File(); f.open(f'{server}//a', OpenFlags.NEW); f.write(b'abcdef'); f.close()", url)
     run_python(PRELUDE + "opened('a').read()", url)
     expected = run_python(CLONES, url, "plain", cache=None).stdout

@@ -8,12 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from conftest import RunPython
     from servers import WritableXrootd
 
@@ -76,24 +71,11 @@ CHANGES = {
 }
 
 
-@pytest.fixture
-def server(export_dir: Path) -> Iterator[WritableXrootd]:
-    pytest.importorskip("fsspec_xrootd", reason="fsspec-xrootd is not installed")
-    from servers import WritableXrootd, XrootdUnavailableError
-
-    try:
-        running = WritableXrootd(export_dir)
-    except XrootdUnavailableError as error:
-        pytest.skip(str(error))
-    with running:
-        yield running
-
-
-def test_what_changes_a_file_is_seen_by_all(server: WritableXrootd, run_python: RunPython) -> None:
+def test_what_changes_a_file_is_seen_by_all(writable_xrootd: WritableXrootd, run_python: RunPython) -> None:
     job = JOB.replace("{CHANGES}", repr(CHANGES))
 
     def run(base: str, *more: str, **how: object) -> list[str]:
-        return run_python(job, server.address, base, *more, **how).stdout.splitlines()
+        return run_python(job, writable_xrootd.address, base, *more, **how).stdout.splitlines()
 
     plain, cached = (f"/{uuid.uuid4().hex[:12]}" for _ in range(2))
     expected = run(plain, cache=None)

@@ -103,6 +103,14 @@ class GatewayProcess:
     def connect(self) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout=30)
 
+    def is_refusing(self) -> bool:
+        """Whether it takes no more connections."""
+        try:
+            self.connect().close()
+        except (ConnectionRefusedError, ConnectionResetError):  # it may close just now
+            return True
+        return False
+
     def get(self, target: str = "/", *, method: str = "GET", **headers: str) -> Reply:
         """Ask on a connection of its own; `If_Match='"a"'` is a header field."""
         return self.send(request(target, method=method, **headers), method=method)
