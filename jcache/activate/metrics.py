@@ -59,10 +59,17 @@ def beside(config: Config, job: Job, own: Report | None = None) -> list[Report]:
     return found
 
 
+def _opened(path: str, flags: int) -> int:
+    """Open what is there, and do not wait for whoever is to read it."""
+    descriptor = os.open(path, flags & ~os.O_CREAT | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def _put(path: str, data: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):  # by the name as it is: what stdout is has no other
         if not stat.S_ISREG(os.stat(path).st_mode):
-            with open(path, "wb", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT)) as file:
+            with open(path, "wb", opener=_opened) as file:
                 file.write(data)
             return
     # Of a name that no collector reads, in the same directory.

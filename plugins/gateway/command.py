@@ -107,7 +107,7 @@ def serve(
     \b
     Exit codes:
       0  it was told to end, and has ended
-      1  it cannot listen there, or xrootd does not start
+      1  it cannot listen there, nor write the log, or xrootd does not start
       2  an option or a setting is wrong
     """
     if origin is None and not allow:
@@ -186,7 +186,7 @@ def serve(
     except ValueError as error:
         raise WrongInputError(f"{'--s3-keys' if s3 else '--token-file'}: {error}") from None
     except OSError as error:
-        raise CommandError(f"{host}:{port}: {error.strerror or error}") from None
+        raise CommandError(f"{error.filename or f'{host}:{port}'}: {error.strerror or error}") from None
 
 
 def xrootd_door(host: str, port: int) -> "Door":
@@ -228,10 +228,11 @@ def several(
         CommandError: They cannot listen there.
     """
     from jcache.activate import start
-    from jcache_plugins.gateway.sockets import listen
+    from jcache_plugins.gateway.sockets import have_standard_streams, listen
     from jcache_plugins.gateway.workers import Parent
 
     start()  # so that it prints their report
+    have_standard_streams()
     try:
         listeners = listen(host, port, reuse_port=reuse_port)
     except OSError as error:

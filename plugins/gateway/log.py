@@ -1,6 +1,8 @@
 """The access log, in the common format, without secrets; whoever reads it slowly holds no request up."""
 
 import collections
+import errno
+import os
 import re
 import sys
 import threading
@@ -51,6 +53,8 @@ class AccessLog:
             OSError: It cannot be opened.
         """
         self.lost = 0
+        if path == "-" and sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "stdout")
         self._file: TextIO = sys.stdout if path == "-" else open(path, "a", encoding="utf-8")  # noqa: SIM115 - until `close`
         self._lines: collections.deque[str] = collections.deque()
         self._wake = threading.Event()

@@ -1,15 +1,25 @@
 """The sockets that a gateway listens on: passed by systemd, handed over by the gateway before it, or its own."""
 
 import errno
+import os
 import socket
 from typing import Any
 
 from jcache_plugins.gateway import handover, systemd
 
-__all__ = ["BACKLOG", "address_of", "listen"]
+__all__ = ["BACKLOG", "address_of", "have_standard_streams", "listen"]
 
 BACKLOG = 1024
 """How many connections may wait to be taken."""
+
+STDERR = 2
+
+
+def have_standard_streams() -> None:
+    """Open stdin, stdout and stderr where they are closed: a socket with one's number would be taken for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
 
 
 def listen(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:

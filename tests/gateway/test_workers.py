@@ -149,8 +149,7 @@ def test_a_gateway_is_replaced_and_no_request_fails(
                 following = GatewayProcess(cache_dir, *args)
                 gateway, old = following, gateway
                 clients.go_on()
-                old.process.send_signal(signal.SIGTERM)
-                assert old.stop(timeout_s=300) == 0
+                assert old.stop(timeout_s=300) == 0  # a second signal would end at once what is drained
                 assert "Traceback" not in old.stderr
             clients.go_on()
         assert clients.failures == []
@@ -444,6 +443,29 @@ def test_workers_end_when_their_parent_is_killed(origin: ScriptedOrigin, cache_d
         workers = [psutil.Process(pid) for pid in children(gateway)]
         gateway.process.kill()
         wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers))
+
+
+def shell(redirected: str) -> tuple[str, ...]:
+    """How to start Python so that a stream is closed."""
+    return ("sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable)
+
+
+def test_workers_have_their_sockets_where_a_stream_is_closed(origin: ScriptedOrigin, cache_dir: Path) -> None:
+    args = ("--origin", origin.url(""), "--workers", "2")
+    for redirected in ("<&-", "<&- >&-"):
+        with GatewayProcess(cache_dir, *args, start=shell(redirected)) as gateway:
+            wait_until(lambda gateway=gateway: metric(gateway, "jcache_gateway_workers") == 2)
+            assert gateway.get("/a.bin").body == DATA
+            assert "a worker has died" not in gateway.stderr
+            assert gateway.stop() == 0
+
+
+def test_a_log_that_cannot_be_written_is_named(origin: ScriptedOrigin, cache_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"no gateway: 1: jcache: stdout: Bad file descriptor\n$"):
+        GatewayProcess(cache_dir, "--origin", origin.url(""), "--access-log", "-", start=shell(">&-"))
+    nowhere = tmp_path / "nowhere" / "log"
+    with pytest.raises(RuntimeError, match=f"no gateway: 1: jcache: {nowhere}: No such file or directory\n$"):
+        GatewayProcess(cache_dir, "--origin", origin.url(""), "--access-log", str(nowhere))
 
 
 def test_what_workers_cannot_serve_is_said_once(origin: ScriptedOrigin, cache_dir: Path, tmp_path: Path) -> None:

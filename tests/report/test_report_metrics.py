@@ -225,6 +225,19 @@ def test_a_device_stays_what_it_is(site: Site) -> None:
     assert not os.path.isfile("/dev/null")
 
 
+def test_a_pipe_that_nobody_reads_holds_no_job_up(site: Site, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ran = site.run(site.script(READ), JCACHE_METRICS=str(pipe), JCACHE_SUMMARY="0")
+    assert (ran.code, ran.err) == (0, f"jcache: no metrics in {pipe}: No such device or address\n")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert site.run(site.script(READ), JCACHE_METRICS=str(pipe), JCACHE_SUMMARY="0").err == ""
+        assert value(os.read(reader, 64 << 10).decode(), "jcache_read_bytes_total", source="hit") == 10
+    finally:
+        os.close(reader)
+
+
 def test_a_file_of_settings_may_say_where(site: Site, tmp_path: Path) -> None:
     site.cache.mkdir()
     (site.cache / "jcache.toml").write_text(f"metrics = {json.dumps(str(tmp_path / 'a.prom'))}\n")
