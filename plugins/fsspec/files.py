@@ -95,6 +95,9 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
         if stop <= start:
             return b""
         data: bytes = journal.read(start, stop)
+        if length < 0 and hasattr(self, "_fetch_all") and journal.ends_as_said():
+            rest = self._whole()[start:]
+            data = rest if rest.startswith(data) else data
         self.loc = start + len(data)
         return data
 
@@ -109,20 +112,25 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
             if not may_ask() or self.journal.has_delivered:
                 raise  # what is there by now may be of another version than what was delivered
         if data is None or len(data) != self.size or not self.journal.is_as_long():
-            way = self.journal.access
-            try:
-                data = run(self.fs, one_range(way, (None, None)))
-            except FileNotFoundError as error:
-                raise way.origin.of_open_file(error) from None
-            if isinstance(data, bytes):
-                self.cache = AllBytes(size=len(data), data=data)
-            else:
-                started_s = time.monotonic()
-                with reaching():
-                    self._fetch_all()
-                    data = measured(self.fs, self.path, self.cache.data, seconds=time.monotonic() - started_s)
-            self.size = len(data)
+            data = self._whole()
         self.loc = self.size
+        return data  # type: ignore[no-any-return]  # bytes
+
+    def _whole(self) -> bytes:
+        """Read the file by one request for all of it, and have it for whatever is read next."""
+        way = self.journal.access
+        try:
+            data: Any = run(self.fs, one_range(way, (None, None)))
+        except FileNotFoundError as error:
+            raise way.origin.of_open_file(error) from None
+        if isinstance(data, bytes):
+            self.cache = AllBytes(size=len(data), data=data)
+        else:
+            started_s = time.monotonic()
+            with reaching():
+                self._fetch_all()
+                data = measured(self.fs, self.path, self.cache.data, seconds=time.monotonic() - started_s)
+        self.size = len(data)
         return data  # type: ignore[no-any-return]  # bytes
 
     def _fetch_range(self, start: int, end: int) -> bytes:

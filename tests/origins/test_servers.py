@@ -48,7 +48,7 @@ def ask(client, path):
 
 def refused(port):
     with socket.socket() as client:
-        client.settimeout(5)
+        client.settimeout(60)
         return client.connect_ex(("127.0.0.1", port)) != 0
 
 
@@ -214,7 +214,7 @@ def test_proxy_stalls_until_told_and_refuses(http_origin, counting_proxy):
 def test_proxy_cuts_open_connections(http_origin, counting_proxy):
     http_origin.put("a", DATA, delay_s=0.0)
     proxy = counting_proxy(http_origin.port)
-    client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     assert ask(client, "/a") == DATA
     proxy.cut()
     with pytest.raises((ConnectionError, http.client.HTTPException)):
@@ -224,7 +224,7 @@ def test_proxy_cuts_open_connections(http_origin, counting_proxy):
 
 def test_origin_answers_ranges_and_counts(http_origin):
     resource = http_origin.put("a b", DATA, etag='"x"', modified_s=0)
-    client = http.client.HTTPConnection("127.0.0.1", http_origin.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", http_origin.port, timeout=60)
     for start, last in ((0, 9), (299_990, 400_000)):
         client.request("GET", "/a%20b", headers={"Range": f"bytes={start}-{last}"})
         response = client.getresponse()
@@ -298,7 +298,7 @@ def test_origin_changes_at_the_kth_request(http_origin):
 
 def test_origin_stops_closes_connections_and_starts_again(http_origin):
     http_origin.put("a", DATA)
-    client = http.client.HTTPConnection("127.0.0.1", http_origin.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", http_origin.port, timeout=60)
     assert ask(client, "/a") == DATA
     http_origin.stop()
     with pytest.raises((ConnectionError, http.client.HTTPException)):

@@ -140,7 +140,7 @@ rgw_data = {work}/rgw
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(self.url, timeout=5).close()
+            urllib.request.urlopen(self.url, timeout=60).close()
         except OSError:
             return False
         return True

@@ -136,7 +136,7 @@ class Nginx:
         if process is not None:
             process.terminate()
             try:
-                process.wait(5)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
