@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 COSTS = ("attach", "calls", "passed", "profile", "start", "two")
-USES = ("ahead", "replay", "warm", "whatif")
+USES = ("ahead", "replay", "serving", "warm", "whatif")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,6 +103,7 @@ def measure_all(
 ) -> dict[str, Any]:
     """Measure what is wanted, one after the other."""
     import costs
+    import serving
     import uses
     from bars import checks
     from compare import measure
@@ -129,7 +130,8 @@ def measure_all(
             elif name == "calls":
                 report["costs"][name] = costs.calls(stage, status.update)
             else:
-                report["costs"][name] = getattr(uses if name in USES else costs, name)(stage, rounds, status.update)
+                where = serving if name == "serving" else uses if name in USES else costs
+                report["costs"][name] = getattr(where, name)(stage, rounds, status.update)
             report["checks"] = [check.to_json() for check in checks(results, report["costs"])]
             console.print(f"{name}: {time.monotonic() - began:.0f} s", style="dim")
             if json_file is not None:

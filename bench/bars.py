@@ -128,6 +128,7 @@ def checks(results: Mapping[str, Mapping[str, Result]], costs: Mapping[str, Any]
 
 def of_uses(costs: Mapping[str, Any]) -> Iterator[Check]:
     """Yield the bars on what access profiles are good for."""
+    yield from of_serving(costs.get("serving") or {})
     if again := costs.get("replay"):
         ratio = paired(again["replayed"], again["recorded"])
         yield of_ratio("replay / the run that was recorded", 1.1, ratio)
@@ -146,6 +147,24 @@ def of_uses(costs: Mapping[str, Any]) -> Iterator[Check]:
     for size, rates in (costs.get("whatif") or {}).items():
         text = f"{rates['told']:.2f} % told, {rates['real']:.2f} % real"
         yield Check(f"whatif, {size}: points from the real hit rate", 1.0, abs(rates["told"] - rates["real"]), text)
+
+
+def of_serving(found: Mapping[str, Mapping[str, list[float]]]) -> Iterator[Check]:
+    """Yield the bars on the gateway, over the nginx that it has for its origin."""
+    for what, ways in found.items():
+        ratio = paired(ways["gateway"], ways["origin"])
+        match what:
+            case "cold":
+                yield of_ratio("gateway, cold, curl: time / origin's", 1.15, ratio)
+            case "whole":
+                text = paired(ways["origin"], ways["gateway"])
+                yield of_ratio("gateway, warm, curl: throughput / nginx's", 0.8, text, at_least=True)
+            case "4 kB":
+                rate, other = spread_of(ways["gateway"]), spread_of(ways["origin"])
+                text = f"{rate.median:,.0f} ({rate.low:,.0f}-{rate.high:,.0f}); nginx {other.median:,.0f}"
+                yield Check("gateway, warm, 4 kB: requests a second", 10_000, rate.median, text, at_least=True)
+            case _:
+                yield of_ratio(f"gateway, warm, ranges of {what}: throughput / nginx's", 0.8, ratio, at_least=True)
 
 
 def taken(results: Mapping[str, Mapping[str, Result]], place: tuple[str, str, str]) -> list[float]:

@@ -28,10 +28,10 @@ XROOTD = (
     "replay",
     "warm",
 )
-HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start", "ahead", "whatif")
+HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start", "ahead", "serving", "whatif")
 # What takes long, and goes the way of others that do not; `make test-long` and `make bench` run all.
 LONG = {"agc", "agc-ranges", "ahead", "peers", "profile", "replay", "seed-lan"}
-LONG |= {"small-files-lan", "stream-256k", "two", "warm"}
+LONG |= {"serving", "small-files-lan", "stream-256k", "two", "warm"}
 
 
 def run(tmp_path, names, ways="origin,whole,local,jcache"):
