@@ -104,6 +104,11 @@ async def answer_version(exchange: Exchange, place: Place, found: Access, settle
         headers["Content-Length"] = str(size)
         return exchange.plain(200, headers)
     body = Body(exchange.session, place, found, version, parts, cached=asked.only_if_cached, first=settled.first)
+    here = body.read_here()
+    if here is not None:
+        exchange.hit_bytes = len(here)
+        headers["Cache-Status"] = cache_status(settled)
+        return exchange.whole(status, headers, here)
     missing, wanted = body.missing()
     if missing and asked.only_if_cached:
         raise NotCachedError

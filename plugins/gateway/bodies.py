@@ -109,6 +109,13 @@ class Body:
         wanted = sum(part.stop - part.start for part in self.parts)
         return min(sum(stop - start for start, stop in gaps) + len(self._first), wanted), wanted
 
+    def read_here(self) -> bytes | None:
+        """Return all of it, where that is one short range which lies in a journal on this machine; None else."""
+        (part, *others) = self.parts
+        if others or part.prefix or self._first or not 0 < part.stop - part.start <= FIRST_BYTES:
+            return None
+        return self._read_here(self.parts)
+
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield it in pieces.
 

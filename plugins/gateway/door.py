@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import hmac
 import ipaddress
 import os
@@ -114,6 +115,7 @@ class Tokens:
         return given if sum([hmac.compare_digest(given, token) for token in tokens]) > 0 else None
 
 
+@functools.lru_cache(1024)
 def is_name_known(host: str, names: frozenset[str]) -> bool:
     """Whether a `Host` field names the gateway by one of its names, as an address, or as this machine.
 

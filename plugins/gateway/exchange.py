@@ -71,6 +71,11 @@ class Exchange:
         kind = headers.pop("Content-Type", "text/plain")
         return web.Response(status=status, headers=headers, text=text, content_type=kind, charset="utf-8")
 
+    def whole(self, status: int, headers: dict[str, str], body: bytes) -> web.Response:
+        """Return an answer with a file's bytes."""
+        self.status, self.sent_bytes = status, len(body)
+        return web.Response(status=status, headers=headers, body=body)
+
     async def send(
         self, status: int, headers: dict[str, str], length: int | None, body: AsyncGenerator[bytes, None]
     ) -> web.StreamResponse:
@@ -94,8 +99,7 @@ class Exchange:
             if self.request.method == "HEAD":
                 return self.plain(status, headers if length is None else headers | {"Content-Length": str(length)})
             if len(first) == length or (length is None and not first):
-                self.status, self.sent_bytes = status, len(first)
-                return web.Response(status=status, headers=headers, body=first)
+                return self.whole(status, headers, first)
             return await self._stream(status, headers, length, first, body)
         finally:
             await body.aclose()

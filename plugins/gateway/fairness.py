@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Queues:
             self.waiting -= 1
 
 
+@functools.lru_cache(4096)
 def client_at(address: str | None) -> str:
     """Return which client is at an address."""
     with contextlib.suppress(ValueError):

@@ -4,6 +4,7 @@ Nothing here touches a file system. What is returned has no dot segments, no sep
 name, however often it is decoded: what was refused cannot come back as a path.
 """
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class Forwarded:
 Target = Mounted | Forwarded
 
 
+@functools.lru_cache(1024)
 def parse(raw: str) -> Target:
     """Return what a request target means (RFC 9112, 3.2): in origin form, or in absolute form as proxies get it.
 
