@@ -73,7 +73,7 @@ async def busy(client: Client, seed: int) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_two_thousand_wait_and_five_hundred_ask(http_origin: ScriptedOrigin, cache_dir: Path, workers: str) -> None:
     psutil = pytest.importorskip("psutil")
     http_origin.put("a.bin", DATA)
