@@ -332,6 +332,10 @@ class Ending:
 
             name = called(session.config, self.job)
             self._profile = begin_profile(session, run=self.job.run, appname=name, directory=where)
+        if session is not None and session.config.tells_metrics and self.job.is_root:
+            from jcache.activate.metrics import prepare
+
+            prepare(session.config)
         if session is not None and session.config.stats != 0 and session.config.report_directory is not None:
             from jcache.activate.interim import Interim
 

@@ -50,8 +50,6 @@ class Interim:
         self._ended.acquire()
         self._saving = _thread.allocate_lock()
         self._over = False
-        if session.config.metrics is not None:
-            import jcache.activate.metrics  # noqa: F401 - as above
         session.counters.at_first_read(self._start)
 
     def end(self, timeout_s: float) -> None:
@@ -96,7 +94,7 @@ class Interim:
 
     def _write_metrics(self, report: "Report") -> None:
         config = self._session.config
-        if config.metrics is not None and self._job.is_root:
+        if config.tells_metrics and self._job.is_root:
             from jcache.activate.metrics import beside, write_metrics
 
-            write_metrics(config.metrics, [report, *beside(config, self._job, report)], appname=report.appname)
+            write_metrics(config, [report, *beside(config, self._job, report)], appname=report.appname)

@@ -1,6 +1,6 @@
-"""`JCACHE_METRICS`: the numbers of a job in a file, for whoever gathers those of a machine, such as node_exporter.
+"""The numbers of a job as metrics: in a file, for whoever gathers those of a machine, or sent to whoever gathers more.
 
-The job's root writes it, of all processes of the job that have saved a report: one file has one writer.
+The job's root writes and sends them, of all processes of the job that have saved a report: one file has one writer.
 """
 
 from __future__ import annotations
@@ -15,36 +15,60 @@ from jcache.activate.notice import say
 from jcache.report.merge import merge
 from jcache.report.metrics import openmetrics
 from jcache.report.model import Report, ReportError
+from jcache.report.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from jcache.activate.job import Job
     from jcache.settings.config import Config
 
-__all__ = ["beside", "write_metrics"]
+__all__ = ["beside", "prepare", "write_metrics"]
 
-_told = False
+_told: set[str] = set()
 
 
-def write_metrics(path: str, reports: Sequence[Report], *, appname: str | None = None) -> None:
-    """Write the sum of some reports; never raises: what goes wrong is one line on stderr, the first time.
+def prepare(config: Config) -> None:
+    """Import what is needed at the process's end, where some of it can be imported no more."""
+    if config.metrics_push is not None:
+        with _told_once(config.metrics_push):
+            from jcache.report.push import prepare_for
 
-    The file is whole, or the one before it. A link is followed; a pipe or a device is written into.
+            prepare_for(config.metrics_push)
+
+
+def write_metrics(config: Config, reports: Sequence[Report], *, appname: str | None = None) -> None:
+    """Write and send the sum of some reports; never raises: what goes wrong is one line on stderr, the first time.
+
+    A file is whole, or the one before it. A link is followed; a pipe or a device is written into.
 
     Args:
-        path: The file.
+        config: Where they go.
         reports: One or more.
         appname: What the job is called; by default what the first process is.
     """
-    global _told
+    report = merge(reports)
+    report = report if appname is None else replace(report, appname=appname)
+    if (path := config.metrics) is not None:
+        with _told_once(path):
+            _put(path, openmetrics(report).encode())
+    if (where := config.metrics_push) is not None:
+        with _told_once(where):
+            from jcache.report.push import send
+
+            send(report, where)
+
+
+@contextlib.contextmanager
+def _told_once(where: str) -> Iterator[None]:
+    """Say what goes wrong inside, once for each place."""
     try:
-        report = merge(reports)
-        _put(path, openmetrics(report if appname is None else replace(report, appname=appname)).encode())
-    except OSError as error:
-        if not _told:
-            say(f"no metrics in {path}: {error.strerror or error}")
-        _told = True
+        yield
+    except Exception as error:  # noqa: BLE001 - a job does not fail for its metrics
+        if where not in _told:
+            _told.add(where)
+            why = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+            say(f"no metrics in {redact([where])}: {why}")
 
 
 def beside(config: Config, job: Job, own: Report | None = None) -> list[Report]:

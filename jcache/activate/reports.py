@@ -160,10 +160,10 @@ def print_job(
                 render(merged, stderr)
         except OSError:
             pass  # stderr is closed or its reader is gone; the JSON reports are saved
-    if reports and config.metrics is not None:
+    if reports and config.tells_metrics:
         from jcache.activate.metrics import write_metrics
 
-        write_metrics(config.metrics, reports, appname=config.appname or job.program)
+        write_metrics(config, reports, appname=config.appname or job.program)
     return len(reports)
 
 

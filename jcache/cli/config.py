@@ -12,7 +12,7 @@ import click
 from jcache.cli.errors import WrongInputError
 from jcache.cli.options import directory_option
 from jcache.report.faces.units import human, visible
-from jcache.settings.config import RULES_KEY, SETTINGS, Config, ConfigError, gather
+from jcache.settings.config import RULES_KEY, SETTINGS, Config, ConfigError, gather, without_user
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,7 @@ def config(directory: Path | None, *, as_json: bool) -> None:
             continue
         default = values.report_directory if setting.field == "json" else getattr(values, setting.field)
         value, source = found.get(setting.field, (default, "default"))
+        value = without_user(value) if isinstance(value, str) else value
         settings[setting.field] = {"value": value, "source": "--dir" if _is_given(setting.field, directory) else source}
     rules = [rule.describe() for rule in values.rules]
     if as_json:
@@ -86,10 +87,11 @@ def _is_given(field: str, directory: Path | None) -> bool:
 
 
 def _shown(value: object) -> str:
+    """Return a value as a person reads it, without a user in a URL."""
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return visible(str(value))
+    return without_user(visible(str(value)))

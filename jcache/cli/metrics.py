@@ -27,7 +27,7 @@ class MetricsOfRun:
         self._config, self._job = config, job
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jcache-metrics", daemon=True)
-        if config.metrics is not None and config.stats != 0:
+        if config.tells_metrics and config.stats != 0:
             self._thread.start()
 
     def end(self) -> None:
@@ -37,11 +37,10 @@ class MetricsOfRun:
             self._thread.join(self._config.timeout)
 
     def _run(self) -> None:
-        assert self._config.metrics is not None
         stats = self._config.stats
         wait_s = stats or SOON_S
         while not self._ended.wait(wait_s):
             found = beside(self._config, self._job)
             if found:
-                write_metrics(self._config.metrics, found, appname=self._config.appname or self._job.program)
+                write_metrics(self._config, found, appname=self._config.appname or self._job.program)
             wait_s = stats or min(2 * wait_s, MOST_S)

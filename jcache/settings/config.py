@@ -3,6 +3,7 @@
 import _thread
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,14 @@ from jcache.settings.values import parse_memory, parse_size, sizes
 from jcache.settings.values import patterns as _patterns
 from jcache.settings.values import profile as _profile
 from jcache.settings.values import protocols as _protocols
+from jcache.settings.values import push as _push
 from jcache.settings.values import seconds as _seconds
 from jcache.settings.values import text as _text
 from jcache.settings.values import validate as _validate
 from jcache.system.allocator import KEEP_BYTES
 from jcache.system.stopwatch import acquire
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "absolute", "gather", "parse_size"]
+__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "absolute", "gather", "parse_size", "without_user"]
 
 FILE_NAME = "jcache.toml"
 """The file in a cache directory that sets what the environment does not."""
@@ -73,6 +75,8 @@ class Config:
     stats: float | None = None
     """Seconds; 0 for no interim reports, None for some at growing intervals."""
     metrics: str | None = None
+    metrics_push: str | None = None
+    """A URL, or `otlp`."""
     profile: bool | str = False
     """Whether to record access profiles, or the directory for them."""
     appname: str | None = None
@@ -112,6 +116,11 @@ class Config:
         if self.json is not None:
             return self.json
         return None if self.dir is None else os.path.join(self.dir, REPORTS_NAME)
+
+    @property
+    def tells_metrics(self) -> bool:
+        """Whether metrics are written to a file, or sent."""
+        return self.metrics is not None or self.metrics_push is not None
 
     @property
     def profile_directory(self) -> str | None:
@@ -406,8 +415,13 @@ def _rules(value: object, path: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def without_user(text: str) -> str:
+    """Return a text without user and password of URLs in it."""
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = without_user(repr(value))
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
@@ -443,6 +457,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JCACHE_METRICS", "a file", "-",
             "Write what the reports count there as metrics (OpenMetrics), with each interim report and at the end.",
             _text, is_path=True),
+    Setting("JCACHE_METRICS_PUSH", "a URL, or otlp", "-",
+            "Send these metrics: to a push gateway of Prometheus, or by OTLP, whose own variables say where.", _push),
     Setting("JCACHE_PROFILE", "1, 0 or a directory", "0",
             "Record every request, for `jcache profile`: beside the JSON reports, or in the directory.", _profile,
             is_path=True),

@@ -13,6 +13,7 @@ __all__ = [
     "patterns",
     "profile",
     "protocols",
+    "push",
     "seconds",
     "sizes",
     "text",
@@ -39,6 +40,15 @@ def boolean(value: object) -> bool:
     if text in {"0", "false", "no", "off"}:
         return False
     raise ValueError
+
+
+def push(value: object) -> str:
+    """Return where metrics are sent: `otlp`, or a URL of HTTP."""
+    where = text(value)
+    scheme, mark, rest = where.partition("://")
+    if where != "otlp" and not (scheme in {"http", "https"} and mark and rest.strip("/")):
+        raise ValueError
+    return where
 
 
 def seconds(value: object) -> float:
