@@ -108,7 +108,7 @@ async def answer_version(exchange: Exchange, place: Place, found: Access, settle
     if here is not None:
         exchange.hit_bytes = len(here)
         headers["Cache-Status"] = cache_status(settled)
-        return exchange.whole(status, headers, here)
+        return await exchange.whole(status, headers, here)
     missing, wanted = body.missing()
     if missing and asked.only_if_cached:
         raise NotCachedError

@@ -1,6 +1,7 @@
 """One request and its answer: what was sent of it, and how it is broken off where that goes wrong."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -9,11 +10,23 @@ from aiohttp import web
 
 from jcache.session import Session
 from jcache_plugins.gateway.conditions import Fields
+from jcache_plugins.gateway.wire import Wire
 
 __all__ = ["BrokenOffError", "Exchange"]
 
 # A client that takes less than this in so long is taken to be gone.
 SLICE_BYTES, STALL_S = 256 << 10, 120.0
+
+
+# A body up to here is sent with its header by one call, for which it is copied.
+JOINED_BYTES = 128 << 10
+
+
+async def nothing() -> AsyncGenerator[bytes, None]:
+    """Yield no more pieces."""
+    pieces: tuple[bytes, ...] = ()
+    for piece in pieces:
+        yield piece
 
 
 class BrokenOffError(asyncio.CancelledError):
@@ -71,8 +84,10 @@ class Exchange:
         kind = headers.pop("Content-Type", "text/plain")
         return web.Response(status=status, headers=headers, text=text, content_type=kind, charset="utf-8")
 
-    def whole(self, status: int, headers: dict[str, str], body: bytes) -> web.Response:
-        """Return an answer with a file's bytes."""
+    async def whole(self, status: int, headers: dict[str, str], body: bytes) -> web.StreamResponse:
+        """Send an answer with a body that is here; see `send`."""
+        if len(body) > JOINED_BYTES:
+            return await self._stream(status, headers, len(body), body, nothing())
         self.status, self.sent_bytes = status, len(body)
         return web.Response(status=status, headers=headers, body=body)
 
@@ -99,7 +114,7 @@ class Exchange:
             if self.request.method == "HEAD":
                 return self.plain(status, headers if length is None else headers | {"Content-Length": str(length)})
             if len(first) == length or (length is None and not first):
-                return self.whole(status, headers, first)
+                return await self.whole(status, headers, first)
             return await self._stream(status, headers, length, first, body)
         finally:
             await body.aclose()
@@ -119,9 +134,10 @@ class Exchange:
         self.status, self.is_begun = status, True
         await self._handed_over(response.prepare(self.request))
         try:
-            await self._write(response, first)
-            async for piece in body:
-                await self._write(response, piece)
+            with contextlib.closing(Wire(self.request.transport, response, length)) as wire:
+                await self._write(wire, first)
+                async for piece in body:
+                    await self._write(wire, piece)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must not take what it has for all
             self.trouble = error
             raise self._broken_off() from None
@@ -130,16 +146,15 @@ class Exchange:
         await self._handed_over(response.write_eof())
         return response
 
-    async def _write(self, response: web.StreamResponse, piece: bytes) -> None:
-        if len(piece) <= SLICE_BYTES:
-            await self._handed_over(response.write(piece))
-            self.sent_bytes += len(piece)
-            return
+    async def _write(self, wire: Wire, piece: bytes) -> None:
         view = memoryview(piece)
-        for start in range(0, len(piece), SLICE_BYTES):
+        start = wire.take(view)
+        self.sent_bytes += start
+        while start < len(view):
             part = view[start : start + SLICE_BYTES]
-            await self._handed_over(response.write(part))
+            await self._handed_over(wire.write(part))
             self.sent_bytes += len(part)
+            start += len(part)
 
     async def _handed_over(self, writing: Awaitable[object]) -> None:
         """Wait until the connection takes more."""
