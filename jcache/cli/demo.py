@@ -76,9 +76,9 @@ def demo(
 
     Writes a data set like CMS NanoAOD (947 columns), serves it on the loopback interface, and runs a selection of
     top-quark pairs over seven of the columns in fresh processes: without the cache, cold, warm, with more columns, and
-    warm with the origin stopped. The analysis is plain uproot. At the end curl, if it is there, reads a file through
-    'jcache serve'. A wire in front of the server makes it as far away as --rtt says; else there would be nothing to
-    save.
+    warm with the origin stopped. The analysis is plain uproot. At the end curl and xrdcp, if they are there, read a
+    file through 'jcache serve'. A wire in front of the server makes it as far away as --rtt says; else there would be
+    nothing to save.
 
     \b
     Exit codes:
@@ -138,9 +138,9 @@ def _show(outcome: Outcome, content: str, rtt_ms: float) -> None:
         console.print(f"FAILED  {problem}", style="bold red", markup=False)
     if not outcome.problems:
         console.print("\nAll runs gave the same results; the warm run took no byte from the origin.")
-        if outcome.curl is not None:
-            size = f"{_megabytes(outcome.curl.nbytes)} MB"
-            console.print(f"Origin stopped, curl read {outcome.curl.name} ({size}) from jcache serve: equal.")
+        for read in outcome.clients:
+            size = f"{_megabytes(read.nbytes)} MB"
+            console.print(f"Origin stopped, {read.client} read {read.name} ({size}) from jcache serve: equal.")
 
 
 def _table(runs: tuple[Run, ...]) -> Table:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jcache.demo.gateway import CurlRead, read_by_curl, warm_whole
+from jcache.demo.gateway import CLIENTS, ClientRead, read_by, warm_whole
 from jcache.demo.http_server import HttpServer
 from jcache.demo.wire import Wire
 from jcache.demo.xrootd_server import XrootdServer, XrootdUnavailableError
@@ -89,7 +89,7 @@ class Outcome:
     note: str
     dataset_bytes: int
     runs: tuple[Run, ...]
-    curl: CurlRead | None = None
+    clients: tuple[ClientRead, ...] = ()
 
     @property
     def warm(self) -> Run:
@@ -103,9 +103,11 @@ class Outcome:
         found += [f"{run.name}: results differ from those without JCache" for run in self.runs if run.equal is False]
         if self.warm.origin_bytes:
             found.append(f"warm: {self.warm.origin_bytes} bytes came from the origin")
-        if self.curl is not None and not self.curl.equal:
-            found.append(f"curl: {self.curl.nbytes} bytes through the gateway, which are not those of {self.curl.name}")
-        return found
+        return found + [
+            f"{read.client}: {read.nbytes} bytes through the gateway, which are not those of {read.name}"
+            for read in self.clients
+            if not read.equal
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome for a program to read."""
@@ -128,7 +130,8 @@ class Outcome:
             "counted_by": self.counted,
             "dataset_bytes": self.dataset_bytes,
             "runs": runs,
-            "curl": None if self.curl is None else self.curl.to_json(),
+            **dict.fromkeys(CLIENTS),
+            **{read.client: read.to_json() for read in self.clients},
             "problems": self.problems,
         }
 
@@ -178,9 +181,10 @@ def run(options: Options, progress: Callable[[str, int, int], None]) -> Outcome:
         urls = [server.url(name, port) for name in names]
         served = work / "served"
         runs = _run_all(work, server, urls, progress, last=lambda: warm_whole(served, urls[0]))
-        curl = read_by_curl(served, urls[0], data / names[0]) if served.is_dir() else None
+        clients = CLIENTS if served.is_dir() else ()
+        reads = [read_by(client, served, urls[0], data / names[0]) for client in clients]
         size = sum((data / name).stat().st_size for name in names)
-        return Outcome(server.kind, server.counted, note, size, tuple(runs), curl)
+        return Outcome(server.kind, server.counted, note, size, tuple(runs), tuple(filter(None, reads)))
 
 
 @contextmanager
