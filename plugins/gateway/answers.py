@@ -44,7 +44,7 @@ async def answer_file(exchange: Exchange, place: Place, path: str) -> Any:
     found = access(place.fs, path, session=exchange.session)
     if found is None or (place.is_unproved(path) and not asked.only_if_cached):
         return await pass_on(exchange, place, path)
-    begin = begin_of(exchange)
+    begin = functools.partial(begin_of, exchange)
     for _ in range(RESTARTS):
         try:
             settled = await settle(exchange.session, place, found, asked, begin)

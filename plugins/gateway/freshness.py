@@ -1,6 +1,7 @@
 """Which version of a file a request is answered with, and whether its origin was asked for that."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jcache.errors import OfflineMissError
@@ -35,7 +36,11 @@ class Settled:
 
 
 async def settle(
-    session: Session, place: Place, found: Access, asked: CacheControl, begin: Range | None = None
+    session: Session,
+    place: Place,
+    found: Access,
+    asked: CacheControl,
+    begin: Callable[[], Range | None] = lambda: None,
 ) -> Settled:
     """Find out the version of a file, as fresh as the settings and the client want it.
 
@@ -44,8 +49,8 @@ async def settle(
         place: Where the file is.
         found: The file.
         asked: How fresh the client wants it.
-        begin: With which bytes the answer will begin, where that is known before the file's size is: of a file of which
-            nothing is known they are asked for, and the origin names the version with them.
+        begin: Returns with which bytes the answer will begin, where that is known before the file's size is: of a file
+            of which nothing is known they are asked for, and the origin names the version with them.
 
     Raises:
         NotCachedError: The client wants the origin not to be asked, and it would have to be.
@@ -80,8 +85,9 @@ async def settle(
         if known is None:
             was_known = await found.is_known()
             async with place.limit(found.origin.path):
-                if begin is not None and not was_known and not session.offline:
-                    first = await begun(found, begin)
+                start = None if was_known or session.offline else begin()
+                if start is not None:
+                    first = await begun(found, start)
                 snapshot = validation.snapshot
                 info = await found.open()
                 if snapshot is None or validation.snapshot is not snapshot:
@@ -95,7 +101,8 @@ async def settle(
             else:
                 forwarded = forwarded or ("stale" if was_known else "uri-miss")
         else:
-            info = found.open_here() or known
+            info = known
+            remote.opened(0.0)
         left_s = None if trusted_s is None else max(trusted_s - (validation.age_s or 0.0), 0.0)
     return Settled(info, forwarded, age_s or 0.0, left_s, first)
 
