@@ -95,8 +95,8 @@ class JournaledFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is un
         if stop <= start:
             return b""
         data: bytes = journal.read(start, stop)
-        if length < 0 and hasattr(self, "_fetch_all") and journal.ends_as_said():
-            rest = self._whole()[start:]
+        if stop == self.size and hasattr(self, "_fetch_all") and journal.ends_as_said():
+            rest = self._whole()[start : start + length if length >= 0 else None]
             data = rest if rest.startswith(data) else data
         self.loc = start + len(data)
         return data

@@ -134,8 +134,8 @@ class JournalReader:
         return is_off() or self.access.is_as_long(self.size)
 
     def ends_as_said(self) -> bool:
-        """Whether the end that was read to was only said, by a server that sends no parts: the file may go on."""
-        return self.access.origin.is_streamed and not self.is_as_long()
+        """Whether the end that was read to was only said, and not with the bytes: the file may go on."""
+        return not self.access.origin.says_length(self.size) and not self.is_as_long()
 
     def _ask(self, start: int, stop: int, again: Callable[[int, int], bytes], *, ahead_bytes: int = 0) -> bytes:
         """Read [start, stop) on the event loop; once more where the origin keeps this version beside a later one."""

@@ -229,6 +229,10 @@ class FileSystemOrigin:
         """Whether the server sends no parts of the file."""
         return False
 
+    def says_length(self, nbytes: int) -> bool:  # noqa: ARG002 - for origins that say it with the bytes
+        """Whether the answers that brought bytes have said that the file is so long."""
+        return True
+
     async def stat(self) -> Info:
         """Ask for the file's `info` now, past any listing cache that the file system keeps."""
         with reaching():

@@ -70,6 +70,10 @@ class HttpQuestions(FileSystemOrigin):
         """Whether the server sends no parts of the file."""
         return not self._ranged
 
+    def says_length(self, nbytes: int) -> bool:
+        """Whether a `GET` has said that the file is so long, and none something else."""
+        return self._sizes == {nbytes}
+
     @property
     def is_got(self) -> bool:
         """Whether a `GET` has told of the file: some servers refuse it where `HEAD` does not."""
