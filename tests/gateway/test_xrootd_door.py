@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from gateways import GatewayProcess
+from gateways import GatewayProcess, door
 from servers import XrootdUnavailableError, find_xrootd
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 WHEN = 1_700_000_000
 DATA = random.Random(31).randbytes(5_000_000)
 LIMIT_S = 300
-ROOT_ADDRESS = re.compile(r"serving at root://([0-9.]+):([0-9]+)")
 
 VECTORS = """
 import hashlib, random, sys
@@ -69,18 +68,6 @@ def origin(nginx_server: Nginx) -> Nginx:
     for path in nginx_server.directory.rglob("*"):
         os.utime(path, (WHEN, WHEN))
     return nginx_server
-
-
-def door(gateway: GatewayProcess) -> tuple[str, int]:
-    """Return where its xrootd listens; skip where there can be none."""
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := ROOT_ADDRESS.search(gateway.stderr)):
-        if gateway.process.poll() is not None:
-            gateway.stop()
-            pytest.skip(gateway.stderr.splitlines()[-1])
-        assert time.monotonic() < deadline, gateway.stderr
-        time.sleep(0.05)
-    return found[1], int(found[2])
 
 
 def serve(origin: Nginx, cache: Path, *args: str) -> GatewayProcess:
@@ -166,7 +153,7 @@ def test_debians_programs_copy_a_file(
 
 
 def test_what_xrdfs_is_told_and_what_not(origin: Nginx, gateway: GatewayProcess) -> None:
-    """The plug-in asks for a file by HEAD: it knows sizes, and no directories, times or checksums; nothing is written."""
+    """The plug-in asks for a name by HEAD: it knows sizes, not directories, times or checksums; it does not write."""
     if shutil.which("xrdfs") is None:
         pytest.skip("xrdfs is not installed")
     (origin.directory / "listed").mkdir()
