@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import s3_servers
-from libraries import needs
+from libraries import geotiff, needs
 from s3_servers import KEYS, Moto
 
 if TYPE_CHECKING:
@@ -63,23 +63,28 @@ print(hashlib.sha256(bytes(obstore.get(store, "a.bin").bytes())).hexdigest())
 print([bytes(one).hex() for one in obstore.get_ranges(store, "dir/b c.bin", starts=[0, 500_000], ends=[9, 500_009])])
 """,
     "duckdb": """
-import os, duckdb
-try:
-    from duckdb_extensions import import_extension
-    import_extension("httpfs")
-except ImportError:
-    pass
+import importlib.util, os, pathlib, duckdb
 connection = duckdb.connect()
-try:
-    connection.execute("LOAD httpfs")
-except duckdb.Error:
-    print("no httpfs")
-    os._exit(0)
+found = importlib.util.find_spec("duckdb_extension_httpfs")
+(extension,) = pathlib.Path(found.origin).parent.rglob("httpfs.duckdb_extension")
+connection.execute(f"LOAD '{extension}'")
 if "_JCACHE_GATEWAY" not in os.environ:
     where = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
     connection.execute(f"SET s3_endpoint = '{where}'; SET s3_use_ssl = false")
 connection.execute("SET s3_url_style = 'path'")
 print(connection.sql("SELECT sum(x) FROM 's3://bucket/t/t.parquet'").fetchall())
+""",
+    "rasterio": """
+import hashlib, os, rasterio
+from rasterio.windows import Window
+if "_JCACHE_GATEWAY" not in os.environ:
+    where = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    os.environ |= {"AWS_S3_ENDPOINT": where, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+with rasterio.open("/vsis3/bucket/image.tif") as image:
+    print({name: str(value) for name, value in sorted(image.profile.items())}, image.tags(), image.files)
+    for window in (Window(0, 0, 50, 60), Window(200, 500, 200, 100)):
+        print(hashlib.sha256(image.read(window=window).tobytes()).hexdigest())
+    print(hashlib.sha256(image.read(1, out_shape=(192, 192)).tobytes()).hexdigest())
 """,
     "s3fs": """
 import fsspec
@@ -90,7 +95,7 @@ with fs.open("bucket/a.bin") as file:
     print(file.read(500).hex())
 """,
 }
-NEEDED = {"pyarrow": "pyarrow.parquet"}
+NEEDED = {"duckdb": ("duckdb", "duckdb_extension_httpfs")}
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +155,16 @@ def bodies(moto: Moto) -> list[str]:
     "name", [pytest.param(name, marks=pytest.mark.long) if name in {"obstore", "s3fs"} else name for name in JOBS]
 )
 def test_clients_of_s3_are_cached_as_they_are(moto: Moto, cache_dir: Path, tmp_path: Path, name: str) -> None:
-    needs(NEEDED.get(name, name).partition(".")[0])
+    needs(*NEEDED.get(name, (name,)))
+    if name == "rasterio":
+        geotiff(tmp_path / "image.tif")
+        image = (tmp_path / "image.tif").read_bytes()
+        s3_servers.client(moto.url).put_object(Bucket="bucket", Key="image.tif", Body=image)
+        moto.requests()
     script = tmp_path / "job.py"
     script.write_text(JOBS[name])
     command, environ = [sys.executable, str(script)], environ_of(moto)
     expected = plain(command, environ).stdout
-    if expected == "no httpfs\n":
-        pytest.skip("DuckDB's httpfs extension is not installed")
     assert expected
     assert bodies(moto)
     cold = run(cache_dir, ["--gateway"], command, environ)
@@ -236,6 +244,11 @@ CLIENTS: dict[str, Callable[[str], list[str]]] = {
         f"wget -q -O - {url} | od -An -v -tx1 | tr -d ' \\n' | cut -c 11-1010 | tr -d '\\n'",
     ],
     "python": lambda url: [sys.executable, "-c", URLLIB, url],
+    "aria2c": lambda url: [
+        "sh",
+        "-c",
+        f"cd $(mktemp -d) && aria2c --no-conf -q -o a {url} && od -j 5 -N 500 -An -v -tx1 a | tr -d ' \\n'; rm -r $PWD",
+    ],
     # By its path, as https:// URLs have to be.
     "curl by path": lambda url: [
         "sh",

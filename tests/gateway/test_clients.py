@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from gateways import GatewayProcess
-from libraries import needs, parquet
+from libraries import geotiff, needs, parquet
 from servers import Nginx, find_nginx
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ url = sys.argv[1]
 with rasterio.open(f"/vsicurl/{url}listed/image.tif") as image:
     print({name: str(value) for name, value in sorted(image.profile.items())}, image.tags())
     print([name.replace(url, "") for name in image.files])
-    for window in (Window(0, 0, 50, 60), Window(700, 900, 200, 100), Window(1000, 1000, 24, 24)):
+    for window in (Window(0, 0, 50, 60), Window(200, 500, 200, 100), Window(760, 760, 8, 8)):
         print(hashlib.sha256(image.read(window=window).tobytes()).hexdigest())
     print(hashlib.sha256(image.read(1, out_shape=(128, 128)).tobytes()).hexdigest())
     print(hashlib.sha256(image.read().tobytes()).hexdigest())
@@ -166,18 +166,6 @@ print(connection.sql(f"SELECT key, avg(c2), max(c5) FROM {table} WHERE c3 > 0.5 
 """,
 }
 NEEDED = {"duckdb": ("duckdb", "duckdb_extension_httpfs", "pandas")}
-IMAGE = """
-import sys, numpy, rasterio
-from rasterio.enums import Resampling
-size = 1024
-profile = {"driver": "GTiff", "width": size, "height": size, "count": 2, "dtype": "uint16", "crs": "EPSG:32632",
-           "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5300000),
-           "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-with rasterio.open(sys.argv[1], "w", **profile) as image:
-    image.write(numpy.random.default_rng(3).integers(0, 4000, (2, size, size), dtype="uint16"))
-    image.build_overviews([2, 4, 8], Resampling.nearest)
-    image.update_tags(taken="today")
-"""
 
 
 def run(name: str, url: str) -> str:
@@ -199,7 +187,7 @@ def test_libraries_read_what_they_read_without_it(served: Served, name: str) -> 
     gateway, files = served.gateway, served.files
     listed = files.directory / "listed"
     if name == "rasterio":
-        subprocess.run([sys.executable, "-c", IMAGE, listed / "image.tif"], timeout=LIMIT_S, check=True)
+        geotiff(listed / "image.tif")
     else:
         parquet(listed)
     age(files.directory)
