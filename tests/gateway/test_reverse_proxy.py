@@ -15,6 +15,7 @@ from servers import Nginx, ScriptedOrigin, find_nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 WHEN = 1_700_000_000
 MODIFIED = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -182,13 +183,44 @@ def test_it_asks_whether_slices_have_changed(chain: Chain) -> None:
     assert until("EXPIRED").body == new[:200_001]
 
 
-def test_what_is_not_for_all_is_not_kept(chain: Chain) -> None:
-    for said in ("private", "no-store"):
-        chain.other.put(said, DATA, headers={"Cache-Control": said})
+def test_what_is_not_for_all_or_has_no_version_is_not_kept(chain: Chain) -> None:
+    for name, tag, said in (("a", '"1"', "private"), ("b", '"1"', "no-store"), ("c", None, "no-store")):
+        given = {} if tag is None else {"Cache-Control": said}
+        chain.other.put(name, DATA, etag=tag, headers=given)
         for _ in range(2):
-            found = chain.get(f"/sliced/{chain.other.url(said)}")
+            found = chain.get(f"/sliced/{chain.other.url(name)}")
             assert (found.body, found["X-Cache"]) == (DATA, "MISS")
             assert found["Cache-Control"] == said
+
+
+def signed(url: str) -> dict[str, str]:
+    auth, awsrequest = pytest.importorskip("botocore.auth"), pytest.importorskip("botocore.awsrequest")
+    from botocore.credentials import Credentials
+
+    asked = awsrequest.AWSRequest("GET", url)
+    auth.S3SigV4Auth(Credentials("key", "secret"), "s3", "us-east-1").add_auth(asked)
+    return dict(asked.headers.items())
+
+
+@pytest.mark.parametrize("s3", [False, True], ids=["token", "s3"])
+def test_what_needs_a_token_or_a_key_is_not_kept(chain: Chain, tmp_path: Path, s3: bool) -> None:
+    """nginx keeps answers also to requests with an Authorization field, other than RFC 9111, 3.5, has it."""
+    chain.write("listed/f.bin", DATA)
+    who = tmp_path / "who"
+    who.write_text("key secret\n" if s3 else "open-sesame\n")
+    args = ("--s3", "--s3-keys", str(who)) if s3 else ("--token-file", str(who))
+    with GatewayProcess(tmp_path / "cache", "--origin", chain.origin.url(), *args) as gateway:
+        (work := tmp_path / "front").mkdir()
+        front = Nginx(work, work, http=HTTP.format(port=gateway.port, work=work), server=SERVER)
+        mine = chain._replace(front=front)
+        headers = signed("http://localhost/listed/f.bin") if s3 else {"Authorization": "Bearer open-sesame"}
+        try:
+            for _ in range(2):
+                found = mine.get("/sliced/listed/f.bin", **headers)
+                assert (found.status, found.body, found["X-Cache"]) == (200, DATA, "MISS")
+                assert mine.get("/sliced/listed/f.bin").status == (403 if s3 else 401)
+        finally:
+            front.stop()
 
 
 def test_a_listing_is_of_the_kind_that_was_asked_for(chain: Chain) -> None:
