@@ -23,9 +23,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find jcache plugins docs/man -type f ! -path '*/__pycache__/*')
 
-# What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls.
-DEBIAN_COMMANDS := xrootd nginx strace
-DEBIAN_PACKAGES := xrootd-server nginx-light strace
+# What the tests and the demo use where Debian has it: a real XRootD daemon and its clients, a real nginx, strace to count
+# system calls, and a client of HTTP that asks over many connections at once.
+DEBIAN_COMMANDS := xrootd nginx strace aria2c xrdcp
+DEBIAN_PACKAGES := xrootd-server nginx-light strace aria2 xrootd-client
 # What `jcache serve --xrootd` needs besides; not every release has it.
 DEBIAN_PLUGINS := xrootd-client-http-plugins
 
@@ -84,10 +85,13 @@ $(VENV)/demo.stamp $(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
 	@touch $@
 
 # The libraries that the tests are run with, beside what is there: found out all at once, pip would try versions for minutes.
+# DuckDB is of the version that its extension is for, whichever an earlier run has installed.
 $(VENV)/ecosystem.stamp: $(VENV)/test.stamp
-	$(BIN)/python -m pip freeze --exclude jcache > $(VENV)/constraints.txt
+	$(BIN)/python -m pip freeze --exclude jcache --exclude duckdb > $(VENV)/constraints.txt
 	$(PIP) --constraint $(VENV)/constraints.txt '.[ecosystem]' \
 		|| echo "make: going on without the libraries that are cached: their tests are skipped" >&2
+	$(PIP) --only-binary=root --constraint $(VENV)/constraints.txt '.[root]' \
+		|| echo "make: going on without ROOT, which has no wheel for this Python: its test is skipped" >&2
 	@touch $@
 
 # JCache itself, installed as a user has it.

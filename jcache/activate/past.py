@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _FSSPEC = "give it file objects of fsspec.open(...)"
 # By the module whose import says that native code may read remote data: what it is called, and how it is cached.
 NATIVE = {
-    "icechunk": ("icechunk", "there is no way yet"),
+    "icechunk": ("icechunk", "start the job with jcache run --gateway"),
     "lance": ("lance", "there is no way yet"),
     "deltalake": ("deltalake", "there is no way yet"),
-    "ROOT": ("ROOT", "read the file with uproot"),
+    "ROOT": ("ROOT", "read the file with uproot, or through jcache serve --xrootd"),
     "XRootD.client": ("pyxrootd", "install fsspec-xrootd"),
 }
 # Of polars, what opens a URL by itself.

@@ -27,6 +27,7 @@ _MISLEADING = (
     "AWS_SECURITY_TOKEN",
     "AWS_ENDPOINT",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_NO_SIGN_REQUEST",
     "AWS_SKIP_SIGNATURE",
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_USE_FIPS_ENDPOINT",
@@ -95,6 +96,9 @@ class GatewayOfRun:
                 "AWS_ALLOW_HTTP": "true",  # polars, obstore and others of Rust's
                 "DUCKDB_S3_ENDPOINT": address,
                 "DUCKDB_S3_USE_SSL": "false",
+                "AWS_S3_ENDPOINT": address,  # this and the next two are GDAL's
+                "AWS_HTTPS": "NO",
+                "AWS_VIRTUAL_HOSTING": "FALSE",
             }
         if self._is_proxy:
             made["http_proxy"] = f"http://{self._told['user']}:{self._told['token']}@{address}"

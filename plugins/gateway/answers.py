@@ -30,8 +30,14 @@ CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-S
 _MIMETYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
 
 
-async def answer_file(exchange: Exchange, place: Place, path: str) -> Any:
+async def answer_file(exchange: Exchange, place: Place, path: str, *, empty_has_none: bool = False) -> Any:
     """Answer with a file of a place.
+
+    Args:
+        exchange: What is answered.
+        place: Where the file is.
+        path: The file.
+        empty_has_none: Whether a range of an empty file is refused, as S3 does, and not answered with the file.
 
     Raises:
         Exception: Whatever finding out the version, or reading the first bytes, raises; nothing was sent then.
@@ -50,7 +56,7 @@ async def answer_file(exchange: Exchange, place: Place, path: str) -> Any:
             settled = await settle(exchange.session, place, found, asked, begin)
             if not settled.info.version.is_provable:
                 raise UnsizedError(path)
-            return await answer_version(exchange, place, found, settled, asked)
+            return await answer_version(exchange, place, found, settled, asked, empty_has_none=empty_has_none)
         except UnsizedError:
             if asked.only_if_cached:
                 raise NotCachedError from None
@@ -75,7 +81,9 @@ def is_replaced(error: BaseException) -> bool:
     return isinstance(error, OriginChangedError) or isinstance(error.__cause__, OriginChangedError)
 
 
-async def answer_version(exchange: Exchange, place: Place, found: Access, settled: Settled, asked: CacheControl) -> Any:
+async def answer_version(
+    exchange: Exchange, place: Place, found: Access, settled: Settled, asked: CacheControl, *, empty_has_none: bool
+) -> Any:
     """Answer with a version of a file; see `answer_file`."""
     request, version = exchange.request, settled.info.version
     headers = exchange.headers() | described(found, settled)
@@ -85,7 +93,9 @@ async def answer_version(exchange: Exchange, place: Place, found: Access, settle
         headers["Cache-Status"] = cache_status(settled)
         return exchange.plain(ended, headers)
     ranges = None
-    if request.method == "GET" and conditions.is_range_wanted(exchange.fields, tag, version.mtime_ns):
+    # Who asks for ranges of whatever there is would take it for an error that there are none.
+    has_ranges = size > 0 or empty_has_none
+    if request.method == "GET" and has_ranges and conditions.is_range_wanted(exchange.fields, tag, version.mtime_ns):
         try:
             ranges = byteranges.parse(exchange.fields.get("Range"), size)
         except Unsatisfiable:

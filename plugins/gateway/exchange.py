@@ -47,6 +47,7 @@ class Exchange:
         sent_bytes: How much of its body was handed to the connection.
         hit_bytes: How much of it was cached as it began.
         is_begun: Whether its header was sent.
+        is_private: Whether the answer is for who has a token or a key, and for no cache that others read from.
         trouble: What broke it off, if anything of the origin's did.
     """
 
@@ -65,7 +66,7 @@ class Exchange:
         self.fields = Fields(request.headers)
         self.session = session
         self.status = self.sent_bytes = self.hit_bytes = 0
-        self.is_begun = False
+        self.is_begun = self.is_private = False
         self.trouble: Exception | None = None
         self.began_s = time.monotonic()
         self._via = via
@@ -73,7 +74,9 @@ class Exchange:
 
     def headers(self) -> dict[str, str]:
         """Return the header fields of all answers."""
-        return {"Server": "JCache", "Via": self._via, "X-Content-Type-Options": "nosniff"}
+        fields = {"Server": "JCache", "Via": self._via, "X-Content-Type-Options": "nosniff"}
+        # Of a request with a token every shared cache ought to know that (RFC 9111, 3.5); nginx does not.
+        return fields | {"Cache-Control": "private"} if self.is_private else fields
 
     def plain(self, status: int, headers: dict[str, str], text: str = "") -> web.Response:
         """Return an answer without a file's bytes."""

@@ -28,6 +28,7 @@ async def pass_on(exchange: Exchange, place: Place, path: str) -> Any:
     """
     path = undirected(path)
     headers = exchange.headers() | {"Cache-Status": "JCache; fwd=bypass", "Content-Type": "application/octet-stream"}
+    headers["Cache-Control"] = "no-store"  # a cache could not tell whether what it has is the file yet
     if place.is_http:
         return await exchange.send(200, headers, None, streamed(place, path))
     data = await whole(place, path)

@@ -203,6 +203,7 @@ class Gateway:
             return exchange.plain(200, exchange.headers() | {"Cache-Control": "no-store"}, "ok\n")
         client: object = client_at(request.remote)
         is_signed = self._signs and isinstance(target, Mounted) and target != METRICS  # which the service checks
+        exchange.is_private = is_signed or self._tokens is not None
         if self._tokens is not None and not is_signed:
             said = [self._tokens.found(exchange.fields.get(name)) for name in ("Authorization", "Proxy-Authorization")]
             token = next((one for one in said if one is not None), None)

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +143,16 @@ def test_a_file_that_is_not_there(gateway: GatewayProcess) -> None:
 def test_an_empty_file_is_empty(gateway: GatewayProcess) -> None:
     answer = gateway.get("/listed/empty")
     assert (answer.status, answer.body) == (200, b"")
+
+
+def test_a_range_of_an_empty_file_is_the_file(served: Served) -> None:
+    """RFC 9110, 14.2, lets a range be left out; as nginx does, for who asks for ranges of whatever there is."""
+    with socket.create_connection(("127.0.0.1", served.nginx.port), timeout=30) as connection:
+        connection.sendall(request("/listed/empty", Range="bytes=0-9"))
+        plain = reply(connection.makefile("rb"))
+    for said in ("bytes=0-9", "bytes=5-", "bytes=-3", "bytes=0-1,5-9"):
+        answer = served.gateway.get("/listed/empty", Range=said)
+        assert (answer.status, answer.body) == (plain.status, plain.body) == (200, b""), said
 
 
 def test_a_message_that_could_be_two_is_refused(gateway: GatewayProcess) -> None:

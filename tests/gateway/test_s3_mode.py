@@ -113,6 +113,14 @@ def test_boto3_gets_what_it_gets_without_the_gateway(moto: Moto, gateway: Gatewa
         assert not wrong, "\n".join(wrong)
 
 
+def test_a_range_of_an_empty_object_is_refused(moto: Moto, gateway: GatewayProcess) -> None:
+    s3_servers.client(moto.url).put_object(Bucket="other", Key="empty", Body=b"")
+    for url in (moto.url, gateway.url):
+        client = s3_servers.client(url)
+        got = told(lambda client=client: client.get_object(Bucket="other", Key="empty", Range="bytes=0-9"))
+        assert got == ("InvalidRange", 416)
+
+
 def test_a_listing_and_an_answer_name_the_same_version(gateway: GatewayProcess) -> None:
     client = s3_servers.client(gateway.url)
     listed = {one["Key"]: one for one in client.list_objects_v2(Bucket="bucket")["Contents"]}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from gateways import GatewayProcess
+from gateways import GatewayProcess, door
 from servers import XrootdUnavailableError, find_xrootd
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 WHEN = 1_700_000_000
 DATA = random.Random(31).randbytes(5_000_000)
 LIMIT_S = 300
-ROOT_ADDRESS = re.compile(r"serving at root://([0-9.]+):([0-9]+)")
 
 VECTORS = """
 import hashlib, random, sys
@@ -69,18 +68,6 @@ def origin(nginx_server: Nginx) -> Nginx:
     for path in nginx_server.directory.rglob("*"):
         os.utime(path, (WHEN, WHEN))
     return nginx_server
-
-
-def door(gateway: GatewayProcess) -> tuple[str, int]:
-    """Return where its xrootd listens; skip where there can be none."""
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := ROOT_ADDRESS.search(gateway.stderr)):
-        if gateway.process.poll() is not None:
-            gateway.stop()
-            pytest.skip(gateway.stderr.splitlines()[-1])
-        assert time.monotonic() < deadline, gateway.stderr
-        time.sleep(0.05)
-    return found[1], int(found[2])
 
 
 def serve(origin: Nginx, cache: Path, *args: str) -> GatewayProcess:
@@ -130,14 +117,71 @@ def test_ranges_and_vectors_are_the_origins(
     assert origin.body_bytes() == 0, origin.requests()
 
 
-def test_xrdcp(origin: Nginx, gateway: GatewayProcess, tmp_path: Path) -> None:
-    program = shutil.which("xrdcp")
-    if program is None:
-        pytest.skip("xrdcp is not installed")
-    host, port = door(gateway)
-    command = [program, "-f", "-s", f"root://{host}:{port}//dir/data.bin", str(tmp_path / "copy")]
-    subprocess.run(command, timeout=LIMIT_S, check=True)
-    assert (tmp_path / "copy").read_bytes() == DATA
+COPIES = {
+    "xrdcp": lambda where, copy: ["xrdcp", "-f", "-s", f"root://{where}//dir/data.bin", copy],
+    "xrdfs": lambda where, copy: ["xrdfs", where, "cat", "-o", copy, "/dir/data.bin"],
+}
+
+
+@pytest.mark.parametrize("program", COPIES)
+def test_debians_programs_copy_a_file(
+    origin: Nginx, gateway: GatewayProcess, export_dir: Path, tmp_path: Path, program: str
+) -> None:
+    from servers import XrootdServer
+
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+    def copied(where: str) -> bytes:
+        copy = tmp_path / "copy"
+        copy.unlink(missing_ok=True)
+        command = COPIES[program](where, str(copy))
+        subprocess.run(command, stderr=subprocess.DEVNULL, timeout=LIMIT_S, check=True)
+        return copy.read_bytes()
+
+    shutil.copy(origin.directory / "dir" / "data.bin", export_dir / "data.bin")
+    (export_dir / "dir").symlink_to(".")
+    with XrootdServer(export_dir) as plain:
+        assert copied(plain.address) == DATA
+    where = ":".join(map(str, door(gateway)))
+    origin.reset()
+    assert copied(where) == DATA
+    assert len(DATA) <= origin.body_bytes() <= len(DATA) * 1.05
+    origin.reset()
+    assert copied(where) == DATA
+    assert origin.body_bytes() == 0, origin.requests()
+
+
+def test_what_xrdfs_is_told_and_what_not(origin: Nginx, gateway: GatewayProcess) -> None:
+    """The plug-in asks for a name by HEAD: it knows sizes, not directories, times or checksums; it does not write."""
+    if shutil.which("xrdfs") is None:
+        pytest.skip("xrdfs is not installed")
+    (origin.directory / "listed").mkdir()
+    (origin.directory / "listed" / "a.bin").write_bytes(DATA)
+    where = ":".join(map(str, door(gateway)))
+
+    def xrdfs(*args: str) -> str:
+        environ = {**os.environ, "XRD_REQUESTTIMEOUT": "120", "XRD_CONNECTIONRETRY": "1", "TZ": "UTC"}
+        done = subprocess.run(
+            ["xrdfs", where, *args], env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        if done.returncode == 0:
+            return done.stdout
+        assert done.returncode == 54, done.stderr
+        found = re.search(r"\[ERROR\] Server responded with an error: \[([0-9]+)\]", done.stderr)
+        return found[1] if found else done.stderr
+
+    told = xrdfs("stat", "/dir/data.bin")
+    assert re.search(r"^Size: +5000000$", told, re.MULTILINE), told
+    assert re.search(r"^MTime: +1970-01-01 00:00:00$", told, re.MULTILINE), told
+    assert xrdfs("stat", "/dir/none") == xrdfs("cat", "/dir/none") == "3011"  # there is no such file
+    # A directory is an error, whether the origin lists it or not; it is never empty.
+    assert {xrdfs("stat", one) for one in ("/dir", "/listed")} == {"3010", "3006"}
+    assert {xrdfs("ls", one) for one in ("/dir", "/listed")} == {"3010", "3006"}
+    assert xrdfs("query", "checksum", "/dir/data.bin") == "3013"
+    for asked in (("mkdir", "/new"), ("rm", "/dir/data.bin"), ("mv", "/dir/data.bin", "/b"), ("truncate", "/a", "3")):
+        assert xrdfs(*asked) == "3025", asked
+    assert (origin.directory / "dir" / "data.bin").read_bytes() == DATA
 
 
 def is_up(host: str, port: int) -> bool:

@@ -10,11 +10,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import HTTP
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESS = re.compile(r"serving at (https?://\S+)")
+ROOT_ADDRESS = re.compile(r"serving at root://([0-9.]+):([0-9]+)")
+DOOR_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,18 @@ class GatewayProcess:
             with contextlib.suppress(OSError):  # it may have been refused before it was all there
                 connection.sendall(data)
             return reply(connection.makefile("rb"), method=method)
+
+
+def door(gateway: GatewayProcess) -> tuple[str, int]:
+    """Return where its xrootd listens; skip where there can be none."""
+    deadline = time.monotonic() + DOOR_S
+    while not (found := ROOT_ADDRESS.search(gateway.stderr)):
+        if gateway.process.poll() is not None:
+            gateway.stop()
+            pytest.skip(gateway.stderr.splitlines()[-1])
+        assert time.monotonic() < deadline, gateway.stderr
+        time.sleep(0.05)
+    return found[1], int(found[2])
 
 
 def request(target: str, *, method: str = "GET", **headers: str) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +26,21 @@ END_WITH_OBSTORE = (
 )
 
 
+# In a process of its own: GDAL brings libraries that others of this process may have, of other versions.
+GEOTIFF = """
+import sys, numpy, rasterio
+from rasterio.enums import Resampling
+size = 768
+profile = {"driver": "GTiff", "width": size, "height": size, "count": 2, "dtype": "uint16", "crs": "EPSG:32632",
+           "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5300000),
+           "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+with rasterio.open(sys.argv[1], "w", **profile) as image:
+    image.write(numpy.random.default_rng(3).integers(0, 4000, (2, size, size), dtype="uint16"))
+    image.build_overviews([2, 4], Resampling.nearest)
+    image.update_tags(taken="today")
+"""
+
+
 def needs(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
@@ -37,3 +54,7 @@ def parquet(directory: Path, name: str = "t.parquet", seed: int = 5) -> None:
     columns = {f"c{i}": [rng.random() for _ in range(ROWS)] for i in range(6)}
     columns["key"] = [rng.randrange(10) for _ in range(ROWS)]
     pd.DataFrame(columns).to_parquet(directory / name, row_group_size=ROWS // 4)
+
+
+def geotiff(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", GEOTIFF, path], timeout=300, check=True)

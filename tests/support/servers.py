@@ -46,9 +46,11 @@ http {{
   etag on;
   client_body_temp_path {work}/t1; proxy_temp_path {work}/t2; fastcgi_temp_path {work}/t3;
   uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
-  server {{ listen 127.0.0.1:{port}; root {directory}; location /listed/ {{ autoindex on; }} }}
+  {http}
+  server {{ listen 127.0.0.1:{port}; {server} }}
 }}
 """
+_FILES = "root {directory}; location /listed/ {{ autoindex on; }}"
 
 
 def find_nginx() -> str | None:
@@ -87,10 +89,11 @@ class LoggedRequest:
 class Nginx:
     """A running nginx that serves `directory`, with ranges and ETags, and logs the bytes of every body.
 
-    `work` is a directory of its own for configuration and logs.
+    `work` is a directory of its own for configuration and logs. `server` says what it does instead, in nginx's words,
+    and `http` what goes before that.
     """
 
-    def __init__(self, directory: Path, work: Path) -> None:
+    def __init__(self, directory: Path, work: Path, *, http: str = "", server: str | None = None) -> None:
         program = find_nginx()
         if program is None:
             raise FileNotFoundError("nginx is not installed")
@@ -101,7 +104,8 @@ class Nginx:
         self._marks = 0
         self._seen = 0
         self._command = [program, "-c", os.fspath(work / "nginx.conf"), "-p", os.fspath(work)]
-        (work / "nginx.conf").write_text(_NGINX_CONFIG.format(work=work, port=self.port, directory=directory))
+        does = _FILES.format(directory=directory) if server is None else server
+        (work / "nginx.conf").write_text(_NGINX_CONFIG.format(work=work, port=self.port, http=http, server=does))
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 

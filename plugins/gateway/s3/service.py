@@ -90,7 +90,7 @@ class Service:
         if target.is_directory:
             raise FileNotFoundError
         path = self._place.path(Mounted(target.names, raw=target.raw))
-        response: web.StreamResponse = await answer_file(exchange, self._place, path)
+        response: web.StreamResponse = await answer_file(exchange, self._place, path, empty_has_none=True)
         if response.status in {412, 416} and not response.prepared:
             kept = {name: response.headers[name] for name in ("ETag", "Content-Range") if name in response.headers}
             return failed(exchange, response.status, headers=kept)
