@@ -44,7 +44,7 @@ demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
-test-long: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+test-long: $(VENV)/ecosystem.stamp $(VENV)/root.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m "long or turns" -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
@@ -90,6 +90,10 @@ $(VENV)/ecosystem.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip freeze --exclude jcache --exclude duckdb > $(VENV)/constraints.txt
 	$(PIP) --constraint $(VENV)/constraints.txt '.[ecosystem]' \
 		|| echo "make: going on without the libraries that are cached: their tests are skipped" >&2
+	@touch $@
+
+# ROOT takes long to download, and half a gigabyte.
+$(VENV)/root.stamp: $(VENV)/ecosystem.stamp
 	$(PIP) --only-binary=root --constraint $(VENV)/constraints.txt '.[root]' \
 		|| echo "make: going on without ROOT, which has no wheel for this Python: its test is skipped" >&2
 	@touch $@

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from servers import Nginx
 
+pytestmark = pytest.mark.long  # ROOT itself takes long to download, and to start
+
 WHEN = 1_700_000_000
 LIMIT_S = 300
 COLUMNS, ROWS, PARTS = "abcdef", 5000, 6
