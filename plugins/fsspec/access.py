@@ -288,6 +288,12 @@ class Access:
         with self._file() as remote:
             return remote.is_proved_as_long(nbytes)
 
+    def doubt(self) -> None:
+        """Have the origin asked once more, where the settings have it asked whenever a file is opened."""
+        with self._file() as remote:
+            if remote.validation.validate == "open":
+                remote.doubt()
+
     def open_here(self) -> Info | None:
         """Do as `open` does, where the version was validated before; None else."""
         with self._file() as remote:
