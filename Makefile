@@ -23,9 +23,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find jcache plugins docs/man -type f ! -path '*/__pycache__/*')
 
-# What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls.
-DEBIAN_COMMANDS := xrootd nginx strace
-DEBIAN_PACKAGES := xrootd-server nginx-light strace
+# What the tests and the demo use where Debian has it: a real XRootD daemon, a real nginx, strace to count system calls,
+# FUSE to mount.
+DEBIAN_COMMANDS := xrootd nginx strace fusermount3
+DEBIAN_PACKAGES := xrootd-server nginx-light strace fuse3
 # What `jcache serve --xrootd` needs besides; not every release has it.
 DEBIAN_PLUGINS := xrootd-client-http-plugins
 
