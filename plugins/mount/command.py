@@ -58,6 +58,9 @@ def mount(*, url: str, where: str, directory: Path | None, validate: str | None,
         unmounter()
     except MountError as error:
         raise CommandError(str(error)) from None
+    caches = map(os.path.realpath, os.environ["JCACHE_DIR"].split(os.pathsep))
+    if any(f"{cache}/".startswith(f"{os.path.realpath(where)}/") for cache in caches):
+        raise WrongInputError(f"{where}: the cache directory would lie in what is mounted there")
     try:
         check(where)
     except MountError as error:

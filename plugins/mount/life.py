@@ -17,14 +17,12 @@ from typing import Any
 
 import mfusepy
 
-from jcache_plugins.mount.operations import Operations
+from jcache_plugins.mount.operations import REQUESTS, Operations
 
 __all__ = ["MountError", "check", "mount", "unmounter"]
 
 DRAIN_S = 10.0
 """So long programs may go on to read what they have open, once the mount is to end."""
-# So many requests wait at once, for an origin that is slow or hangs, before others have to wait for them.
-THREADS = 128
 # The kernel looks a name up each time that somebody opens it; what it was told then, it tells others.
 LOOKUP_S, ATTRIBUTES_S = 0, 1
 _STARTED, _ENDED = b"\xfe", b"\xff"
@@ -154,7 +152,7 @@ def _options(name: str, *, allow_other: bool) -> dict[str, Any]:
     )
     options |= {"fsname": escaped, "subtype": "jcache", "entry_timeout": LOOKUP_S, "attr_timeout": ATTRIBUTES_S}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):  # before, it has as many as it needs
-        options |= {"max_threads": THREADS, "max_idle_threads": 8}
+        options |= {"max_threads": REQUESTS, "max_idle_threads": 8}
     return options | ({"allow_other": True} if allow_other else {})
 
 

@@ -15,10 +15,12 @@ from jcache.session import Session
 from jcache_plugins.mount.failures import errno_of
 from jcache_plugins.mount.tree import Attributes, Handle, Tree
 
-__all__ = ["Operations"]
+__all__ = ["REQUESTS", "Operations"]
 
 READ_AHEAD_BYTES = os.sysconf("SC_PAGESIZE")
 """What the kernel may read ahead. With none at all it would ask for single pages only."""
+REQUESTS = 128
+"""So many requests wait at once, for an origin that is slow or hangs, before others have to wait for them."""
 _BLOCK_BYTES = 512  # of stat(2), whatever the file system's is
 _COPY_BYTES = 128 << 10  # what programs read at a time that ask; the kernel asks for no more of what it keeps
 _NAME_BYTES = 255
@@ -74,9 +76,11 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # untyped
             say(f"{what}: {type(error).__name__}: {os.strerror(number)}")
 
     def init_with_config(self, conn: Any, _config: Any) -> None:
-        """Have the kernel read ahead as little as it can, once it is there."""
+        """Have the kernel read ahead as little as it can, and have many reads wait at once; it is there by now."""
         if conn is not None:
             conn.max_readahead = min(conn.max_readahead, READ_AHEAD_BYTES)
+            # Reads into its pages are among these: with its own bound, a dozen that hang would hold up all others.
+            conn.max_background = conn.congestion_threshold = REQUESTS
         self._started()
 
     @answered
