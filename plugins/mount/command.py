@@ -68,7 +68,7 @@ def mount(*, url: str, where: str, directory: Path | None, validate: str | None,
     try:
         mounted(
             where,
-            lambda answering: prepared(config, url, answering),
+            lambda answering: prepared(config, url, where, answering),
             allow_other=allow_other,
             started=lambda name: say(f"mounted {name} at {where}"),
         )
@@ -76,7 +76,7 @@ def mount(*, url: str, where: str, directory: Path | None, validate: str | None,
         raise CommandError(str(error)) from None
 
 
-def prepared(config: "Config", url: str, answering: "Callable[[], None]") -> "tuple[Operations, str]":
+def prepared(config: "Config", url: str, where: str, answering: "Callable[[], None]") -> "tuple[Operations, str]":
     """Return what answers the kernel, and the URL without secrets.
 
     Raises:
@@ -105,4 +105,4 @@ def prepared(config: "Config", url: str, answering: "Callable[[], None]") -> "tu
         raise CommandError(f"{names.url}: there is nothing of that name") from None
     if is_file:
         raise WrongInputError(f"{names.url} is a file; mount the directory that it lies in")
-    return Operations(Tree(objects), session, answering), names.url
+    return Operations(Tree(objects, where), session, answering), names.url

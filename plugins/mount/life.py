@@ -88,7 +88,10 @@ class _Ending:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Have signals told inside, and no more than that; while it is early, they end the process."""
+        """Have signals told inside, and no more than that; while it is early, they end the process.
+
+        Once it is not, the process ends behind this, with its report: signals that come yet change nothing.
+        """
 
         def heard(number: int, _frame: object) -> None:
             if self.is_early:
@@ -100,7 +103,7 @@ class _Ending:
             yield
         finally:
             signal.set_wakeup_fd(theirs)
-            for number, handler in before.items():
+            for number, handler in before.items() if self.is_early else ():
                 signal.signal(number, handler)
 
 

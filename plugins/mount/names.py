@@ -62,9 +62,8 @@ class Names:
         if self.is_http and {"?", "#"} & set(base):
             raise PlaceError("an origin that is mounted has no query")
         self._says_directory = self.is_http and base.endswith("/")
-        base = base.rstrip("/")
-        self._root = base or self.fs.root_marker
-        self._prefix = f"{base}/" if base else self.fs.root_marker
+        self._root = base.rstrip("/") or base[:1] or self.fs.root_marker
+        self._prefix = self._root if self._root in {"", "/"} else f"{self._root}/"
         is_shared: bool = self.fs.async_impl
         self.asked = self.fs if is_shared else remote_place(url, skip_instance_cache=True)[0]
         self.turns: AbstractContextManager[Any] = nullcontext() if is_shared else threading.Lock()
@@ -74,7 +73,7 @@ class Names:
     @property
     def says_directory(self) -> bool:
         """Whether the URL itself says that it is a directory's."""
-        return self._says_directory or self._root == self.fs.root_marker
+        return self._says_directory or self._root in {"", "/"}
 
     def at(self, path: str) -> str:
         """Return the path of a name as the file system takes it.

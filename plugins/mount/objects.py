@@ -39,12 +39,14 @@ class File:
     Attributes:
         size: In bytes.
         mtime_ns: When it was modified; None where nobody tells.
+        at_s: When the origin was asked, by the machine's own clock.
         info: Its version, as the origin gave it just now; None where a listing told, or the file has no journal.
         found: Its way to the journal; None where it is read past the cache.
     """
 
     size: int
     mtime_ns: int | None
+    at_s: float
     info: Info | None = None
     found: Access | None = None
 
@@ -113,11 +115,13 @@ class Objects:
         """
         if path == "/" or self._is_directory(path):
             return None
-        entry = self._entry(path, LISTED_S)
-        if entry is not None and entry.is_directory:
-            return self._directory(path)
-        if entry is not None and entry.size is not None and entry.mtime_ns is not None:
-            return File(entry.size, entry.mtime_ns)
+        found = self._entry(path, LISTED_S)
+        if found is not None:
+            entry, at_s = found
+            if entry.is_directory:
+                return self._directory(path)
+            if entry.size is not None and entry.mtime_ns is not None:
+                return File(entry.size, entry.mtime_ns, at_s)
         return self.asked(path)
 
     def asked(self, path: str) -> File | None:
@@ -126,27 +130,29 @@ class Objects:
         Raises:
             Exception: There is none, or whatever the origin raises.
         """
+        at_s = time.monotonic()
         where = self.names.at(path)
         found = find(self.names.fs, where)
         if found is not None:
             ask = question("info", where, {}, named(self.names.fs, where))
+            is_asked = found.doubt()
             try:
-                found.doubt()
                 info = run(self.names.fs, found.stat())
             except Exception as error:
-                if not isinstance(error, _NO_FILE) or is_absence(error):
-                    if self._is_listed_directory(path, error):
-                        return self._directory(path)
+                if self._is_listed_directory(path, error):
+                    return self._directory(path)
+                # It may be remembered of a directory, that there is no such file.
+                if not isinstance(error, _NO_FILE) or (is_absence(error) and (is_asked or self.names.is_http)):
                     raise
             else:
                 if ask is not None and not self._session.offline:
                     ask.note(told(info, where))
                 if is_redirected(info.details.get("url"), where, is_http=self.names.is_http):
                     return self._directory(path)
-                return File(info.version.size_bytes, info.version.mtime_ns, info, found)
-        return self._by_name(path, where, found)
+                return File(info.version.size_bytes, info.version.mtime_ns, at_s, info, found)
+        return self._by_name(path, where, found, at_s)
 
-    def _by_name(self, path: str, where: str, found: Access | None) -> File | None:
+    def _by_name(self, path: str, where: str, found: Access | None, at_s: float) -> File | None:
         """Return what `info` says of a path whose version cannot be had."""
         try:
             details = self.names.info(path)
@@ -159,7 +165,7 @@ class Objects:
         if details.get("size") is None and self._is_listed_directory(path, None):
             return self._directory(path)
         version = version_of(details)
-        return File(version.size_bytes, version.mtime_ns, None, found)
+        return File(version.size_bytes, version.mtime_ns, at_s, None, found)
 
     # -- directories --------------------------------------------------------------------------------------------------
 
@@ -172,13 +178,14 @@ class Objects:
         with self._lock:
             put(self._directories, path, time.monotonic())
 
-    def _entry(self, path: str, age_s: float) -> Entry | None:
-        """Return what the directory above has listed of a path, if that is not older."""
+    def _entry(self, path: str, age_s: float) -> tuple[Entry, float] | None:
+        """Return what the directory above has listed of a path, and when, if that is not older."""
         directory, name = above(path)
         with self._lock:
             listed = self._listed.get(directory)
-        is_young = listed is not None and time.monotonic() - listed.at_s < age_s
-        return listed.entries.get(name) if listed is not None and is_young else None
+        if listed is None or name not in listed.entries or time.monotonic() - listed.at_s >= age_s:
+            return None
+        return listed.entries[name], listed.at_s
 
     def _is_listed_directory(self, path: str, error: Exception | None) -> bool:
         """Whether a name that an HTTP server gives no file of is a directory's.
@@ -201,8 +208,8 @@ class Objects:
             except Exception:  # noqa: BLE001 - it lists nothing, and is not asked again for a while
                 with self._lock:
                     put(self._listed, directory, Listed({}, began_s))
-        entry = self._entry(path, DIRECTORY_S)
-        return entry is not None and bool(entry.is_directory)
+        found = self._entry(path, DIRECTORY_S)
+        return found is not None and bool(found[0].is_directory)
 
 
 def above(path: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """What the kernel asks of a mount, by libfuse: lookups, listings, opens and reads. It is mounted read-only: no more."""
 
+import errno
 import functools
 import itertools
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 import mfusepy
 
+from jcache.activate.notice import say
 from jcache.errors import OfflineMissError
 from jcache.session import Session
 from jcache_plugins.mount.failures import errno_of
@@ -63,16 +65,17 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # untyped
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._open: dict[int, Handle] = {}
+        self._has_missed = False
         self._directories: dict[int, str] = {}
         self._owner = {"st_uid": os.geteuid(), "st_gid": os.getegid()}
 
     def failed(self, what: str, error: Exception, number: int) -> None:
         """Say what was not answered: the first miss that nobody may fetch; all but absences with JCACHE_LOG=info."""
-        if isinstance(error, OfflineMissError):
-            self._session.trouble(str(error))
-        elif self._session.config.log in {"debug", "info"} and not isinstance(error, FileNotFoundError):
-            from jcache.activate.notice import say
-
+        is_talkative = self._session.config.log in {"debug", "info"}
+        if isinstance(error, OfflineMissError) and (is_talkative or not self._has_missed):
+            self._has_missed = True
+            say(str(error))
+        elif is_talkative and number != errno.ENOENT:
             say(f"{what}: {type(error).__name__}: {os.strerror(number)}")
 
     def init_with_config(self, conn: Any, _config: Any) -> None:
@@ -147,7 +150,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]  # untyped
         """Read of a file that is open."""
         with self._lock:
             handle = self._open[info.fh]
-        return handle.data.read(offset, size)
+        return self._tree.read(handle, offset, size)
 
     @answered
     def release(self, _path: str | None, info: Any) -> int:

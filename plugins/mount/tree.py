@@ -10,6 +10,10 @@ out of those pages without asking. So that no program gets bytes of two versions
 - With each open, the origin is asked for the version, as often as the settings have it asked. If the kernel was
   told of another one before, the open fails with ESTALE, which makes the kernel look the name up again and open it
   once more: no program sees that.
+- Answers to lookups that go on at the same time may reach the kernel in any order, and it drops one that another
+  one has overtaken. So where a name has changed, the open looks by itself, from outside as any program does, what size
+  and time the kernel has by now, and tells it again until it is right. Answers to lookups that began before are
+  dropped from then on (the kernel's `attr_version`), and later ones tell the same as long as the file is open.
 - Pages are kept from one open to the next one of the same version, and dropped with the first one of another.
 - A file whose version nothing proves is read past the kernel's pages, too (`direct_io`).
 
@@ -40,6 +44,8 @@ RELEASE_S = 10.0
 """So long an open waits for others to close another version of the file."""
 # What the origin said a moment ago, as the kernel looked the name up, goes for the open that follows.
 LOOKUP_S = 1.0
+# So often the kernel is told what it does not have right.
+TELLINGS = 32
 # Of so many names it is known what the kernel was told.
 NODES = 65536
 
@@ -60,11 +66,12 @@ class Attributes:
 class Node:
     """One name, as the kernel knows it."""
 
-    __slots__ = ("attributes", "file", "handles", "looked_s", "pages", "version")
+    __slots__ = ("attributes", "file", "handles", "is_changed", "looked_s", "pages", "version")
 
-    def __init__(self) -> None:
-        # What the kernel was told last.
+    def __init__(self, *, is_changed: bool) -> None:
+        # What the kernel was told last; whether it may have been told anything else before, and have that yet.
         self.attributes: Attributes | None = None
+        self.is_changed = is_changed
         # What the origin said to that, if it was asked, and when; for one open.
         self.file: File | None = None
         self.looked_s = 0.0
@@ -95,13 +102,16 @@ class Handle:
 class Tree:
     """The names of a mount. Any number of threads may use it; one that waits for the origin holds up no other."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, directory: str) -> None:
         """Tell nothing yet.
 
         Args:
             objects: What lies at the origin.
+            directory: Where it is mounted.
         """
         self._objects = objects
+        self._directory = directory
+        self._has_forgotten = False
         # Of what nobody knows when it was modified.
         self._began_ns = time.time_ns()
         self._changed = threading.Condition()
@@ -118,16 +128,16 @@ class Tree:
             if node is not None and node.handles and node.attributes is not None:
                 node.file = None
                 return node.attributes
-        began_s = time.monotonic()
         file = self._objects.at(path)
         attributes = self._told(file)
         if file is None:
             return attributes
         with self._changed:
             node = self._node(path)
-            if node.handles and node.attributes is not None:
-                return node.attributes  # it was opened meanwhile
-            node.attributes, node.looked_s = attributes, began_s
+            if node.attributes is not None and (node.handles or file.at_s < node.looked_s):
+                return node.attributes  # it was opened meanwhile, or more is known by now
+            node.is_changed |= node.attributes not in {None, attributes}
+            node.attributes, node.looked_s = attributes, file.at_s
             node.file = None if file.info is None else file
             return attributes
 
@@ -151,25 +161,45 @@ class Tree:
         file = self._looked_up(path) or self._objects.asked(path)
         if file is None:
             raise IsADirectoryError(path)
-        found, info = file.found, None if file.info is None else usable(file.info)
         names = self._objects.names
+        found, info = file.found, None if file.info is None else readable(file.info, is_http=names.is_http)
         where = names.at(path)
         if found is None or info is None:
             return Handle(PlainBytes(names.asked, where, names.turns), self._told(file), None)
         keeps_pages, node = self._take(path, file, info)
-        found.open_here()  # it counts
-        return Handle(
-            JournalBytes(names.fs, where, found, info), node.attributes or self._told(file), node, keeps_pages
-        )
+        try:
+            if node.is_changed and not self._is_told(path, node):
+                raise again()
+            found.open_here()  # it counts
+            data = JournalBytes(names.fs, where, found, info)
+            return Handle(data, node.attributes or self._told(file), node, keeps_pages)
+        except BaseException:
+            self._leave(node)
+            raise
+
+    def read(self, handle: Handle, start: int, size: int) -> bytes:
+        """Return as many bytes of an open file, fewer only at its end.
+
+        Raises:
+            Exception: Whatever reading raises.
+        """
+        data = handle.data.read(start, size)
+        if handle.node is not None:
+            # It asks, so it has learnt that the file is open, and has dropped pages of any other version.
+            handle.node.pages = handle.node.version
+        return data
 
     def close(self, handle: Handle) -> None:
         """Take note that a program has closed a file, and all that it had mapped of it."""
         node = handle.node
         if node is not None:
-            with self._changed:
-                node.handles -= 1
-                self._changed.notify_all()
+            self._leave(node)
         handle.data.close()
+
+    def _leave(self, node: Node) -> None:
+        with self._changed:
+            node.handles -= 1
+            self._changed.notify_all()
 
     def _looked_up(self, path: str) -> File | None:
         """Return what the origin said as the kernel looked a name up for this open; None where it was not asked."""
@@ -193,11 +223,25 @@ class Tree:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             if not node.handles and node.attributes != attributes:
                 self._objects.forget(path)
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+                raise again()
             keeps_pages = node.pages is not None and agrees(node.pages, version)
-            node.version = node.pages = version
+            if not keeps_pages:
+                node.pages = None  # until it has dropped them
+            node.version = version
             node.handles += 1
             return keeps_pages, node
+
+    def _is_told(self, path: str, node: Node) -> bool:
+        """Whether the kernel has the size and time of the version that is being opened; if it can be told, it is."""
+        for _ in range(TELLINGS):
+            try:
+                seen = os.stat(self._directory + path)
+            except OSError:
+                return False  # it has been unmounted
+            if node.attributes == Attributes(seen.st_size, seen.st_mtime_ns):
+                node.is_changed = False
+                return True
+        return False
 
     def _told(self, file: File | None) -> Attributes:
         if file is None:
@@ -210,5 +254,16 @@ class Tree:
         if node is None:
             if len(self._nodes) >= NODES:
                 self._nodes = {path: node for path, node in self._nodes.items() if node.handles}
-            node = self._nodes[path] = Node()
+                self._has_forgotten = True
+            node = self._nodes[path] = Node(is_changed=self._has_forgotten)
         return node
+
+
+def readable(info: Info, *, is_http: bool) -> Info | None:
+    """Return a version that is read by the journal; an HTTP server calls files empty which are not."""
+    return usable(info) if is_http or info.version.size_bytes else info if info.version.is_provable else None
+
+
+def again() -> OSError:
+    """Return what has the kernel look a name up again, and open it once more; it does so once."""
+    return OSError(errno.ESTALE, os.strerror(errno.ESTALE))

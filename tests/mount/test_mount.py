@@ -1,4 +1,4 @@
-"""Programs that know nothing of JCache read a mount as they read a directory of this machine: plain, cold, warm, offline."""
+"""Programs that know nothing of JCache read a mount as a directory of this machine: plain, cold, warm, offline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = needs_fuse
 
 WHEN = 1_700_000_000
-ODD = ["with a blank", "100%25 é ü", "plus+and&equals=;,", "it's \"quoted\"", "[brackets] {braces} $dollar", "~tilde:@"]
+ODD = ["with a blank", "100%25 é ü", "plus+and&equals=;,", 'it\'s "quoted"', "[brackets] {braces} $dollar", "~tilde:@"]
 
 MAP = """
 import mmap, sys
@@ -134,12 +134,15 @@ class SftpOrigin:
 
         self.files = directory
         fill(directory, ODD)
-        self._server = Sftp(directory)
-        self.url, self.environ = f"sftp://user:secret@127.0.0.1:{self._server.port}/", {}
-        self._server.wait()
+        server = Sftp(directory)
+        server.wait()
+        self.url, self.environ = f"sftp://user:secret@127.0.0.1:{server.port}/", {}
+        self._server: Sftp | None = server
 
     def stop(self) -> None:
-        self._server.__exit__()
+        server, self._server = self._server, None
+        if server is not None:
+            server.__exit__()
 
 
 @pytest.fixture(params=["nginx", "xrootd", "s3", "sftp"])
@@ -174,7 +177,6 @@ def outputs(directory: Path, copy: Path, *, times: bool) -> dict[str, str]:
 def test_every_program_reads_what_the_origin_has(origin: Any, tmp_path: Path, cache_dir: Path) -> None:
     times = not isinstance(origin, S3Origin)
     plain = outputs(origin.files, tmp_path / "copy", times=times)
-    reports = []
     for phase in ("cold", "warm", "offline"):
         if phase == "offline":
             origin.stop()
@@ -186,13 +188,14 @@ def test_every_program_reads_what_the_origin_has(origin: Any, tmp_path: Path, ca
             assert mount.stop() == 0
             assert "Traceback" not in mount.stderr, mount.stderr
             assert "secret" not in mount.stderr
-            reports.append(mount.report)
-    cold, warm, offline = reports
-    assert cold["origin"]["bytes"] > 3_000_000
-    assert cold["cache"]["failures"] == warm["cache"]["failures"] == offline["cache"]["failures"] == 0
-    for report in (warm, offline):
-        assert (report["origin"]["bytes"], report["read"]["miss_bytes"], report["read"]["bypass_bytes"]) == (0, 0, 0)
-        assert report["read"]["hit_bytes"] > 3_000_000
+            report = mount.report
+        assert report["cache"]["failures"] == 0
+        if phase == "cold":
+            assert report["origin"]["bytes"] > 3_000_000
+        else:
+            read = report["read"]
+            assert (report["origin"]["bytes"], read["miss_bytes"], read["bypass_bytes"]) == (0, 0, 0), phase
+            assert read["hit_bytes"] > 3_000_000
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DATA = bytes(range(256)) * 4096
 
+
 @pytest.fixture
 def mounted(http_origin: ScriptedOrigin, tmp_path: Path, cache_dir: Path) -> Iterator[Mount]:
     http_origin.put("f.bin", DATA)
@@ -45,6 +46,7 @@ def test_where_a_program_reads_yet_the_directory_is_free_at_once(mounted: Mount)
         wait_until_unmounted(mounted.directory)
         assert reader.read(500_000) == "65536"
         reader.close()
+        assert mounted.process.wait(LIMIT_S) == 0
         assert mounted.stop() == 0
     assert "total bytes read" in mounted.stderr
 
