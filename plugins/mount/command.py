@@ -35,7 +35,7 @@ def mount(*, url: str, where: str, directory: Path | None, validate: str | None,
 
     \b
     Examples:
-      jcache mount --dir /shared/jcache root://eos.example.org//store /mnt/store
+      jcache mount --dir /shared/jcache root://eos.example.org//store /data/store
       jcache mount https://data.example.org/open ./open &
       fusermount3 -u ./open
 

@@ -119,7 +119,7 @@ class Objects:
         if found is not None:
             entry, at_s = found
             if entry.is_directory:
-                return self._directory(path)
+                return None
             if entry.size is not None and entry.mtime_ns is not None:
                 return File(entry.size, entry.mtime_ns, at_s)
         return self.asked(path)
@@ -130,6 +130,14 @@ class Objects:
         Raises:
             Exception: There is none, or whatever the origin raises.
         """
+        file = self._by_version(path)
+        if file is None:
+            with self._lock:
+                put(self._directories, path, time.monotonic())
+        return file
+
+    def _by_version(self, path: str) -> File | None:
+        """Return what the version of a path's file says, or what `info` says where that tells nothing."""
         at_s = time.monotonic()
         where = self.names.at(path)
         found = find(self.names.fs, where)
@@ -140,7 +148,7 @@ class Objects:
                 info = run(self.names.fs, found.stat())
             except Exception as error:
                 if self._is_listed_directory(path, error):
-                    return self._directory(path)
+                    return None
                 # It may be remembered of a directory, that there is no such file.
                 if not isinstance(error, _NO_FILE) or (is_absence(error) and (is_asked or self.names.is_http)):
                     raise
@@ -148,7 +156,7 @@ class Objects:
                 if ask is not None and not self._session.offline:
                     ask.note(told(info, where))
                 if is_redirected(info.details.get("url"), where, is_http=self.names.is_http):
-                    return self._directory(path)
+                    return None
                 return File(info.version.size_bytes, info.version.mtime_ns, at_s, info, found)
         return self._by_name(path, where, found, at_s)
 
@@ -158,12 +166,12 @@ class Objects:
             details = self.names.info(path)
         except Exception as error:
             if self._is_listed_directory(path, error):
-                return self._directory(path)
+                return None
             raise
         if details.get("type") == "directory" or is_redirected(details.get("url"), where, is_http=self.names.is_http):
-            return self._directory(path)
+            return None
         if details.get("size") is None and self._is_listed_directory(path, None):
-            return self._directory(path)
+            return None
         version = version_of(details)
         return File(version.size_bytes, version.mtime_ns, at_s, None, found)
 
@@ -173,10 +181,6 @@ class Objects:
         with self._lock:
             known_s = self._directories.get(path)
         return known_s is not None and time.monotonic() - known_s < DIRECTORY_S
-
-    def _directory(self, path: str) -> None:
-        with self._lock:
-            put(self._directories, path, time.monotonic())
 
     def _entry(self, path: str, age_s: float) -> tuple[Entry, float] | None:
         """Return what the directory above has listed of a path, and when, if that is not older."""
