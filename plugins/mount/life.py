@@ -1,7 +1,8 @@
 """The life of a mount: it begins when the kernel asks, and ends by a signal, or when somebody else unmounts it.
 
 libfuse answers in threads of its own, so the main thread only waits. If the process is killed, fusermount3 unmounts,
-which libfuse has started for that and which waits for the end of the process (`auto_unmount`).
+which libfuse has started for that (`auto_unmount`): it waits for the end of the process, and then looks whether what
+is mounted there is dead.
 """
 
 import contextlib
@@ -134,25 +135,23 @@ def mount(
         ending.is_early = False
         thread.start()
         is_mounted = is_over = False
-        while (told := ending.wait()) != _ENDED:
+        while not (is_mounted and is_over) and (told := ending.wait()) != _ENDED:
             if told == _STARTED:
                 is_mounted = True
                 started(name)
-            else:
+            elif told[0] in _SIGNALS:
                 is_over = True
-            if is_mounted and is_over:
-                _unmount(program, directory)
-                _drain(ending)
-                return
-        if not is_mounted:
+        if is_mounted and is_over:
+            _unmount(program, directory)
+            _drain(ending)
+        elif not is_mounted:
             raise MountError(f"{directory}: it cannot be mounted; libfuse says above why")
 
 
 def _options(name: str, *, allow_other: bool) -> dict[str, Any]:
     escaped = name.replace("\\", "\\\\").replace(",", "\\,")
-    options: dict[str, Any] = dict.fromkeys(
-        ("ro", "nosuid", "nodev", "noatime", "default_permissions", "auto_unmount"), True
-    )
+    flags = ("ro", "nosuid", "nodev", "noatime", "default_permissions", "auto_unmount")
+    options: dict[str, Any] = dict.fromkeys(flags, True)
     options |= {"fsname": escaped, "subtype": "jcache", "entry_timeout": LOOKUP_S, "attr_timeout": ATTRIBUTES_S}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):  # before, it has as many as it needs
         options |= {"max_threads": REQUESTS, "max_idle_threads": 8}
@@ -170,7 +169,7 @@ def _answer(operations: Operations, directory: str, options: dict[str, Any], end
 
 
 def _unmount(program: str, directory: str) -> None:
-    """Unmount; where a program has something open, or stands there, it goes on and nobody else gets in."""
+    """Unmount; where a program has something open, or stands there, it may go on, and nobody else gets in."""
     for how in ("-u", "-uz"):
         done = subprocess.run([program, how, "--", directory], capture_output=True, check=False)  # noqa: S603 - ours
         if done.returncode == 0:

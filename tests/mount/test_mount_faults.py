@@ -168,6 +168,23 @@ def test_what_is_not_cached_is_an_error_offline(http_origin: ScriptedOrigin, tmp
 
 
 @needs_fuse
+def test_how_long_a_file_is_trusted(http_origin: ScriptedOrigin, tmp_path: Path, cache_dir: Path) -> None:
+    """A file is asked for once where it is opened, and not at all where nothing is to be asked."""
+    file = http_origin.put("f.bin", OLD)
+    with Mount(tmp_path / "open", cache_dir, http_origin.url("")) as mount:
+        mount.run("cat f.bin >/dev/null")
+        asked = file.heads
+        mount.run("cat f.bin >/dev/null")
+        assert (file.heads - asked, file.body_bytes) == (1, len(OLD))
+    for validate in ("3600", "never"):
+        http_origin.reset()
+        with Mount(tmp_path / validate, cache_dir, http_origin.url(""), "--validate", validate) as mount:
+            for _ in range(2):
+                assert mount.run("cat f.bin | wc -c; stat -c %s f.bin").stdout.split() == [str(len(OLD))] * 2
+        assert (http_origin.requests, http_origin.body_bytes) == (0, 0), validate
+
+
+@needs_fuse
 def test_what_nothing_proves_is_read_past_the_cache(mounted: Mount, http_origin: ScriptedOrigin) -> None:
     http_origin.put("unproved.bin", OLD, etag=None)
     assert mounted.run("cat unproved.bin | tr -d o | wc -c; wc -c < unproved.bin").stdout.split() == ["0", "1000000"]

@@ -52,6 +52,20 @@ def test_where_a_program_reads_yet_the_directory_is_free_at_once(mounted: Mount)
 
 
 @needs_fuse
+def test_the_end_of_one_mount_leaves_the_next_one_in_its_place(
+    mounted: Mount, http_origin: ScriptedOrigin, tmp_path: Path, cache_dir: Path
+) -> None:
+    with reading(mounted.directory / "f.bin") as reader:
+        mounted.process.send_signal(signal.SIGTERM)
+        wait_until_unmounted(mounted.directory)
+        with Mount(tmp_path / "next", cache_dir, http_origin.url(""), directory=mounted.directory) as following:
+            reader.close()
+            assert mounted.process.wait(LIMIT_S) == 0
+            assert following.run("cat f.bin | wc -c").stdout.strip() == str(len(DATA))
+            assert following.stop() == 0
+
+
+@needs_fuse
 def test_unmounting_it_ends_it(mounted: Mount) -> None:
     assert mounted.run("cat f.bin | wc -c").stdout.strip() == str(len(DATA))
     run(f"fusermount3 -u {mounted.directory}", mounted.directory.parent)

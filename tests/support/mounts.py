@@ -66,9 +66,11 @@ class Mount:
         stderr: What it has said.
     """
 
-    def __init__(self, work: Path, cache: Path, url: str, *args: str, **environ: str) -> None:
-        self.directory = work / "mounted"
-        self.directory.mkdir(parents=True)
+    def __init__(
+        self, work: Path, cache: Path, url: str, *args: str, directory: Path | None = None, **environ: str
+    ) -> None:
+        self.directory = directory or work / "mounted"
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._reports = work / "reports"
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("JCACHE_", "_JCACHE_"))}
         clean |= {"JCACHE_DIR": os.fspath(cache), "JCACHE_JSON": os.fspath(self._reports), "JCACHE_RETRIES": "0"}
