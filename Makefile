@@ -24,9 +24,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find jcache plugins docs/man -type f ! -path '*/__pycache__/*')
 
 # What the tests and the demo use where Debian has it: a real XRootD daemon and its clients, a real nginx, strace to count
-# system calls, and a client of HTTP that asks over many connections at once.
-DEBIAN_COMMANDS := xrootd nginx strace aria2c xrdcp
-DEBIAN_PACKAGES := xrootd-server nginx-light strace aria2 xrootd-client
+# system calls, FUSE to mount, and a client of HTTP that asks over many connections at once.
+DEBIAN_COMMANDS := xrootd nginx strace fusermount3 aria2c xrdcp
+DEBIAN_PACKAGES := xrootd-server nginx-light strace fuse3 aria2 xrootd-client
 # What `jcache serve --xrootd` needs besides; not every release has it.
 DEBIAN_PLUGINS := xrootd-client-http-plugins
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from fsspec.config import conf
 from fsspec.core import split_protocol, url_to_fs
+from fsspec.registry import get_filesystem_class
 
 from jcache.naming import Unidentifiable, identify
 from jcache.session import current
 from jcache_plugins.fsspec.access import access
+from jcache_plugins.fsspec.hooks import is_remote
 
-__all__ = ["PlaceError", "Places"]
+__all__ = ["PlaceError", "Places", "remote_place"]
 
 # What else than its path tells an object from others; addresses in reports end with it.
 _MARK = re.compile(r" ~[0-9a-f]+\Z")
@@ -35,6 +37,35 @@ def _address(fs: Any, path: str) -> str:
 
 class PlaceError(Exception):
     """An address leads to no file system; the message is one line that names it."""
+
+
+def remote_place(url: str, **options: Any) -> tuple[Any, str]:
+    """Return the file system of a URL and the path in it; it keeps no listings of its own, where it can be told so.
+
+    What fsspec itself keeps of listings is never asked for again, and makes some miss what is there.
+
+    Args:
+        url: Of a file or a directory at a remote place.
+        options: Of fsspec's instances, such as `skip_instance_cache`.
+
+    Raises:
+        PlaceError: There is no such file system here, none that is cached, or it cannot be connected to.
+    """
+    protocol = split_protocol(url)[0]
+    try:
+        known = get_filesystem_class(protocol)
+    except (ValueError, ImportError) as error:
+        raise PlaceError(f"{protocol}:// is read by no file system here: {error}") from None
+    if not is_remote(known):
+        raise PlaceError("the origin has to be remote, such as root://host//store or https://host/path")
+    try:
+        try:
+            fs, path = url_to_fs(url, use_listings_cache=False, **options)
+        except TypeError:  # it keeps none, and hands on what it is told, as SFTP's
+            fs, path = url_to_fs(url, **options)
+    except OSError as error:  # it connects as it is made
+        raise PlaceError(f"the origin cannot be had: {error}") from None
+    return fs, path
 
 
 class Places:

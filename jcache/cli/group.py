@@ -11,6 +11,7 @@ from jcache.cli.errors import CommandError, WrongInputError
 COMMANDS = {
     "run": ("jcache.cli.run:run", "Run a command with the cache switched on."),
     "serve": ("jcache_plugins.gateway.command:serve", "Serve remote files over HTTP, from the cache."),
+    "mount": ("jcache_plugins.mount.command:mount", "Mount a remote directory, read-only, through the cache."),
     "report": ("jcache.cli.report:report", "Print what a run's I/O was, from its JSON reports."),
     "profile": ("jcache.cli.profile:profile", "Look at what jobs read, request by request."),
     "warm": ("jcache_plugins.replay.commands:warm", "Fill the cache before a job runs."),

@@ -14,6 +14,8 @@ from jcache.cli.errors import WrongInputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jcache.settings.config import Config
+
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "one_directory",
     "pairs_of",
     "paths",
+    "settings_of",
 ]
 
 
@@ -95,3 +98,30 @@ def pairs_of(maps: tuple[str, ...]) -> list[tuple[str, str]]:
             raise WrongInputError(f"--map: {word} is not OLD=NEW, the beginnings of two addresses")
         pairs.append((old, new))
     return pairs
+
+
+def settings_of(directory: Path | None, validate: str | None, *, appname: str) -> Config:
+    """Return the settings of a command that caches itself; they are the environment's from now on.
+
+    What reads them later, another process too, reads the same.
+
+    Args:
+        directory: The cache directory that was given as an option.
+        validate: How long a remote file is trusted, likewise.
+        appname: What reports call it, unless the environment says it.
+
+    Raises:
+        WrongInputError: One of them is wrong, or there is no cache directory.
+    """
+    from jcache.settings.config import Config, ConfigError, absolute
+
+    given = {"JCACHE_DIR": None if directory is None else str(directory), "JCACHE_VALIDATE": validate}
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+    os.environ.setdefault("JCACHE_APPNAME", appname)
+    if not os.environ.get("JCACHE_DIR"):
+        raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
+    os.environ["JCACHE_DIR"] = absolute(os.environ["JCACHE_DIR"])
+    try:
+        return Config.from_environ(os.environ)
+    except ConfigError as error:
+        raise WrongInputError(str(error)) from None

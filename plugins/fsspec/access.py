@@ -288,6 +288,14 @@ class Access:
         with self._file() as remote:
             return remote.is_proved_as_long(nbytes)
 
+    def doubt(self) -> bool:
+        """Have the origin asked once more, where the settings have it asked at each open; return whether they do."""
+        with self._file() as remote:
+            is_asked = remote.validation.validate == "open" and not require().offline
+            if is_asked:
+                remote.doubt()
+            return is_asked
+
     def open_here(self) -> Info | None:
         """Do as `open` does, where the version was validated before; None else."""
         with self._file() as remote:

@@ -48,7 +48,7 @@ class JournalReader:
         "size",
     )
 
-    def __init__(self, fs: Any, path: Any, access: Access, info: Info) -> None:
+    def __init__(self, fs: Any, path: Any, access: Access, info: Info, *, is_used: bool = False) -> None:
         """Read nothing yet.
 
         Args:
@@ -56,6 +56,7 @@ class JournalReader:
             path: As that file system takes it.
             access: The path's way to the journal and the origin.
             info: The version to read.
+            is_used: Whether the application has bytes of that version already, and is to get none of another.
         """
         self.size = info.version.size_bytes
         self.access = access
@@ -69,7 +70,7 @@ class JournalReader:
         self._buffer = b""
         self._buffer_start = 0
         # Whether anything was read of that version.
-        self._is_used = False
+        self._is_used = is_used
         self._is_delivered = self._is_restless = False
         # The piece of what was read ahead that is being used.
         self._lent: Lent | None = None

@@ -1,7 +1,6 @@
 """`jcache serve`: remote files over HTTP, through the journals of a cache."""
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ import click
 
 from jcache.activate.notice import say
 from jcache.cli.errors import CommandError, WrongInputError
-from jcache.cli.options import directory_option, paths
-from jcache.settings.config import Config, ConfigError, absolute
+from jcache.cli.options import directory_option, paths, settings_of
+from jcache.settings.config import Config
 
 if TYPE_CHECKING:
     from jcache_plugins.gateway.xrootd import Door
@@ -241,25 +240,15 @@ def several(
 
 
 def settings(directory: Path | None, validate: str | None) -> Config:
-    """Return the settings, which are the environment's from now on: what reads them later reads the same.
+    """Return the settings, which are the environment's from now on.
 
     Raises:
         WrongInputError: One of them is wrong, or there is no cache directory.
     """
-    given = {"JCACHE_DIR": None if directory is None else str(directory), "JCACHE_VALIDATE": validate}
-    os.environ.update({name: value for name, value in given.items() if value is not None})
-    os.environ.setdefault("JCACHE_APPNAME", "jcache-serve")
-    if not os.environ.get("JCACHE_DIR"):
-        raise WrongInputError("there is no cache directory: give --dir DIR, or set JCACHE_DIR")
-    os.environ["JCACHE_DIR"] = absolute(os.environ["JCACHE_DIR"])
-    try:
-        config = Config.from_environ(os.environ)
-        if config.validate == "open":
-            from jcache_plugins.gateway.conditions import TRUST_S
+    config = settings_of(directory, validate, appname="jcache-serve")
+    if config.validate == "open":
+        from jcache_plugins.gateway.conditions import TRUST_S
 
-            # Told to the session, other processes of this machine can do with its answers, and it with theirs.
-            os.environ["JCACHE_VALIDATE"] = f"{TRUST_S:g}"
-            config = Config.from_environ(os.environ)
-    except ConfigError as error:
-        raise WrongInputError(str(error)) from None
+        # Told to the session, other processes of this machine can do with its answers, and it with theirs.
+        config = settings_of(directory, f"{TRUST_S:g}", appname="jcache-serve")
     return config

@@ -5,16 +5,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fsspec.core import split_protocol, url_to_fs
+from fsspec.core import split_protocol
 from fsspec.implementations.http import HTTPFileSystem
-from fsspec.registry import get_filesystem_class
 
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access
-from jcache_plugins.fsspec.hooks import is_remote
 from jcache_plugins.gateway.allowed import Allowed, guarded_session
 from jcache_plugins.gateway.targets import BadTargetError, Forwarded, Mounted
 from jcache_plugins.origins.base import in_thread
+from jcache_plugins.places import PlaceError, remote_place
 
 __all__ = ["OriginError", "Place"]
 
@@ -66,14 +65,7 @@ class Place:
         Raises:
             OriginError: There is no such file system here, or none that is cached.
         """
-        protocol = split_protocol(origin)[0]
-        try:
-            known = get_filesystem_class(protocol)
-        except (ValueError, ImportError) as error:
-            raise OriginError(f"{protocol}:// is read by no file system here: {error}") from None
-        if not is_remote(known):
-            raise OriginError("the origin has to be remote, such as root://host//store or https://host/path")
-        if protocol in HTTP:
+        if split_protocol(origin)[0] in HTTP:
             try:
                 allowed = Allowed(patterns, origin=origin)
             except BadTargetError as error:
@@ -82,14 +74,10 @@ class Place:
                 raise OriginError("an origin that is mounted has no query")
             fs = HTTPFileSystem(skip_instance_cache=True)
             return cls(fs, origin.rstrip("/"), is_mounted=True, requests=requests, allowed=allowed, via=via)
-        # What fsspec itself keeps of listings is never asked for again, and makes some miss what is there.
         try:
-            try:
-                fs, base = url_to_fs(origin, use_listings_cache=False)
-            except TypeError:  # it keeps none, and hands on what it is told, as SFTP's
-                fs, base = url_to_fs(origin)
-        except OSError as error:  # it connects as it is made
-            raise OriginError(f"the origin cannot be had: {error}") from None
+            fs, base = remote_place(origin)
+        except PlaceError as error:
+            raise OriginError(str(error)) from None
         return cls(fs, base.rstrip("/"), is_mounted=True, requests=requests)
 
     @classmethod
