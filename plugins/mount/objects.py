@@ -27,8 +27,8 @@ LISTED_S = 2.0
 """So long a listing tells size and time of the names in it: what lists a directory asks for each of them next."""
 # So long a name is known to be a directory's, or, over HTTP, what the directory above it lists.
 DIRECTORY_S = 10.0
-# Of so many directories that is known.
-DIRECTORIES = 4096
+# Of so many directories that is known; listings may be long.
+DIRECTORIES, LISTINGS = 4096, 64
 _NO_FILE = (IsADirectoryError, FileNotFoundError, UnsizedError, OfflineMissError)
 
 
@@ -99,7 +99,7 @@ class Objects:
         began_s = time.monotonic()
         entries = self.names.listed(path)
         with self._lock:
-            put(self._listed, path, Listed(entries, began_s))
+            put(self._listed, path, Listed(entries, began_s), most=LISTINGS)
         return entries
 
     def forget(self, path: str) -> None:
@@ -133,7 +133,7 @@ class Objects:
         file = self._by_version(path)
         if file is None:
             with self._lock:
-                put(self._directories, path, time.monotonic())
+                put(self._directories, path, time.monotonic(), most=DIRECTORIES)
         return file
 
     def _by_version(self, path: str) -> File | None:
@@ -211,7 +211,7 @@ class Objects:
                 self.listed(directory)
             except Exception:  # noqa: BLE001 - it lists nothing, and is not asked again for a while
                 with self._lock:
-                    put(self._listed, directory, Listed({}, began_s))
+                    put(self._listed, directory, Listed({}, began_s), most=LISTINGS)
         found = self._entry(path, DIRECTORY_S)
         return found is not None and bool(found[0].is_directory)
 
@@ -251,9 +251,9 @@ def leads_to_slash(error: Exception) -> bool:
     return any(str(url).endswith("/") for url in asked)
 
 
-def put(known: dict[str, Any], path: str, value: Any) -> None:
-    """Keep what is known of a path, and forget of whichever was noted first."""
+def put(known: dict[str, Any], path: str, value: Any, *, most: int) -> None:
+    """Keep what is known of a path; of more than the most, forget what was noted first."""
     known.pop(path, None)
-    if len(known) >= DIRECTORIES:
+    if len(known) >= most:
         del known[next(iter(known))]
     known[path] = value
