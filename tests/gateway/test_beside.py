@@ -87,7 +87,8 @@ def bodies(moto: Moto) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name in {"obstore", "s3fs"} else name for name in JOBS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.long) if name in {"icechunk", "obstore", "s3fs"} else name for name in JOBS],
 )
 def test_clients_of_s3_are_cached_as_they_are(moto: Moto, cache_dir: Path, tmp_path: Path, name: str) -> None:
     needs(*NEEDED.get(name, (name,)))
