@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemons import WAN
 from gateways import GatewayProcess
 
 if TYPE_CHECKING:
@@ -38,21 +39,28 @@ def serving(stage: Stage, rounds: int, tell: Callable[[str], None]) -> dict[str,
     """Measure by turns, in each round the origin and the gateway.
 
     Returns:
-        Seconds of `whole` and `cold`, requests a second of ranges and of small files, each with `origin` and `gateway`.
+        Seconds of `whole` and `cold` files, on loopback and 20 ms away at 1 Gb/s; requests a second of ranges and of
+        small files; each with `origin` and `gateway`.
     """
     name, (folder, objects) = stage.data.stream(), stage.data.objects()
     origin, out = stage.nginx.url().rstrip("/"), _Taken()
+    far = f"http://127.0.0.1:{stage.port('http', WAN, counted=False)}"
     cache = stage.new_cache()
     cache.mkdir(parents=True)
     try:
-        with GatewayProcess(cache, "--origin", origin, "--workers", WORKERS) as gateway:
+        with (
+            GatewayProcess(cache, "--origin", origin, "--workers", WORKERS) as gateway,
+            GatewayProcess(cache, "--origin", far, "--workers", WORKERS) as gateway_of_far,
+        ):
             places = {"origin": origin, "gateway": gateway.url}
+            places_far = {"origin": far, "gateway": gateway_of_far.url}
             for turn in range(rounds):
                 tell(f"serving: {turn + 1} of {rounds}")
                 # By names that it has never heard of.
                 with renamed(stage, name, turn) as other:
-                    for way in in_turn(places, turn):
-                        out.take("cold", way, curl(places[way], other))
+                    for what, ends in (("cold", places), ("cold, 20 ms", places_far)):
+                        for way in in_turn(ends, turn):
+                            out.take(what, way, curl(ends[way], other))
                 for way in in_turn(places, turn):
                     curl(places[way], name)
                     out.take("whole", way, curl(places[way], *[name] * TIMES))
