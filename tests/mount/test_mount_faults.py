@@ -176,6 +176,7 @@ def test_how_long_a_file_is_trusted(http_origin: ScriptedOrigin, tmp_path: Path,
         asked = file.heads
         mount.run("cat f.bin >/dev/null")
         assert (file.heads - asked, file.body_bytes) == (1, len(OLD))
+        assert mount.stop() == 0  # all is recorded
     for validate in ("3600", "never"):
         http_origin.reset()
         with Mount(tmp_path / validate, cache_dir, http_origin.url(""), "--validate", validate) as mount:

@@ -82,7 +82,7 @@ def test_a_process_that_was_stopped_does_not_take_its_cache_for_hung(
         time.sleep(1.5 * LIMIT_S)
         process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
-    assert "400000 False" in "".join(said) + out
+    assert "400000 False" in "".join(said) + out, (process.returncode, err)
     assert not err
     before = http_origin.body_bytes
     ran = run_python(
