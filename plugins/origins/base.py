@@ -384,7 +384,7 @@ def version_of(details: Mapping[str, Any]) -> Version:
     if not isinstance(size, numbers.Integral):
         msg = f"{details.get('name')}: the origin gives no size"
         raise UnsizedError(msg)
-    etag = first(details, ("ETag", "etag"))
+    etag = first(details, ("ETag", "etag", "e_tag"))
     checksum = None
     for field in ("md5Hash", "crc32c", "Content-MD5", "content_md5", "sha256", "sha", "checksum", "generation"):
         value = details.get(field)
