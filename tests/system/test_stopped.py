@@ -81,8 +81,10 @@ def test_a_process_that_was_stopped_does_not_take_its_cache_for_hung(
         process.send_signal(signal.SIGSTOP)
         time.sleep(1.5 * LIMIT_S)
         process.send_signal(signal.SIGCONT)
-    out, err = process.communicate(timeout=60)
-    assert "400000 False" in "".join(said) + out, (process.returncode, err)
+    # `communicate` would not have what came with the last line and is in the buffer.
+    out, err = process.stdout.read(), process.stderr.read()
+    assert "400000 False" in "".join(said) + out, (process.wait(60), err)
+    assert process.wait(60) == 0
     assert not err
     before = http_origin.body_bytes
     ran = run_python(
