@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from gateways import GatewayProcess, door
+from gateways import GatewayProcess, by_door, door
 from libraries import needs
 from servers import XrootdServer, XrootdUnavailableError, find_xrootd
 
@@ -70,16 +68,6 @@ def write(directory: Path) -> None:
         path.chmod(0o644)
 
 
-def run(where: str) -> str:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("JCACHE_")}
-    environ |= {"XRD_REQUESTTIMEOUT": "120", "XRD_CONNECTIONRETRY": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", JOB, where], env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_trees_and_ntuples(nginx_server: Nginx, cache_dir: Path, export_dir: Path) -> None:
     """Judged by an xrootd that serves the files themselves; RDataFrame reads many ranges in one request."""
@@ -92,7 +80,7 @@ def test_trees_and_ntuples(nginx_server: Nginx, cache_dir: Path, export_dir: Pat
     shutil.copytree(nginx_server.directory, export_dir, dirs_exist_ok=True)
     export_dir.chmod(0o755)
     with XrootdServer(export_dir) as plain:
-        expected = run(f"root://{plain.address}/")
+        expected = by_door(JOB, f"root://{plain.address}/")
     size = (nginx_server.directory / "tree.root").stat().st_size
     assert expected.startswith(f"TNetXNGFile {size} {ROWS * PARTS}\n")
     assert expected.endswith("no such file\n")
@@ -100,10 +88,10 @@ def test_trees_and_ntuples(nginx_server: Nginx, cache_dir: Path, export_dir: Pat
     with GatewayProcess(cache_dir, *args) as gateway:
         where = "root://{}:{}/".format(*door(gateway))
         nginx_server.reset()
-        assert run(where) == expected
+        assert by_door(JOB, where) == expected
         total = sum(path.stat().st_size for path in nginx_server.directory.iterdir())
         assert 0 < nginx_server.body_bytes() <= total
         nginx_server.reset()
-        assert run(where) == expected
+        assert by_door(JOB, where) == expected
         assert nginx_server.body_bytes() == 0, nginx_server.requests()
     assert "Traceback" not in gateway.stderr

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from gateways import GatewayProcess, door
+from gateways import GatewayProcess, by_door, door
 from servers import XrootdUnavailableError, find_xrootd
 
 if TYPE_CHECKING:
@@ -86,16 +86,6 @@ def gateway(origin: Nginx, cache_dir: Path) -> Iterator[GatewayProcess]:
     assert "Traceback" not in process.stderr
 
 
-def read(script: str, url: str) -> str:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("JCACHE_")}
-    environ |= {"XRD_REQUESTTIMEOUT": "120", "XRD_CONNECTIONRETRY": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, url], env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize(("script", "name"), [(VECTORS, "dir/data.bin"), (TREE, "tree.root")], ids=["vectors", "tree"])
 def test_ranges_and_vectors_are_the_origins(
     origin: Nginx, gateway: GatewayProcess, export_dir: Path, script: str, name: str
@@ -107,13 +97,13 @@ def test_ranges_and_vectors_are_the_origins(
     for path in export_dir.rglob("*"):
         path.chmod(0o755)
     with XrootdServer(export_dir) as plain:
-        expected = read(script, plain.url(name))
+        expected = by_door(script, plain.url(name))
     host, port = door(gateway)
     origin.reset()
-    assert read(script, f"root://{host}:{port}//{name}") == expected
+    assert by_door(script, f"root://{host}:{port}//{name}") == expected
     assert origin.body_bytes() > 0
     origin.reset()
-    assert read(script, f"root://{host}:{port}//{name}") == expected
+    assert by_door(script, f"root://{host}:{port}//{name}") == expected
     assert origin.body_bytes() == 0, origin.requests()
 
 

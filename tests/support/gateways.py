@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ADDRESS = re.compile(r"serving at (https?://\S+)")
 ROOT_ADDRESS = re.compile(r"serving at root://([0-9.]+):([0-9]+)")
-DOOR_S = 300
+DOOR_S = CLIENT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,17 @@ def door(gateway: GatewayProcess) -> tuple[str, int]:
         assert time.monotonic() < deadline, gateway.stderr
         time.sleep(0.05)
     return found[1], int(found[2])
+
+
+def by_door(script: str, url: str) -> str:
+    """Run a script of a client of XRootD's without JCache, patiently; return what it printed."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("JCACHE_")}
+    environ |= {"XRD_REQUESTTIMEOUT": "120", "XRD_CONNECTIONRETRY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, url], env=environ, capture_output=True, text=True, timeout=CLIENT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def request(target: str, *, method: str = "GET", **headers: str) -> bytes:
