@@ -511,7 +511,7 @@ class Journal:
 
     def _lose(self, run: Run) -> None:
         with self._lock:
-            self._segments.lose(run)
+            self._segments_of(run).lose(run)
             self._publish()
 
     def _forget_rows(self, run: Run, rows: Sequence[int], what: str) -> int:

@@ -115,7 +115,8 @@ class Segments:
         return any(segment.source is run.source for segment in self.known.values())
 
     def lose(self, run: Run) -> None:
-        """Let go of a segment that cannot be opened any more; it is found again when the directory has changed."""
+        """Let go of a segment that cannot be opened any more; the next look finds it where it is there still."""
+        self._directory.forget()
         for name, segment in list(self.known.items()):
             if segment.source is run.source and not self.is_own(segment):
                 del self.known[name]

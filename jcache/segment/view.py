@@ -199,6 +199,8 @@ class View:
         # Forgotten, lest each later read of these bytes fails first.
         if run.source.file is None:
             self._lose(run)
+            if any(known.source is run.source for known in self.runs):  # whoever plans anew would come back for ever
+                self._forget(run, range(len(run.starts)), "cannot be opened again")
             raise LostSegment(f"cannot open a segment again: {error}", errno=error.errno) from error
         self._forget(run, rows, f"cannot be read: {error.strerror}")
         raise JournalError(f"cannot read a segment: {error}", errno=error.errno) from error
