@@ -42,10 +42,10 @@ demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/jcache demo $(DEMO_ARGS)
 
 test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: $(VENV)/ecosystem.stamp $(VENV)/root.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
-	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m "long or turns" -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m "long or turns" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-cephfs: $(VENV)/test.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	JCACHE_TEST_CEPHFS=1 $(BIN)/pytest -rs tests/end_to_end/test_cephfs.py tests/origins/test_s3_origin.py $(PYTEST_ARGS)

@@ -12,6 +12,7 @@ import socketserver
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,8 +46,21 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=not os.
 hypothesis.settings.load_profile("suite")
 
 
+# Modules of few tests that take long. They begin first, or the last one would end alone.
+LONGEST = (
+    "test_conformance.py",
+    "test_demo.py",
+    "test_filesystem_contract.py",
+    "test_mount.py",
+    "test_odd_servers.py",
+    "test_bench.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long has a target of its own; so has one of two servers, where they take turns."""
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONGEST, -sizes[item.path]))  # modules stay together: see below
     if os.environ.get("JCACHE_TEST_LONG"):
         return
     functions: dict[str, tuple[dict[str, int], dict[str, int]]] = {}
