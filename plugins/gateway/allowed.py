@@ -165,6 +165,8 @@ def is_public(address: Address) -> bool:
         inner = [one for one in within if one is not None]
         if inner:
             return all(map(is_public, inner))
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

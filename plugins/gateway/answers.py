@@ -48,6 +48,8 @@ async def answer_file(exchange: Exchange, place: Place, path: str, *, empty_has_
     if asked.no_store:
         path += f"{MARK}bypass"
     found = access(place.fs, path, session=exchange.session)
+    if asked.only_if_cached and found is None:
+        raise NotCachedError
     if found is None or (place.is_unproved(path) and not asked.only_if_cached):
         return await pass_on(exchange, place, path)
     begin = functools.partial(begin_of, exchange)

@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
@@ -31,6 +32,7 @@ class CacheControl:
     no_store: bool = False
     only_if_cached: bool = False
     max_age_s: int | None = None
+    min_fresh_s: int = 0
 
     @classmethod
     def of(cls, headers: "Fields") -> "CacheControl":
@@ -40,13 +42,26 @@ class CacheControl:
             # RFC 9111, 5.4: for clients of HTTP/1.0.
             return cls(no_cache=True) if (headers.get("Pragma") or "").strip().lower() == "no-cache" else _NOTHING
         found = {name.lower(): value.strip('"') for name, value in _DIRECTIVE.findall(said)}
-        age = found.get("max-age")
-        max_age_s = None if age is None else min(int(age), _FOREVER_S) if re.fullmatch("[0-9]{1,18}", age) else 0
-        return cls("no-cache" in found, "no-store" in found, "only-if-cached" in found, max_age_s)
+        max_age_s = seconds_said(found["max-age"]) if "max-age" in found else None
+        return cls(
+            "no-cache" in found,
+            "no-store" in found,
+            "only-if-cached" in found,
+            max_age_s,
+            seconds_said(found.get("min-fresh", "")),
+        )
 
-    def is_too_old(self, age_s: float | None) -> bool:
-        """Whether the origin is to be asked, where it was asked so long ago."""
-        return self.no_cache or (age_s is not None and self.max_age_s is not None and age_s > self.max_age_s)
+    def is_too_old(self, age_s: float | None, trusted_s: float | None) -> bool:
+        """Whether the client wants the origin to be asked.
+
+        Args:
+            age_s: How long ago it was asked; None where it was not.
+            trusted_s: How long what it said is trusted; None where that has no end.
+        """
+        if self.no_cache or age_s is None:
+            return self.no_cache
+        is_older = self.max_age_s is not None and age_s > self.max_age_s
+        return is_older or (self.min_fresh_s > 0 and trusted_s is not None and age_s + self.min_fresh_s > trusted_s)
 
 
 _NOTHING = CacheControl()
@@ -86,9 +101,16 @@ def http_date(mtime_ns: int | None) -> str | None:
 def seconds_of(date: str | None) -> int | None:
     """Return a date of HTTP's in seconds since the epoch; None where it is none."""
     try:
-        return None if date is None else int(parsedate_to_datetime(date).timestamp())
+        said = None if date is None else parsedate_to_datetime(date)
+        # C's asctime names no zone: it is UTC's (RFC 9110, 5.6.7), whichever this machine has.
+        return None if said is None else int((said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def seconds_said(text: str) -> int:
+    """Return a directive's number of seconds; 0 where it is none."""
+    return min(int(text), _FOREVER_S) if re.fullmatch("[0-9]{1,18}", text) else 0
 
 
 def matches(said: str, tag: str, *, strongly: bool) -> bool:

@@ -75,6 +75,9 @@ class Exchange:
     def headers(self) -> dict[str, str]:
         """Return the header fields of all answers."""
         fields = {"Server": "JCache", "Via": self._via, "X-Content-Type-Options": "nosniff"}
+        if self.request.raw_path.startswith("/"):
+            # To a browser all its files are of one origin: a script in one of them could read the others.
+            fields["Content-Security-Policy"] = "sandbox"
         # Of a request with a token every shared cache ought to know that (RFC 9111, 3.5); nginx does not.
         return fields | {"Cache-Control": "private"} if self.is_private else fields
 

@@ -63,7 +63,7 @@ async def settle(
     with held(session, found) as remote:
         validation = remote.validation
         age_s, known = validation.age_s, remote.known()
-        if known is not None and asked.is_too_old(age_s):
+        if known is not None and asked.is_too_old(age_s, trusted_s):
             if asked.only_if_cached:
                 raise NotCachedError
             remote.doubt()
@@ -80,7 +80,7 @@ async def settle(
                 known = await found.stored()
             except OfflineMissError:
                 raise NotCachedError from None
-            if known is None or asked.is_too_old(validation.age_s):
+            if known is None or asked.is_too_old(validation.age_s, trusted_s):
                 raise NotCachedError
         if known is None:
             was_known = await found.is_known()
@@ -96,7 +96,7 @@ async def settle(
             trusts = was_known and (validate == "never" or session.offline)
             if trusts or time.monotonic() - age_s < started_s:
                 forwarded = ""  # another process of this machine has asked
-                if asked.is_too_old(age_s) and not trusts:
+                if asked.is_too_old(age_s, trusted_s) and not trusts:
                     return await settle(session, place, found, asked)
             else:
                 forwarded = forwarded or ("stale" if was_known else "uri-miss")

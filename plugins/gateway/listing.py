@@ -2,7 +2,6 @@
 
 import html
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -18,16 +17,25 @@ _PAGE = """<!DOCTYPE html>
 {rows}
 </table></body></html>
 """
-_ACCEPTED = re.compile(r"\s*([\w.*+-]+/[\w.*+-]+)\s*(?:;([^,]*))?(?:,|$)")
 
 
 def wants_json(accept: str) -> bool:
     """Whether an `Accept` field names JSON, and HTML not before it."""
     quality: dict[str, float] = {}
-    for kind, parameters in _ACCEPTED.findall(accept):
-        match = re.search(r"\bq\s*=\s*([01](?:\.\d{0,3})?)", parameters)
-        quality[kind.lower()] = 1.0 if match is None else float(match[1])
+    for item in accept.split(","):
+        kind, *parameters = (text.strip() for text in item.split(";"))
+        quality[kind.lower()] = min((weight_of(one) for one in parameters), default=1.0)
     return quality.get("application/json", 0.0) > quality.get("text/html", 0.0)
+
+
+def weight_of(parameter: str) -> float:
+    """Return how much a client wants what a parameter stands behind (RFC 9110, 12.4.2); 1 where it says no weight."""
+    name, _, said = parameter.partition("=")
+    try:
+        weight = float(said) if name.strip().lower() == "q" else 1.0
+    except ValueError:
+        return 0.0
+    return weight if 0.0 <= weight <= 1.0 else 0.0
 
 
 def listed(path: str, found: Iterable[Mapping[str, Any]], *, as_json: bool, urls: bool) -> tuple[str, str]:

@@ -13,7 +13,9 @@ from jcache.activate.notice import say
 from jcache.session import Session
 from jcache_plugins.gateway.allowed import Allowed, address_of
 from jcache_plugins.gateway.answers import answer_file
+from jcache_plugins.gateway.bodies import NotCachedError
 from jcache_plugins.gateway.channel import Link
+from jcache_plugins.gateway.conditions import CacheControl
 from jcache_plugins.gateway.door import GivenLines, Tokens, is_name_known
 from jcache_plugins.gateway.exchange import Exchange
 from jcache_plugins.gateway.failures import failure_of, status_of
@@ -210,6 +212,8 @@ class Gateway:
             if token is None:
                 return self._refusal(exchange)
             client = token
+        if target == METRICS and self._signs and self._tokens is None:  # which nobody signs who asks for them
+            return exchange.plain(403, exchange.headers(), "metrics are for who has a token, see --token-file\n")
         if target == METRICS:
             text = text_of(self.numbers() if self._link is None else await self._link.total())
             kind = {"Content-Type": "text/plain", "Cache-Control": "no-store"}
@@ -263,6 +267,8 @@ class Gateway:
         return response
 
     async def _directory(self, exchange: Exchange, place: Place, target: Mounted) -> web.StreamResponse:
+        if CacheControl.of(exchange.fields).only_if_cached:
+            raise NotCachedError
         found = await place.entries(target)
         base = place.path(target).strip("/")
         if len(found) == 1 and str(found[0].get("name", "")).strip("/") == base and found[0].get("type") != "directory":

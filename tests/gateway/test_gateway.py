@@ -372,6 +372,34 @@ def test_only_if_cached_asks_nobody(served: Served) -> None:
     assert served.nginx.requests() == []
 
 
+def test_min_fresh_asks_where_less_is_left(served: Served) -> None:
+    """RFC 9111, 5.2.1.3."""
+    served.gateway.get("/data.root", Range="bytes=0-9", Cache_Control="no-cache")
+    for said, asks in (("min-fresh=600", False), ("min-fresh=3600", True)):
+        served.nginx.reset()
+        answer = served.gateway.get("/data.root", Range="bytes=0-9", Cache_Control=said)
+        assert (answer.status, answer.body, bool(served.nginx.requests())) == (206, DATA[:10], asks), said
+
+
+def test_only_if_cached_asks_nobody_for_a_listing(served: Served) -> None:
+    served.nginx.reset()
+    assert served.gateway.get("/listed/", Cache_Control="only-if-cached").status == 504
+    assert served.nginx.requests() == []
+
+
+def test_no_script_in_a_file_reads_other_files(served: Served) -> None:
+    """To a browser the files of all servers are one site, the gateway's."""
+    for name in ("page.html", "drawing.svg"):
+        (served.nginx.directory / "listed" / "inner" / name).write_bytes(b"<script>1</script>")
+    url = served.nginx.url("listed/inner/page.html")
+    for target in ("/listed/inner/page.html", "/listed/inner/drawing.svg", f"/{url}", "/data.root", "/nothing.html"):
+        assert served.gateway.get(target)["Content-Security-Policy"] == "sandbox", target
+    assert served.gateway.get("/listed/")["Content-Security-Policy"] == "default-src 'none'"
+    assert served.gateway.get(url)["Content-Security-Policy"] is None  # the browser knows whose it is
+    for name in ("page.html", "drawing.svg"):
+        (served.nginx.directory / "listed" / "inner" / name).unlink()
+
+
 def test_no_store_records_nothing(served: Served) -> None:
     """RFC 9111, 5.2.1.5."""
     (served.nginx.directory / "unstored.bin").write_bytes(DATA[:10_000])

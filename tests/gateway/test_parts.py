@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,7 @@ from jcache_plugins.gateway.targets import BadTargetError, Forwarded, Mounted, f
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
     from pathlib import Path
 
 TAG = '"abc"'
@@ -140,7 +142,10 @@ def test_what_is_allowed_is_what_a_pattern_names(patterns: tuple[str, ...], url:
     [
         *[(a, False) for a in ("127.1.2.3", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.0.1", "0.0.0.0")],
         *[(a, False) for a in ("224.0.0.1", "255.255.255.255", "100.64.0.1", "240.0.0.1", "::", "::1", "fe80::1")],
-        *[(a, False) for a in ("fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1")],
+        *[
+            (a, False)
+            for a in ("fc00::1", "fec0::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1")
+        ],
         *[(a, True) for a in ("8.8.8.8", "188.184.9.234", "2001:1458:201:b49f::100:d", "::ffff:8.8.8.8")],
     ],
 )
@@ -332,6 +337,8 @@ def test_an_entity_tag_is_of_the_strongest_validator_and_of_no_other() -> None:
         ({"Cache_Control": 'max-age="7"'}, CacheControl(max_age_s=7)),
         ({"Cache_Control": "max-age=soon"}, CacheControl(max_age_s=0)),
         ({"Cache_Control": "no-store"}, CacheControl(no_store=True)),
+        ({"Cache_Control": "min-fresh=3, max-stale=4"}, CacheControl(min_fresh_s=3)),
+        ({"Cache_Control": "min-fresh=soon"}, CacheControl()),
         ({"Pragma": "no-cache"}, CacheControl(no_cache=True)),
         ({"Pragma": "no-cache", "Cache_Control": "max-age=1"}, CacheControl(max_age_s=1)),
     ],
@@ -350,10 +357,48 @@ def test_cache_control_of_requests(said: dict[str, str], meant: CacheControl) ->
         ("application/json, text/html;q=0.5", True),
         ("application/json;q=0.5, text/html", False),
         ("application/json;q=0", False),
+        ("application/json; Q = 0.9 ; v=1,text/html;q=0.91", False),
+        ("application/json;q=many", False),
+        (";q=1,,application/json", True),
     ],
 )
 def test_json_is_for_who_asks_for_it(accept: str, json: bool) -> None:
     assert wants_json(accept) is json
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda text: byteranges.parse(f"bytes=0-{' ' * len(text)}x", 10),
+        lambda text: byteranges.parse(f"bytes=0{' ' * len(text)}-{' ' * len(text)}x", 10),
+        wants_json,
+        lambda text: wants_json(f"a/b;q{' ' * len(text)}"),
+        lambda text: conditions.matches(f'"x"{" " * len(text)}y', TAG, strongly=True),
+        lambda text: conditions.matches(",\t" * (len(text) // 2) + "y", TAG, strongly=True),
+        lambda text: CacheControl.of(fields(Cache_Control=f"a{' ' * len(text)}b")),
+        lambda text: CacheControl.of(fields(Cache_Control='a="\\' * (len(text) // 4))),
+    ],
+)
+def test_what_a_client_sends_is_read_in_a_time_that_grows_as_its_length(read: Callable[[str], Any]) -> None:
+    """All clients wait for it; what is tried in all ways takes a field of this length ten seconds."""
+    began_s = time.process_time()
+    read("a" * 100_000)
+    assert time.process_time() - began_s < 2
+
+
+@pytest.mark.parametrize("zone", ["America/Chicago", "Europe/Zurich", "UTC"])
+def test_a_date_without_a_zone_is_of_utc(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """RFC 9110, 5.6.7: the three forms are one date, wherever the gateway is."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for said in (NOW, "Tuesday, 14-Nov-23 22:13:20 GMT", "Tue Nov 14 22:13:20 2023"):
+            assert conditions.verdict(fields(If_Modified_Since=said), TAG, TIME_NS) == 304, said
+            assert conditions.verdict(fields(If_Modified_Since=said), TAG, TIME_NS + 10**9) is None, said
+            assert conditions.verdict(fields(If_Unmodified_Since=said), TAG, TIME_NS) is None, said
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_listing_is_a_page_in_which_no_name_is_markup() -> None:

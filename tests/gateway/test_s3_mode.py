@@ -165,6 +165,36 @@ def test_signed_urls(gateway: GatewayProcess) -> None:
         assert error.value.code == 403
 
 
+def test_what_nobody_signed_is_refused_and_not_a_defect(gateway: GatewayProcess) -> None:
+    day = time.strftime("%Y%m%d", time.gmtime())
+    query = (
+        f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={{}}%2F{day}%2Fus-east-1%2Fs3%2Faws4_request"
+        f"&X-Amz-Date={day}T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature={{}}"
+    )
+    for key, signature in (("key", "%C3%A9"), ("key", "%FF"), ("%FF", "0" * 64), ("k%C3%A9y", "0")):
+        answer = gateway.get(f"/bucket/a.bin?{query.format(key, signature)}")
+        assert (answer.status, b"<Error>" in answer.body) == (403, True)
+    many = gateway.get("/bucket/a.bin?" + "&".join(f"a{i}=" for i in range(100)))
+    assert (many.status, b"<Error>" in many.body) == (400, True)
+    assert gateway.get("/metrics").status == 403
+    assert "defect" not in gateway.stderr
+
+
+def test_a_first_page_is_no_older_than_the_settings_have_it(moto: Moto, cache_dir: Path) -> None:
+    how = {**KEYS, "AWS_ENDPOINT_URL": moto.url}
+    with GatewayProcess(cache_dir, "--s3", "--origin", "s3://", "--validate", "0", **how) as gateway:
+        client = s3_servers.client(gateway.url)
+        for name in ("new/1", "new/2"):
+            s3_servers.client(moto.url).put_object(Bucket="other", Key=name, Body=b"x")
+            for listing in (client.list_objects, client.list_objects_v2):
+                keys = [one["Key"] for one in listing(Bucket="other", Prefix="new/")["Contents"]]
+                assert keys[-1] == name, listing
+        moto.requests()
+        for target in ("/", "/other", "/other?location", "/other?list-type=2"):
+            assert gateway.get(target, Cache_Control="only-if-cached").status == 504, target
+        assert not moto.requests()
+
+
 def test_clients_of_s3_read_from_the_journals(moto: Moto, gateway: GatewayProcess) -> None:
     """Each by its endpoint alone, plain, cold and warm; no byte of what is warm is asked of the origin."""
     pa_fs = pytest.importorskip("pyarrow.fs")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from aiohttp import web
 
 from jcache_plugins.gateway.answers import answer_file
-from jcache_plugins.gateway.conditions import entity_tag
+from jcache_plugins.gateway.conditions import CacheControl, entity_tag
 from jcache_plugins.gateway.exchange import Exchange
 from jcache_plugins.gateway.failures import status_of
 from jcache_plugins.gateway.places import Place
@@ -27,6 +27,7 @@ XML = "application/xml"
 # Parameters of a request for an object that ask for nothing else: what a client calls its operation, how long it waits.
 IDLE = frozenset({"x-id"})
 SIGNED = "X-Amz-"
+MOST_PARAMETERS = 64
 # How errors are called that have a status, and what clients make of others.
 _CODES = {
     304: "NotModified",
@@ -75,12 +76,17 @@ class Service:
 
     async def _answer(self, exchange: Exchange, target: Mounted) -> web.StreamResponse:
         request = exchange.request
-        query = parse_qsl(target.query.removeprefix("?"), keep_blank_values=True, max_num_fields=64)
+        try:
+            query = parse_qsl(target.query.removeprefix("?"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        except ValueError:
+            return failed(exchange, 400)
         if self._keys is not None:
             # Of a URL, which a client sends that takes the gateway for its proxy as well, the path is signed.
             self._keys.check(Asked(request.method, f"/{target.raw}", query, exchange.fields.get))
         asked = {name: value for name, value in query if name not in IDLE and not name.startswith(SIGNED)}
         bucket, *rest = target.names
+        if CacheControl.of(exchange.fields).only_if_cached and (not rest or rest == [""]):
+            return failed(exchange, 504)
         if not bucket:
             return await self._buckets(exchange) if not rest and not asked else failed(exchange, 501)
         if not rest or rest == [""]:
@@ -132,7 +138,7 @@ class Service:
         most = min(int(asked.get("max-keys", MOST_KEYS)), MOST_KEYS)
         after = key_of(token) if token else asked.get("start-after" if is_second else "marker", "")
         prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
-        goes_on = bool(token) or not is_second
+        goes_on = bool(token or after) if not is_second else bool(token)
         page = await self._listings.page(Wanted(bucket, prefix, delimiter, after, most, goes_on))
         spelt = quote_key if "encoding-type" in asked else str
         fields: dict[str, Any] = {"Name": bucket, "Prefix": spelt(prefix), "MaxKeys": most}

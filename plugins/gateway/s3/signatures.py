@@ -103,7 +103,8 @@ class Keys:
         # Of a key that is not known the same is computed, so that the time does not say which are.
         key = signing_key(secret or "", scope["date"], scope["region"])
         text = "\n".join((ALGORITHM, said.stamp, scope["scope"], digest(canonical(asked, names, said.payload))))
-        is_right = hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), said.signature)
+        right = hmac.digest(key, encoded(text), "sha256").hex()
+        is_right = hmac.compare_digest(right.encode(), encoded(said.signature))
         if secret is None:
             raise RefusedSignatureError("InvalidAccessKeyId", "the access key is not known here")
         if not is_right:
@@ -182,17 +183,22 @@ def canonical(asked: Asked, names: Sequence[str], payload: str) -> str:
 
 def escaped(text: str, safe: str = "") -> str:
     """Return a text as URLs have it that are signed."""
-    return quote(text, safe=f"{safe}-_.~")
+    return quote(text, safe=f"{safe}-_.~", errors="surrogateescape")
 
 
 def digest(text: str) -> str:
     """Return the SHA-256 of a text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(encoded(text)).hexdigest()
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of a text, which a client may have made of any."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def signing_key(secret: str, date: str, region: str) -> bytes:
     """Return the key of a day and a region."""
     key = f"AWS4{secret}".encode()
     for part in (date, region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
+        key = hmac.digest(key, encoded(part), "sha256")
     return key
