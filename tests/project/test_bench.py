@@ -79,10 +79,10 @@ def test_workloads_over_xrootd(tmp_path, xrootd_server, names):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_nginx() is None, reason="nginx is not installed")
-@pytest.mark.parametrize("names", [short(HTTP), pytest.param(HTTP, marks=pytest.mark.long)], ids=["short", "all"])
-def test_workloads_over_http(tmp_path, names):
-    report, _ = run(tmp_path, names)
-    check(report, names)
+@pytest.mark.long
+def test_workloads_over_http(tmp_path):
+    report, _ = run(tmp_path, HTTP)
+    check(report, HTTP)
 
 
 def test_results_can_be_shown_again(tmp_path):
