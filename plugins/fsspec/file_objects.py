@@ -1,6 +1,7 @@
 """File objects whose reads go through the journal, opened at the server or not; and those whose reads are counted."""
 
 import contextlib
+import io
 import operator
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ __all__ = ["JournaledFile", "MeasuredFile", "UnopenedFile"]
 # What is read at a time to find the end of a line.
 LINES_BYTES = 64 << 10
 
+# What file objects of the interpreter's own have besides, and by which of ours it is done: there is one position.
+OURS = {"peek": "_peek", "read1": "read", "readall": "read"}
 # The names of what file objects have, by the class of their file system.
 _names_of: dict[type, frozenset[str]] = {}
 
@@ -156,10 +159,29 @@ class UnopenedFile(JournaledFile):
         if name not in (self._names(name) if kind.lazy is None else kind.lazy) or is_offline():
             msg = f"{type(self).__name__!r} object has no attribute {name!r}"
             raise AttributeError(msg)
+        if kind.lazy is None and name in OURS:
+            return getattr(self, OURS[name])
         plain = self.at_the_server()
         if kind.is_copied:  # what it has not, it has not without JCache either
             self.__dict__.update({own: vars(plain)[own] for own in kind.lazy or () if own in vars(plain)})
         return getattr(plain, name)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Read a line, or so much of it: file objects that are none of fsspec's take a size."""
+        start, line = self.loc, super().readline()
+        if size is not None and 0 <= size < len(line):
+            self.loc, line = start + size, line[:size]
+        return line  # type: ignore[no-any-return]  # bytes
+
+    def readlines(self, *hint: int | None) -> list[bytes]:
+        """Read lines, all or as many as have so many bytes."""
+        return io.IOBase.readlines(self, *hint) if hint else super().readlines()  # type: ignore[no-any-return]
+
+    def _peek(self, size: int = 0) -> bytes:
+        at = self.loc
+        data = self.read(max(size, 1))
+        self.loc = at
+        return data
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(type(self).kind.lazy or ())]

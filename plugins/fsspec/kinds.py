@@ -60,7 +60,7 @@ def _sftp(module: Any) -> Kind:
     plain = module.paramiko.SFTPFile
     more = [name for name in dir(plain) if not name.startswith("_") and not hasattr(AbstractBufferedFile, name)]
     own = {name: _by_the_opened(name) for name in more if callable(getattr(plain, name))}
-    own |= {"seek": _seek, "xreadlines": _itself}
+    own |= {"readlines": _lines, "seek": _seek, "xreadlines": _itself}
     lazy = ("handle", "newlines", "pipelined", "sftp")
     return Kind(mixed(AbstractBufferedFile, plain), lazy, own=own)
 
@@ -76,6 +76,18 @@ def _by_the_opened(name: str) -> Method:
 def _seek(self: Any, offset: int, whence: int = 0) -> None:
     """Set the position, and return nothing, as paramiko's does."""
     AbstractBufferedFile.seek(self, offset, whence)
+
+
+def _lines(self: Any, sizehint: int | None = None) -> list[bytes]:
+    """Read lines, until they have so many bytes, as paramiko does."""
+    lines: list[bytes] = []
+    size = 0
+    for line in self:
+        lines.append(line)
+        size += len(line)
+        if sizehint is not None and size >= sizehint:
+            break
+    return lines
 
 
 def _itself(self: Any) -> Any:
