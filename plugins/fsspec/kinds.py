@@ -1,5 +1,6 @@
 """Of which class file objects are where the file system's own opens the file at the server as it is made."""
 
+import operator
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ class Kind(NamedTuple):
 
 
 ANY = Kind()
+# Of those who read past their cache, so that another one that is put there is nothing to them.
+_PAST_ITS_CACHE = {"own_cache": property(operator.attrgetter("cache"))}
 
 
 def kind_of(opening: Method) -> Kind:
@@ -47,7 +50,7 @@ def _xrootd(module: Any) -> Kind:
 
 def _webdav(module: Any) -> Kind:
     """Describe webdav4's: it moves its stream when it is moved, and pickling makes one that no file system opened."""
-    own = {"seek": AbstractBufferedFile.seek, "__reduce_ex__": object.__reduce_ex__}
+    own = {**_PAST_ITS_CACHE, "seek": AbstractBufferedFile.seek, "__reduce_ex__": object.__reduce_ex__}
 
     def details(path: Any, said: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": path, "size": said.get("size"), "type": "file"}
@@ -60,7 +63,7 @@ def _sftp(module: Any) -> Kind:
     plain = module.paramiko.SFTPFile
     more = [name for name in dir(plain) if not name.startswith("_") and not hasattr(AbstractBufferedFile, name)]
     own = {name: _by_the_opened(name) for name in more if callable(getattr(plain, name))}
-    own |= {"readlines": _lines, "seek": _seek, "xreadlines": _itself}
+    own |= {**_PAST_ITS_CACHE, "readlines": _lines, "seek": _seek, "xreadlines": _itself}
     lazy = ("handle", "newlines", "pipelined", "sftp")
     return Kind(mixed(AbstractBufferedFile, plain), lazy, own=own)
 

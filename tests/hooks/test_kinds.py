@@ -51,6 +51,13 @@ OF_WEBDAV = (
     "file.details", "file.info()", "file.size", "file.path", "file.mode", "file.loc", "file.blocksize",
     "file.autocommit", "file.isatty()", "file.full_name", "file.readuntil(b'c')", "'reader' in dir(file)",
 )  # fmt: skip
+PARTS = "(lambda file: [file.seek(5), file.read(2), file.tell(), file.readline(), file.read()])(" + (
+    "fs.open(sys.argv[4], cache_type='parts', cache_options={'data': {(0, 4): b'0123'}}))"
+)
+FOREIGN = (
+    PARTS, "setattr(file, 'cache', fsspec.caching.BytesCache(1000, lambda start, end: b'#' * (end - start), 16))",
+    "file.seek(5)", "file.read(2)", "file.tell()", "file.readline()", "file.seek(0)", "file.read()",
+)  # fmt: skip
 # By which plain fsspec makes none.
 CARRIED = "pickle.loads(pickle.dumps(file)).read(2)"
 READER = ("type(file.reader).__name__", "type(file.fobj).__name__", "file.read()")
@@ -113,6 +120,15 @@ GithubFileSystem.content_url = sys.argv[3] + "contents/{path}?ref={sha}"
 sys.argv[3] = "io.BytesIO"
 """
 TOLD = "0123\nabc\ndefg\nhij"
+
+
+@pytest.mark.parametrize("server", ["webdav", "sftp"], indirect=True)
+def test_a_cache_that_plain_does_not_read_by_is_not_read_by(
+    server: tuple[contextlib.ExitStack, list[str]], run_python: RunPython
+) -> None:
+    plain = run_python(JOB, *server[1], *FOREIGN, cache=None).stdout
+    for _ in ("cold", "warm"):
+        assert run_python(JOB, *server[1], *FOREIGN).stdout == plain
 
 
 def test_a_file_object_of_the_interpreters_has_one_position(http_origin: ScriptedOrigin, run_python: RunPython) -> None:
