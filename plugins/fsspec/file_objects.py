@@ -173,9 +173,9 @@ class UnopenedFile(JournaledFile):
             self.loc, line = start + size, line[:size]
         return line  # type: ignore[no-any-return]  # bytes
 
-    def readlines(self, *hint: int | None) -> list[bytes]:
+    def readlines(self, *hint: Any) -> list[bytes]:
         """Read lines, all or as many as have so many bytes."""
-        return io.IOBase.readlines(self, *hint) if hint else super().readlines()  # type: ignore[no-any-return]
+        return io.IOBase.readlines(self, *hint) if hint else super().readlines()
 
     def _peek(self, size: int = 0) -> bytes:
         at = self.loc

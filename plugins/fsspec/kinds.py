@@ -34,7 +34,7 @@ class Kind(NamedTuple):
 
 ANY = Kind()
 # Of those who read past their cache, so that another one that is put there is nothing to them.
-_PAST_ITS_CACHE = {"own_cache": property(operator.attrgetter("cache"))}
+_PAST_ITS_CACHE: dict[str, Any] = {"own_cache": property(operator.attrgetter("cache"))}
 
 
 def kind_of(opening: Method) -> Kind:
@@ -62,7 +62,7 @@ def _sftp(module: Any) -> Kind:
     """Describe paramiko's, which is none of fsspec's: what that has and fsspec's has not is done by an opened one."""
     plain = module.paramiko.SFTPFile
     more = [name for name in dir(plain) if not name.startswith("_") and not hasattr(AbstractBufferedFile, name)]
-    own = {name: _by_the_opened(name) for name in more if callable(getattr(plain, name))}
+    own: dict[str, Any] = {name: _by_the_opened(name) for name in more if callable(getattr(plain, name))}
     own |= {**_PAST_ITS_CACHE, "readlines": _lines, "seek": _seek, "xreadlines": _itself}
     lazy = ("handle", "newlines", "pipelined", "sftp")
     return Kind(mixed(AbstractBufferedFile, plain), lazy, own=own)
