@@ -51,11 +51,10 @@ OF_WEBDAV = (
     "file.details", "file.info()", "file.size", "file.path", "file.mode", "file.loc", "file.blocksize",
     "file.autocommit", "file.isatty()", "file.full_name", "file.readuntil(b'c')", "'reader' in dir(file)",
 )  # fmt: skip
-PARTS = "(lambda file: [file.seek(5), file.read(2), file.tell(), file.readline(), file.read()])(" + (
-    "fs.open(sys.argv[4], cache_type='parts', cache_options={'data': {(0, 4): b'0123'}}))"
-)
+PARTS = "fs.open(sys.argv[4], cache_type='parts', cache_options={'data': {(0, 4): b'0123'}})"
 FOREIGN = (
-    PARTS, "setattr(file, 'cache', fsspec.caching.BytesCache(1000, lambda start, end: b'#' * (end - start), 16))",
+    f"(lambda file: [file.seek(5), file.read(2), file.tell(), file.readline(), file.read()])({PARTS})",
+    "setattr(file, 'cache', fsspec.caching.BytesCache(1000, lambda start, end: b'#' * (end - start), 16))",
     "file.seek(5)", "file.read(2)", "file.tell()", "file.readline()", "file.seek(0)", "file.read()",
 )  # fmt: skip
 # By which plain fsspec makes none.
