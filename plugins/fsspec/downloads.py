@@ -30,6 +30,8 @@ DOWNLOAD_BYTES = 16 << 20
 RESTARTS = 4
 # Options that say how to copy, not what.
 COPY_OPTIONS = frozenset({"callback", "chunk_size"})
+# Where the methods are from that make the directory of what they write.
+MAKERS = frozenset({"fsspec.spec", "gcsfs.core", "gcsfs.extended_gcsfs"})
 
 
 async def download(found: Access, target: Any, callback: Any) -> bool:
@@ -48,7 +50,7 @@ async def download(found: Access, target: Any, callback: Any) -> bool:
     if isfilelike(target):
         await _copy(found, *begun, target.write, callback)
         return True
-    file = await in_thread(functools.partial(open, target, "wb"))
+    file = await in_thread(functools.partial(_opened, found, target))
 
     async def write(data: bytes) -> None:
         await in_thread(functools.partial(file.write, data))
@@ -148,7 +150,7 @@ def async_get_file(original: Method) -> Method:
     async def _get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None else await find_soon(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]):
+        if asked is None or found is None or not _is_for_us(found, asked[2]):
             return await original(self, *args, **kwargs)
         try:
             if await download(found, *asked[2:]):
@@ -163,17 +165,13 @@ def async_get_file(original: Method) -> Method:
 
 def sync_get_file(original: Method) -> Method:
     """Make `get_file` of a synchronous file system."""
-    makes_directories = original.__module__ == "fsspec.spec"
     parameters = Parameters.of(original)
 
     def get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None or on_loop_of(self) else find(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]):
+        if asked is None or found is None or not _is_for_us(found, asked[2]):
             return original(self, *args, **kwargs)
-        target = asked[2]
-        if makes_directories and not isfilelike(target):
-            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         try:
             if run(self, download(found, *asked[2:])):
                 return None
@@ -185,8 +183,27 @@ def sync_get_file(original: Method) -> Method:
     return get_file
 
 
-def _is_directory(target: Any) -> bool:
-    return not isfilelike(target) and os.path.isdir(target)
+def _is_for_us(found: Access, target: Any) -> bool:
+    """Whether a file may be written where it is to be; else the file system makes of that what it makes."""
+    if isfilelike(target):
+        return True
+    return not os.path.isdir(target) and (_makes_directories(found) or os.path.isdir(_directory_of(target)))
+
+
+def _directory_of(target: Any) -> str:
+    return os.path.dirname(os.path.abspath(target))
+
+
+def _makes_directories(found: Access) -> bool:
+    cls = found.origin.fs.__class__
+    method: Any = getattr(cls, "_get_file" if cls.async_impl else "get_file", None)
+    return getattr(inspect.unwrap(method), "__module__", None) in MAKERS
+
+
+def _opened(found: Access, target: Any) -> Any:
+    if _makes_directories(found):
+        os.makedirs(_directory_of(target), exist_ok=True)
+    return open(target, "wb")
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {"_get_file": async_get_file}
