@@ -6,6 +6,7 @@ reads through the journal. Where opening would ask the origin for more, the obje
 """
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,12 +50,24 @@ QUIET = frozenset({
     "gcsfs.core.GCSFileSystem._open",
     "adlfs.spec.AzureBlobFileSystem._open",
 })  # fmt: skip
+# Of those that ask for something else than of the file, the base whose file objects they make.
+QUIETER = {"gcsfs.extended_gcsfs.ExtendedGcsFileSystem._open": ("gcsfs.core", "GCSFileSystem")}
+# What methods take and do not look at.
+IGNORED = {
+    "fsspec.implementations.ftp.FTPFileSystem._open": frozenset({"cache_type"}),
+    "fsspec.implementations.sftp.SFTPFileSystem._open": frozenset({"cache_type", "cache_options", "size"}),
+    "webdav4.fsspec.WebdavFileSystem._open": frozenset({"size"}),  # but to tell it
+}
 
 
 def open_file(original: Method) -> Method:
     """Make `_open`."""
     name = f"{original.__module__}.{original.__qualname__}"
-    parameters = Parameters.of(original)
+    parameters, making, ignored = Parameters.of(original), original, IGNORED.get(name, frozenset())
+    is_quiet = name in QUIET or name in QUIETER
+    if name in QUIETER:
+        module, cls = QUIETER[name]
+        making = inspect.unwrap(getattr(sys.modules[module], cls)._open)  # noqa: SLF001 - fsspec's own name
 
     def _open(self: Any, *args: Any, **kwargs: Any) -> Any:
         said = parameters.said(args, kwargs)
@@ -83,12 +96,13 @@ def open_file(original: Method) -> Method:
                 raise
             reading.gave(found, OPENED, name in QUIET)
             return watched(self, path, file, options=options_of(said), is_counted=found is not None)
-        block_size = said.get("block_size")
-        cache = said.get("cache_type"), said.get("cache_options")
-        if name not in QUIET or not info.version.size_bytes:
+        how = {name: value for name, value in said.items() if name not in ignored}
+        cache = how.get("cache_type") or parameters.defaults.get("cache_type"), how.get("cache_options")
+        if not is_quiet or not info.version.size_bytes:
             opened = functools.partial(past_the_cache, original, self, *args, **kwargs)
-            kind = kind_of(original)
+            kind, block_size = kind_of(original), said.get("block_size")
             file = open_journaled(self, path, found, info, block_size=block_size, cache=cache, kind=kind, opened=opened)
+            file.size = file.size if how.get("size") is None else how["size"]
             if kind.details is not None:
                 file._details = kind.details(path, said)  # noqa: SLF001 - fsspec's own name; to set it sets `size`
             return file
@@ -97,7 +111,7 @@ def open_file(original: Method) -> Method:
         file = made_at_once(name, self, path, said, info)
         if file is None:
             with serving(self, path, info), within_change(self, path):  # it may drop what is known, to ask anew
-                file = original(self, **(parameters.named(args, kwargs) or {}) | none)
+                file = making(self, **(parameters.named(args, kwargs) or {}) | none)
         if not isinstance(file, AbstractBufferedFile) or getattr(file, "size", None) is None:
             return watched(self, path, file, is_counted=True)  # a stream
         return journaled(file, JournaledFile, found, info, cache=cache)
@@ -129,7 +143,7 @@ def made_at_once(name: str, fs: Any, path: Any, said: Mapping[str, Any], info: I
         name != HTTP_OPEN
         or session is None
         or not block_size
-        or not said.keys() <= {"block_size", "cache_type", "cache_options"}
+        or not said.keys() <= {"autocommit", "block_size", "cache_type", "cache_options"}
         or not info.details.get("partial", True)
     ):
         return None
@@ -229,15 +243,24 @@ def journaled(
 ) -> Any:
     """Have a file object read through the journal."""
     fs, blocksize, (name, options) = file.fs, file.blocksize, cache
-    name = name or getattr(fs, "default_cache_type", None) or getattr(fs, "cache_type", None) or "readahead"
+    name = name or getattr(fs, "default_cache_type", None) or getattr(fs, "cache_type", None) or default_of(file)
     has_parts = name == "parts"
     journal = file.journal = JournalReader(fs, file.path, found, info)
     caching = JournalCache.instead_of(name)
     file.cache = file.own_cache = caching(journal, blocksize=blocksize, options={} if has_parts else options or {})
     if has_parts:  # the caller has read these, and has them
         file.cache = caches[name](blocksize, journal.fetch_exactly, file.size, **options or {})
+    if "cache_type" in vars(file):
+        file.cache_type = name
     file.__class__ = mixed(mixin, type(file), **more)
     return file
+
+
+def default_of(file: Any) -> str:
+    """Return which cache the class of a file object takes where nobody says one."""
+    module = sys.modules[type(file).__module__]
+    resolve = getattr(module, "_get_prefetcher_and_cache_config", None)  # gcsfs's
+    return "readahead" if resolve is None else resolve()[0]  # type: ignore[no-any-return]  # gcsfs is untyped
 
 
 def past_the_cache(original: Method, fs: Any, *args: Any, **kwargs: Any) -> Any:

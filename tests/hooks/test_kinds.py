@@ -56,6 +56,7 @@ FOREIGN = (
     f"(lambda file: [file.seek(5), file.read(2), file.tell(), file.readline(), file.read()])({PARTS})",
     "setattr(file, 'cache', fsspec.caching.BytesCache(1000, lambda start, end: b'#' * (end - start), 16))",
     "file.seek(5)", "file.read(2)", "file.tell()", "file.readline()", "file.seek(0)", "file.read()",
+    "fs.open(sys.argv[4], cache_type='unknown').read(2)", "fs.open(sys.argv[4], size=5).read()",
 )  # fmt: skip
 # By which plain fsspec makes none.
 CARRIED = "pickle.loads(pickle.dumps(file)).read(2)"
@@ -122,7 +123,7 @@ TOLD = "0123\nabc\ndefg\nhij"
 
 
 @pytest.mark.parametrize("server", ["webdav", "sftp"], indirect=True)
-def test_a_cache_that_plain_does_not_read_by_is_not_read_by(
+def test_what_plain_does_not_look_at_is_not_looked_at(
     server: tuple[contextlib.ExitStack, list[str]], run_python: RunPython
 ) -> None:
     plain = run_python(JOB, *server[1], *FOREIGN, cache=None).stdout
@@ -156,3 +157,42 @@ def test_a_file_object_with_a_buffer_has_one_position(tmp_path: Path, run_python
         plain = run_python(JOB, *asked, cache=None).stdout
         for _ in ("cold", "warm"):
             assert run_python(JOB, *asked).stdout == plain
+
+
+def test_a_file_of_ftp_has_the_cache_that_it_has(tmp_path: Path, run_python: RunPython) -> None:
+    from ftp_server import Server
+
+    (tmp_path / "f").write_text(TOLD)
+    with Server(tmp_path) as server:
+        how = {"host": "127.0.0.1", "port": server._server.address[1], "username": "user", "password": "secret"}
+        cache = "(lambda file: (file.cache.name, file.read(3)))(fs.open(sys.argv[4], cache_type=NAME))"
+        calls = [cache.replace("NAME", name) for name in ("None", "'unknown'", "'bytes'")]
+        asked = ["ftp", repr(how), "fsspec.implementations.ftp.FTPFile", "/f", *calls]
+        plain = run_python(JOB, *asked, cache=None).stdout
+        assert run_python(JOB, *asked).stdout == plain
+
+
+GOOGLE = """
+from gcsfs.extended_gcsfs import BucketType, ExtendedGcsFileSystem
+async def none(*_):
+    return BucketType.UNKNOWN  # as where gRPC is not to be had, which takes minutes
+ExtendedGcsFileSystem._get_bucket_type = none
+"""
+OF_GOOGLE = (
+    "file.cache.name", "file.cache_type", "file.blocksize", "file.bucket", "file.key", "file.url()", "file.size",
+    "file.content_type", "file.mode", "fs.open(sys.argv[4], block_size=2**18).blocksize",
+    "fs.open(sys.argv[4], cache_type='bytes').cache_type", "fs.open(sys.argv[4], cache_type='bytes').cache.name",
+)  # fmt: skip
+
+
+def test_a_file_of_googles_is_its_own(tmp_path: Path, run_python: RunPython) -> None:
+    from generic_servers import Gcs
+
+    with Gcs(tmp_path) as server:
+        server.write(TOLD.encode(), 1)
+        how = {**server.options(server.port), "block_size": 2**20}
+        asked = ["gcs", repr(how), "gcsfs.core.GCSFile", "bucket/a.bin", *OF_GOOGLE, *CALLS, *CLOSED]
+        for env in ({}, server.variables):
+            plain = run_python(GOOGLE + JOB, *asked, cache=None, env=env).stdout
+            for _ in ("cold", "warm"):
+                assert run_python(GOOGLE + JOB, *asked, env=env).stdout == plain
