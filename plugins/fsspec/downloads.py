@@ -5,7 +5,8 @@ import functools
 import inspect
 import os
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -17,8 +18,8 @@ from jcache.planning.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.files import usable
-from jcache_plugins.fsspec.reads import find, find_soon, may_ask
-from jcache_plugins.origins.base import in_thread
+from jcache_plugins.fsspec.reads import find, find_soon, may_ask, measured
+from jcache_plugins.origins.base import in_thread, reaching
 
 __all__ = ["ASYNC", "SYNC", "download"]
 
@@ -30,6 +31,8 @@ DOWNLOAD_BYTES = 16 << 20
 RESTARTS = 4
 # Options that say how to copy, not what.
 COPY_OPTIONS = frozenset({"callback", "chunk_size"})
+# Where those are from that open the file, by methods that are hooked and count.
+OPENING = frozenset({"fsspec.spec", "fsspec.implementations.arrow", "jcache_plugins.filesystem"})
 # Where the methods are from that make the directory of what they write.
 MAKERS = frozenset({"fsspec.spec", "gcsfs.core", "gcsfs.extended_gcsfs"})
 
@@ -151,14 +154,16 @@ def async_get_file(original: Method) -> Method:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None else await find_soon(self, *asked[:2])
         if asked is None or found is None or not _is_for_us(found, asked[2]):
-            return await original(self, *args, **kwargs)
+            with counted(self, original, asked):
+                return await original(self, *args, **kwargs)
         try:
             if await download(found, *asked[2:]):
                 return None
         except OfflineMissError:
             if not await self._isdir(asked[0]):
                 raise
-        return await original(self, *args, **kwargs)
+        with counted(self, original, asked):
+            return await original(self, *args, **kwargs)
 
     return _get_file
 
@@ -171,16 +176,42 @@ def sync_get_file(original: Method) -> Method:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None or on_loop_of(self) else find(self, *asked[:2])
         if asked is None or found is None or not _is_for_us(found, asked[2]):
-            return original(self, *args, **kwargs)
+            with counted(self, original, asked):
+                return original(self, *args, **kwargs)
         try:
             if run(self, download(found, *asked[2:])):
                 return None
         except OfflineMissError:
             if not self.isdir(asked[0]):
                 raise
-        return original(self, *args, **kwargs)
+        with counted(self, original, asked):
+            return original(self, *args, **kwargs)
 
     return get_file
+
+
+@contextlib.contextmanager
+def counted(fs: Any, original: Method, asked: tuple[Any, ...] | None) -> Iterator[None]:
+    """Count what a file system itself copies inside, past the cache."""
+    if asked is None or original.__module__ in OPENING:
+        yield
+        return
+    path, options, target, _ = asked
+    before, started_s = _length(target), time.monotonic()
+    with reaching() if may_ask() else contextlib.nullcontext():  # what it reads by is this same copy
+        yield
+    nbytes = _length(target) - (before if isfilelike(target) else 0)
+    if nbytes > 0:
+        measured(fs, path, (), options=options, nbytes=nbytes, seconds=time.monotonic() - started_s)
+
+
+def _length(target: Any) -> int:
+    """Return how many bytes a local file has, or a file object has taken; 0 where that is not known."""
+    with contextlib.suppress(Exception):
+        if isfilelike(target):
+            return int(target.tell())
+        return os.path.getsize(target) if os.path.isfile(target) else 0
+    return 0
 
 
 def _is_for_us(found: Access, target: Any) -> bool:
@@ -191,7 +222,7 @@ def _is_for_us(found: Access, target: Any) -> bool:
 
 
 def _directory_of(target: Any) -> str:
-    return os.path.dirname(os.path.abspath(target))
+    return str(os.path.dirname(os.path.abspath(target)))
 
 
 def _makes_directories(found: Access) -> bool:

@@ -30,7 +30,7 @@ from jcache_plugins.fsspec.writes import within_change
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching, within_origin
 
-__all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "usable", "version_of"]
+__all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "usable", "version_of", "watched"]
 
 Method = Callable[..., Any]
 
@@ -260,7 +260,7 @@ def default_of(file: Any) -> str:
     """Return which cache the class of a file object takes where nobody says one."""
     module = sys.modules[type(file).__module__]
     resolve = getattr(module, "_get_prefetcher_and_cache_config", None)  # gcsfs's
-    return "readahead" if resolve is None else resolve()[0]  # type: ignore[no-any-return]  # gcsfs is untyped
+    return "readahead" if resolve is None else str(resolve()[0])
 
 
 def past_the_cache(original: Method, fs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -270,7 +270,13 @@ def past_the_cache(original: Method, fs: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def watched(
-    fs: Any, path: Any, file: Any, *, options: Mapping[str, Any] | None = NO_OPTIONS, is_counted: bool = False
+    fs: Any,
+    path: Any,
+    file: Any,
+    *,
+    options: Mapping[str, Any] | None = NO_OPTIONS,
+    is_counted: bool = False,
+    mixin: Any = MeasuredFile,
 ) -> Any:
     """Count what is read from a file object that goes past the cache."""
     session = current()
@@ -283,7 +289,7 @@ def watched(
         session.counters.file_opened(named.identity.url, getattr(file, "size", None), 0.0)
     try:
         file.measured_as = fs, path, options
-        file.__class__ = mixed(MeasuredFile, type(file))
+        file.__class__ = mixed(mixin, type(file))
     except (AttributeError, TypeError):
         return file  # an object of the interpreter's own
     return file

@@ -46,6 +46,8 @@ UNSIZED = frozenset({
 })  # fmt: skip
 # File systems that send requests again by themselves.
 RETRYING = frozenset({"adlfs", "gcsfs", "s3fs"})
+# Options of theirs that leave open which bytes are meant; `mode` comes with those of `open`.
+TUNING = frozenset({"chunksize", "concurrency", "max_concurrency", "mode"})
 # HTTP's statuses of what may pass, error numbers of a lost connection, and those of one that could not be made.
 BUSY = frozenset({408, 429, 502, 503, 504})
 LOST = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.ENETRESET})
@@ -138,9 +140,10 @@ class FileSystemOrigin:
         self.one_at_a_time = not fs.async_impl and CONCURRENT.isdisjoint(map(_name, type(fs).__mro__))
 
     @classmethod
-    def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - for subclasses
+    def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:
         """Return the path of what a call with options means; None where only the file system can tell."""
-        return None if options else path
+        heeded = TUNING if fs.__class__.__module__.partition(".")[0] in RETRYING else frozenset[str]()
+        return None if options.keys() - heeded else path
 
     @classmethod
     def written(cls, path: str) -> str:
