@@ -239,9 +239,17 @@ class MeasuredFile:
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         """Read as the file object does."""
+        return self._measured(super().read, args, kwargs)  # type: ignore[misc]  # the class that it is mixed into
+
+    def readline(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a line as the file object does: fsspec's do it by `read`."""
+        line = super().readline  # type: ignore[misc]  # as above
+        return line(*args, **kwargs) if isinstance(self, AbstractBufferedFile) else self._measured(line, args, kwargs)
+
+    def _measured(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         started_s = time.monotonic()
         with reaching():
-            data = super().read(*args, **kwargs)  # type: ignore[misc]  # the class that it is mixed into
+            data = call(*args, **kwargs)
         if not isinstance(data, bytes):
             return data
         fs, path, options = self.measured_as

@@ -122,6 +122,15 @@ sys.argv[3] = "io.BytesIO"
 TOLD = "0123\nabc\ndefg\nhij"
 
 
+@pytest.mark.parametrize("server", ["sftp"], indirect=True)
+def test_lines_that_are_read_past_the_cache_are_counted(
+    server: tuple[contextlib.ExitStack, list[str]], run_python: RunPython
+) -> None:
+    calls = ("list(file)", "file.seek(0)", "file.readlines()", "file.seek(0)", "file.readline()", "file.read()")
+    ran = run_python(JOB, *server[1], *calls, env={"JCACHE_BYPASS": "1"})
+    assert ran.report["read"]["bypass_bytes"] == 3 * len(TOLD)
+
+
 @pytest.mark.parametrize("server", ["webdav", "sftp"], indirect=True)
 def test_what_plain_does_not_look_at_is_not_looked_at(
     server: tuple[contextlib.ExitStack, list[str]], run_python: RunPython
