@@ -170,8 +170,6 @@ class Answers:
         self._above: set[str] = set()
         # Counts the changes: what was asked before one of them is not held behind it.
         self.epoch = 0
-        # Times that nothing was known where the origin must not be asked: callers may swallow the error.
-        self.misses: list[OSError] = []
 
     def _book(self, directory: Identity) -> Book:
         key = (directory.key, directory.asker)

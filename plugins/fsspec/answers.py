@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import contextvars
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +16,14 @@ from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.origins.base import within_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from jcache.journal import Version
     from jcache.naming import Identity
     from jcache.reader.answers import Answer
     from jcache.settings.policy import Terms
 
-__all__ = ["UNKNOWN", "Absent", "NoFile", "Question", "is_idle", "is_past", "question"]
+__all__ = ["UNKNOWN", "Absent", "NoFile", "Question", "is_idle", "is_past", "missing", "question"]
 
 UNKNOWN: Any = object()
 _PLAIN = (str, int, bool, float, type(None))
@@ -32,6 +34,21 @@ _REFUSALS = frozenset({"absent", "hidden", "refused", "forbidden", "doubtful", "
 _LISTINGS = frozenset({"ls", "find"})
 _FEW = 8
 _MANY = ("many",)
+# Where it is noted that nothing was known and the origin must not be asked: callers may swallow the error.
+_misses: contextvars.ContextVar[list[OfflineMissError] | None] = contextvars.ContextVar("jcache_misses", default=None)
+
+
+@contextlib.contextmanager
+def missing(misses: list[OfflineMissError]) -> Iterator[None]:
+    """Have noted what questions met that are put inside, wherever they are carried out."""
+    token = _misses.set(misses)
+    try:
+        yield
+    finally:
+        _misses.reset(token)
+        outer = _misses.get()
+        if outer is not None:
+            outer += misses
 
 
 class NoFile:
@@ -226,7 +243,9 @@ class Question:
     def missed(self) -> OfflineMissError:
         """Return the error that says that nothing is known and the origin must not be asked."""
         error = OfflineMissError(offline_message(self.url, "what the origin says of this name is not in the cache"))
-        self._session.answers.misses.append(error)
+        misses = _misses.get()
+        if misses is not None:
+            misses.append(error)
         return error
 
     def note_error(self, error: Exception, *, made_of_it: Any = None) -> None:

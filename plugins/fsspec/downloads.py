@@ -5,7 +5,8 @@ import functools
 import inspect
 import os
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -17,8 +18,8 @@ from jcache.planning.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.files import usable
-from jcache_plugins.fsspec.reads import find, find_soon, may_ask
-from jcache_plugins.origins.base import in_thread
+from jcache_plugins.fsspec.reads import find, find_soon, may_ask, measured
+from jcache_plugins.origins.base import in_thread, reaching
 
 __all__ = ["ASYNC", "SYNC", "download"]
 
@@ -30,6 +31,10 @@ DOWNLOAD_BYTES = 16 << 20
 RESTARTS = 4
 # Options that say how to copy, not what.
 COPY_OPTIONS = frozenset({"callback", "chunk_size"})
+# Where those are from that open the file, by methods that are hooked and count.
+OPENING = frozenset({"fsspec.spec", "fsspec.implementations.arrow", "jcache_plugins.filesystem"})
+# Where the methods are from that make the directory of what they write.
+MAKERS = frozenset({"fsspec.spec", "gcsfs.core", "gcsfs.extended_gcsfs"})
 
 
 async def download(found: Access, target: Any, callback: Any) -> bool:
@@ -48,7 +53,7 @@ async def download(found: Access, target: Any, callback: Any) -> bool:
     if isfilelike(target):
         await _copy(found, *begun, target.write, callback)
         return True
-    file = await in_thread(functools.partial(open, target, "wb"))
+    file = await in_thread(functools.partial(_opened, found, target))
 
     async def write(data: bytes) -> None:
         await in_thread(functools.partial(file.write, data))
@@ -148,45 +153,88 @@ def async_get_file(original: Method) -> Method:
     async def _get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None else await find_soon(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]):
-            return await original(self, *args, **kwargs)
+        if asked is None or found is None or not _is_for_us(found, asked[2]):
+            with counted(self, original, asked):
+                return await original(self, *args, **kwargs)
         try:
             if await download(found, *asked[2:]):
                 return None
         except OfflineMissError:
             if not await self._isdir(asked[0]):
                 raise
-        return await original(self, *args, **kwargs)
+        with counted(self, original, asked):
+            return await original(self, *args, **kwargs)
 
     return _get_file
 
 
 def sync_get_file(original: Method) -> Method:
     """Make `get_file` of a synchronous file system."""
-    makes_directories = original.__module__ == "fsspec.spec"
     parameters = Parameters.of(original)
 
     def get_file(self: Any, *args: Any, **kwargs: Any) -> Any:
         asked = copy_of(parameters, args, kwargs)
         found = None if asked is None or on_loop_of(self) else find(self, *asked[:2])
-        if asked is None or found is None or _is_directory(asked[2]):
-            return original(self, *args, **kwargs)
-        target = asked[2]
-        if makes_directories and not isfilelike(target):
-            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        if asked is None or found is None or not _is_for_us(found, asked[2]):
+            with counted(self, original, asked):
+                return original(self, *args, **kwargs)
         try:
             if run(self, download(found, *asked[2:])):
                 return None
         except OfflineMissError:
             if not self.isdir(asked[0]):
                 raise
-        return original(self, *args, **kwargs)
+        with counted(self, original, asked):
+            return original(self, *args, **kwargs)
 
     return get_file
 
 
-def _is_directory(target: Any) -> bool:
-    return not isfilelike(target) and os.path.isdir(target)
+@contextlib.contextmanager
+def counted(fs: Any, original: Method, asked: tuple[Any, ...] | None) -> Iterator[None]:
+    """Count what a file system itself copies inside, past the cache."""
+    if asked is None or original.__module__ in OPENING:
+        yield
+        return
+    path, options, target, _ = asked
+    before, started_s = _length(target), time.monotonic()
+    with reaching() if may_ask() else contextlib.nullcontext():  # what it reads by is this same copy
+        yield
+    nbytes = _length(target) - (before if isfilelike(target) else 0)
+    if nbytes > 0:
+        measured(fs, path, (), options=options, nbytes=nbytes, seconds=time.monotonic() - started_s)
+
+
+def _length(target: Any) -> int:
+    """Return how many bytes a local file has, or a file object has taken; 0 where that is not known."""
+    with contextlib.suppress(Exception):
+        if isfilelike(target):
+            return int(target.tell())
+        return os.path.getsize(target) if os.path.isfile(target) else 0
+    return 0
+
+
+def _is_for_us(found: Access, target: Any) -> bool:
+    """Whether a file may be written where it is to be; else the file system makes of that what it makes."""
+    if isfilelike(target):
+        return True
+    return not os.path.isdir(target) and (_makes_directories(found) or os.path.isdir(_directory_of(target)))
+
+
+def _directory_of(target: Any) -> str:
+    return str(os.path.dirname(os.path.abspath(target)))
+
+
+def _makes_directories(found: Access) -> bool:
+    cls = found.origin.fs.__class__
+    method: Any = getattr(cls, "_get_file" if cls.async_impl else "get_file", None)
+    return getattr(inspect.unwrap(method), "__module__", None) in MAKERS
+
+
+def _opened(found: Access, target: Any) -> Any:
+    if _makes_directories(found):
+        os.makedirs(_directory_of(target), exist_ok=True)
+    return open(target, "wb")
 
 
 ASYNC: dict[str, Callable[[Method], Method]] = {"_get_file": async_get_file}

@@ -1,5 +1,6 @@
 """Of which class file objects are where the file system's own opens the file at the server as it is made."""
 
+import operator
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ class Kind(NamedTuple):
 
 
 ANY = Kind()
+# Of those who read past their cache, so that another one that is put there is nothing to them.
+_PAST_ITS_CACHE: dict[str, Any] = {"own_cache": property(operator.attrgetter("cache"))}
 
 
 def kind_of(opening: Method) -> Kind:
@@ -47,7 +50,7 @@ def _xrootd(module: Any) -> Kind:
 
 def _webdav(module: Any) -> Kind:
     """Describe webdav4's: it moves its stream when it is moved, and pickling makes one that no file system opened."""
-    own = {"seek": AbstractBufferedFile.seek, "__reduce_ex__": object.__reduce_ex__}
+    own = {**_PAST_ITS_CACHE, "seek": AbstractBufferedFile.seek, "__reduce_ex__": object.__reduce_ex__}
 
     def details(path: Any, said: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": path, "size": said.get("size"), "type": "file"}
@@ -59,8 +62,8 @@ def _sftp(module: Any) -> Kind:
     """Describe paramiko's, which is none of fsspec's: what that has and fsspec's has not is done by an opened one."""
     plain = module.paramiko.SFTPFile
     more = [name for name in dir(plain) if not name.startswith("_") and not hasattr(AbstractBufferedFile, name)]
-    own = {name: _by_the_opened(name) for name in more if callable(getattr(plain, name))}
-    own |= {"seek": _seek, "xreadlines": _itself}
+    own: dict[str, Any] = {name: _by_the_opened(name) for name in more if callable(getattr(plain, name))}
+    own |= {**_PAST_ITS_CACHE, "readlines": _lines, "seek": _seek, "xreadlines": _itself}
     lazy = ("handle", "newlines", "pipelined", "sftp")
     return Kind(mixed(AbstractBufferedFile, plain), lazy, own=own)
 
@@ -76,6 +79,18 @@ def _by_the_opened(name: str) -> Method:
 def _seek(self: Any, offset: int, whence: int = 0) -> None:
     """Set the position, and return nothing, as paramiko's does."""
     AbstractBufferedFile.seek(self, offset, whence)
+
+
+def _lines(self: Any, sizehint: int | None = None) -> list[bytes]:
+    """Read lines, until they have so many bytes, as paramiko does."""
+    lines: list[bytes] = []
+    size = 0
+    for line in self:
+        lines.append(line)
+        size += len(line)
+        if sizehint is not None and size >= sizehint:
+            break
+    return lines
 
 
 def _itself(self: Any) -> Any:

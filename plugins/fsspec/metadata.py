@@ -14,7 +14,7 @@ from jcache.reader.retrying import Tries
 from jcache.session import current
 from jcache_plugins.fsspec import listing
 from jcache_plugins.fsspec.access import Access, named, on_loop_of, require, run
-from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, question
+from jcache_plugins.fsspec.answers import UNKNOWN, Absent, Question, is_idle, is_past, missing, question
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.noted import noting
@@ -324,15 +324,20 @@ def sync_answer(original: Method) -> Method:
 @contextlib.contextmanager
 def honest() -> Iterator[None]:
     """Raise what was swallowed inside: that nothing is known where the origin must not be asked is no answer."""
-    session = current()
-    if session is None or not session.offline or within_origin():
+    if not is_alone():
         yield
         return
-    misses = session.answers.misses
-    before = len(misses)
-    yield
-    if len(misses) > before:
+    misses: list[OfflineMissError] = []
+    with missing(misses):
+        yield
+    if misses:
         raise misses[-1]
+
+
+def is_alone() -> bool:
+    """Whether the origin must not be asked."""
+    session = current()
+    return session is not None and session.offline and not within_origin()
 
 
 def is_composed(original: Method) -> bool:
@@ -368,17 +373,26 @@ def sync_made(original: Method) -> Method:
     return made
 
 
-def walk(original: Method) -> Method:
-    """Make `walk`, which leaves out what it cannot list."""
+_END: Any = object()
 
-    def honestly(self: Any, args: Any, kwargs: Any) -> Iterator[Any]:
-        with honest():
-            yield from original(self, *args, **kwargs)
+
+def walk(original: Method) -> Method:
+    """Make `walk`, which leaves out what it cannot list; that is raised behind what it can."""
+
+    def honestly(found: Iterator[Any]) -> Iterator[Any]:
+        misses: list[OfflineMissError] = []
+        while True:
+            with missing(misses):  # and not of what the caller asks in between
+                item = next(found, _END)
+            if item is _END:
+                break
+            yield item
+        if misses:
+            raise misses[-1]
 
     def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        session = current()
-        is_asked = session is None or not session.offline
-        return original(self, *args, **kwargs) if is_asked else honestly(self, args, kwargs)
+        found = original(self, *args, **kwargs)
+        return honestly(found) if is_alone() else found
 
     return walk_hooked
 
@@ -389,9 +403,17 @@ def async_walk(original: Method) -> Method:
         return original
 
     async def walk_hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with honest():
-            async for found in original(self, *args, **kwargs):
-                yield found
+        misses: list[OfflineMissError] = []
+        found = original(self, *args, **kwargs)
+        is_honest = is_alone()
+        while True:
+            with missing(misses):
+                item = await anext(found, _END)
+            if item is _END:
+                break
+            yield item
+        if misses and is_honest:
+            raise misses[-1]
 
     return walk_hooked
 

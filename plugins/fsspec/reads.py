@@ -85,6 +85,7 @@ def measured(
     options: Mapping[str, Any] | None = NO_OPTIONS,
     spans: Iterable[Span] = (),
     seconds: float = 0.0,
+    nbytes: int = 0,
 ) -> Any:
     """Count bytes that the file system read itself, past the cache, and why.
 
@@ -96,11 +97,14 @@ def measured(
         options: What else the call said; None where it was not understood.
         spans: Which ranges of the file they are, for the profile; none where that is not known.
         seconds: How long that took.
+        nbytes: How many bytes went elsewhere.
     """
     session = current()
     if session is None or within_origin():
         return data
-    total = len(data) if isinstance(data, bytes) else sum(len(part) for part in data if isinstance(part, bytes))
+    total = nbytes + (
+        len(data) if isinstance(data, bytes) else sum(len(part) for part in data if isinstance(part, bytes))
+    )
     counters, named = session.counters, access(fs, path)
     if named is not None and named.excluded:
         return data

@@ -2,8 +2,10 @@
 
 import asyncio
 import functools
+import inspect
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
@@ -15,11 +17,12 @@ from jcache_plugins.fsspec.access import Access, unwrapped
 from jcache_plugins.fsspec.ahead import Window
 from jcache_plugins.fsspec.calls import Parameters
 from jcache_plugins.fsspec.directives import undirected
-from jcache_plugins.fsspec.files import asked, known_version, options_of
+from jcache_plugins.fsspec.files import asked, known_version, options_of, watched
 from jcache_plugins.fsspec.journal_cache import leave_soon, mixed
 from jcache_plugins.fsspec.metadata import serving, told
-from jcache_plugins.fsspec.reads import find_soon
+from jcache_plugins.fsspec.reads import find_soon, measured
 from jcache_plugins.fsspec.written import opened_for_writing
+from jcache_plugins.origins.base import reaching
 
 __all__ = ["ASYNC", "SYNC", "open_journaled_async"]
 
@@ -66,6 +69,20 @@ class JournaledStream(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         journal = self.__dict__.get("journal")
         if journal is not None:  # else it was never made
             journal.close_soon()
+
+
+class MeasuredStream:
+    """What a class of asynchronous file objects does otherwise where a file's reads go past the cache: see there."""
+
+    measured_as: tuple[Any, Any, Mapping[str, Any] | None]
+
+    async def read(self, *args: Any, **kwargs: Any) -> Any:
+        """Read as the file object does."""
+        started_s = time.monotonic()
+        with reaching():
+            data = await super().read(*args, **kwargs)  # type: ignore[misc]  # the class that it is mixed into
+        fs, path, options = self.measured_as
+        return measured(fs, path, data, options=options, seconds=time.monotonic() - started_s)
 
 
 class AsyncJournal:
@@ -134,7 +151,11 @@ def open_async(original: Method) -> Method:
             found.begin()
         info = None if found is None else await known_version(found)
         if found is None or info is None:
-            return await original(self, *args, **kwargs)
+            file = await original(self, *args, **kwargs)
+            if isinstance(file, JournaledStream) or not inspect.iscoroutinefunction(getattr(file, "read", None)):
+                return file
+            is_counted = found is not None
+            return watched(self, path, file, options=options_of(said), is_counted=is_counted, mixin=MeasuredStream)
         if name not in QUIET:
             return open_journaled_async(self, path, found, info)
         with serving(self, path, info):

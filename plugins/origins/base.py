@@ -26,6 +26,7 @@ from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.planning.snapshot import REPLACED, agrees
 from jcache.reader.remote import Span
+from jcache_plugins.origins.unlisted import unlisted
 
 __all__ = ["FileSystemOrigin", "beside", "in_thread", "is_settled", "reaching", "version_of", "within_origin"]
 
@@ -45,6 +46,8 @@ UNSIZED = frozenset({
 })  # fmt: skip
 # File systems that send requests again by themselves.
 RETRYING = frozenset({"adlfs", "gcsfs", "s3fs"})
+# Options of theirs that leave open which bytes are meant; `mode` comes with those of `open`.
+TUNING = frozenset({"chunksize", "concurrency", "max_concurrency", "mode"})
 # HTTP's statuses of what may pass, error numbers of a lost connection, and those of one that could not be made.
 BUSY = frozenset({408, 429, 502, 503, 504})
 LOST = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.ENETRESET})
@@ -137,9 +140,10 @@ class FileSystemOrigin:
         self.one_at_a_time = not fs.async_impl and CONCURRENT.isdisjoint(map(_name, type(fs).__mro__))
 
     @classmethod
-    def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:  # noqa: ARG003 - for subclasses
+    def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:
         """Return the path of what a call with options means; None where only the file system can tell."""
-        return None if options else path
+        heeded = TUNING if fs.__class__.__module__.partition(".")[0] in RETRYING else frozenset[str]()
+        return None if options.keys() - heeded else path
 
     @classmethod
     def written(cls, path: str) -> str:
@@ -235,16 +239,15 @@ class FileSystemOrigin:
 
     async def stat(self) -> Info:
         """Ask for the file's `info` now, past any listing cache that the file system keeps."""
-        with reaching():
-            self._forget_listing()
+        with reaching(), unlisted(self.fs) as fs:
             self.is_directory = False
-            details = await self._call("info", self.path)
+            details = await self._call("info", self.path, fs=fs)
             self.is_directory = details.get("type") == "directory"
             if self.is_directory:
                 raise IsADirectoryError(self.path)
             version = version_of(details)
             if version.mtime_ns is None and not version.is_provable:
-                modified = await self._modified()
+                modified = await self._modified(fs)
                 version = Version(version.size_bytes, mtime_ns=modified)
         return Info(version, details)
 
@@ -276,31 +279,21 @@ class FileSystemOrigin:
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
         return list(await self._call("cat_ranges", [self.path] * len(ranges), starts, stops))
 
-    async def _modified(self) -> int | None:
+    async def _modified(self, fs: Any) -> int | None:
         try:
-            return nanoseconds(await self._call("modified", self.path))
+            return nanoseconds(await self._call("modified", self.path, fs=fs))
         except (NotImplementedError, AttributeError, OSError):
             return None
 
-    def _forget_listing(self) -> None:
-        """Drop a cached listing that `info` would answer from."""
-        cache = getattr(self.fs, "dircache", None)
-        if cache is not None:
-            parent = self.fs._parent(self.path)  # noqa: SLF001 - fsspec's own name for what subclasses override
-            for name in (parent, self.path):
-                try:
-                    del cache[name]
-                except KeyError:
-                    continue
-
-    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    async def _call(self, name: str, *args: Any, fs: Any = None, **kwargs: Any) -> Any:
         """Call a method of the file system by its synchronous name, without blocking the event loop."""
-        asynchronous: Callable[..., Any] | None = getattr(self.fs, f"_{name}", None)
-        if self.fs.async_impl and asynchronous is not None:
+        fs = fs or self.fs
+        asynchronous: Callable[..., Any] | None = getattr(fs, f"_{name}", None)
+        if fs.async_impl and asynchronous is not None:
             result = asynchronous(*args, **kwargs)
             # Not asked of the function: a decorated one may be none that `inspect` calls a coroutine function.
             return await result if inspect.isawaitable(result) else result
-        return await self._in_turn(functools.partial(getattr(self.fs, name), *args, **kwargs))
+        return await self._in_turn(functools.partial(getattr(fs, name), *args, **kwargs))
 
     async def _in_turn(self, call: Callable[[], Any]) -> Any:
         """Have a thread make a synchronous call; see `one_at_a_time`."""

@@ -10,6 +10,7 @@ from jcache.naming import Identity
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.reader.remote import Span
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, as_read, beside, nanoseconds_of, reaching
+from jcache_plugins.origins.unlisted import unlisted
 
 __all__ = ["FTPOrigin"]
 
@@ -138,8 +139,7 @@ class FTPOrigin(FileSystemOrigin):
             size = self._tell("SIZE")
             told = size, size and self._tell("MDTM")
             if None in told or self._listed[0] != told:
-                self._forget_listing()
-                self._listed = told, self.fs.info(self.path)
+                self._listed = told, self._info()
             details = self._listed[1]
         size, modified = told
         size = details.get("size") if size is None else size
@@ -166,8 +166,11 @@ class FTPOrigin(FileSystemOrigin):
         facts.pop("", None)
         if facts.get("type") == "file" and "size" in facts:
             return {**facts, "size": int(facts["size"]), "name": self.path}
-        self._forget_listing()
-        return dict(self.fs.info(self.path))  # it has its own words for all else
+        return self._info()  # it has its own words for all else
+
+    def _info(self) -> dict[str, Any]:
+        with unlisted(self.fs) as fs:
+            return dict(fs.info(self.path))
 
     def _tell(self, command: str) -> str | None:
         """Return what one command tells of the file; None where the server refuses."""

@@ -21,6 +21,7 @@ from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, adler32, all_beside, beside, is_settled, reaching
 from jcache_plugins.origins.handles import Answers, OpenFile, OpenFiles, callback_of, failure
 from jcache_plugins.origins.reachable import listens
+from jcache_plugins.origins.unlisted import unlisted
 
 __all__ = ["XRootDOrigin"]
 
@@ -65,15 +66,14 @@ class XRootDOrigin(FileSystemOrigin):
 
     async def stat(self) -> Info:
         """Ask for the size and modification time of what a reader gets, past fsspec's listing cache."""
-        with reaching():
-            self._forget_listing()
-            details = await self.fs._info(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
+        with reaching(), unlisted(self.fs) as fs:
+            details = await fs._info(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
         if details.get("type") == "directory":
             raise IsADirectoryError(self.path)
         modified = details.get("mtime")
         if modified is None:  # fsspec-xrootd before 0.5
-            with reaching():
-                modified = await self.fs._modified(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
+            with reaching(), unlisted(self.fs) as fs:
+                modified = await fs._modified(self.path)  # noqa: SLF001 - fsspec's asynchronous interface
         info = Info(Version(details["size"], mtime_ns=int(modified) * 10**9), details)
         if self._opens_another:
             files = beside(self.fs, OpenFiles)

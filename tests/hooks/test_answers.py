@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 from datetime import UTC, timedelta, timezone
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jcache.activate import deactivate
+from jcache.errors import OfflineMissError
 from jcache.recording.exact import InexactError, decode, encode
 
 if TYPE_CHECKING:
@@ -328,6 +331,50 @@ def test_what_is_not_permitted_is_not_offline(active: Callable[..., Any], tmp_pa
         one[0] if isinstance(one, tuple) else one for one in plain
     ]
     assert PermissionError in {one[0] for one in offline if isinstance(one, tuple)}
+
+
+@pytest.mark.parametrize("protocol", ["slow", "aslow"])
+def test_offline_a_call_answers_for_its_own_questions_alone(
+    active: Callable[..., Any], tmp_path: Path, protocol: str
+) -> None:
+    directory = tmp_path / "d"
+    for name in ("a", "b"):
+        (directory / name).mkdir(parents=True)
+        (directory / name / "f").write_bytes(b"x")
+
+    def ask(handle: Callable[[Any, str], None] = lambda fs, path: None) -> list[Any]:
+        fs, told = fsspec.filesystem(protocol, skip_instance_cache=True), []
+        for top, below, names in fs.walk(str(directory)):
+            told.append((top, sorted(below), sorted(names)))
+            handle(fs, f"{top}/_never_asked")
+        return [*told, fs.glob(f"{directory}/*"), fs.find(str(directory)), fs.isfile(f"{directory}/a/f")]
+
+    def missed(fs: Any, path: str) -> None:
+        with pytest.raises(OSError, match="_never_asked"):
+            fs.info(path)
+
+    deactivate()
+    filesystems.register()
+    plain = ask(missed)
+    active()
+    assert ask() == plain
+    active(offline=True)
+    assert ask(missed) == plain
+    for way in ("walk", "glob", "find"):
+        with pytest.raises(OfflineMissError):
+            list(getattr(fsspec.filesystem(protocol), way)(f"{tmp_path}/other/{'*' if way == 'glob' else ''}"))
+
+    async def at_once() -> list[Any]:
+        fs = fsspec.filesystem("aslow", asynchronous=True, skip_instance_cache=True)
+        known = [fs._glob(f"{directory}/*") for _ in range(20)]
+        unknown = [fs._exists(f"{directory}/{i}") for i in range(20)]
+        pairs = [call for pair in zip(known, unknown, strict=True) for call in pair]
+        return (await asyncio.gather(*pairs, return_exceptions=True))[::2]
+
+    if protocol == "aslow":
+        assert asyncio.run(at_once()) == [plain[-3]] * 20
+    gc.collect()
+    assert len([one for one in gc.get_objects() if isinstance(one, OfflineMissError)]) < 10
 
 
 def test_that_nobody_answered_is_no_absence(run_python: RunPython, http_origin: ScriptedOrigin) -> None:

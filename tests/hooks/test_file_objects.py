@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
+from filesystems import SlowFileSystem, _Reader
 from fsspec.caching import BytesCache
 from fsspec.implementations.http import HTTPFile
 
@@ -51,6 +52,46 @@ def test_a_size_that_the_call_says_goes_before_the_servers(
     for _ in range(2):
         with fs.open(url, size=100) as file:
             assert (file.size, file.read()) == (100, DATA[:100])
+
+
+SIZED = """
+import sys, fsspec
+fs, path = fsspec.url_to_fs(sys.argv[1])
+with fs.open(path, size=100) as file:
+    print(file.size, file.read(), file.seek(0, 2))
+"""
+
+
+@pytest.mark.parametrize("kind", ["xrootd", "jcache"])
+def test_a_size_that_the_call_says_is_that_of_a_file_that_is_not_opened(
+    kind: str, request: pytest.FixtureRequest, run_python: RunPython
+) -> None:
+    if kind == "xrootd":
+        server = request.getfixturevalue("xrootd_server")
+        (server.directory / "f").write_bytes(DATA)
+        url = plain = server.url("f")
+    else:
+        origin: ScriptedOrigin = request.getfixturevalue("http_origin")
+        origin.put("f", DATA)
+        plain = origin.url("f")
+        url = f"jcache::{plain}"
+    told = run_python(SIZED, plain, cache=None).stdout
+    assert told.startswith("100 ")
+    for _ in ("cold", "warm"):
+        assert run_python(SIZED, url).stdout == told
+
+
+def test_its_cache_is_the_one_that_the_method_takes_by_itself(active: Callable[..., Session], tmp_path: Path) -> None:
+    class Choosing(SlowFileSystem):
+        protocol, default_cache_type = "choosing", "mmap"
+
+        def _open(self, path: str, mode: str = "rb", cache_type: str = "bytes", **kwargs: Any) -> Any:
+            return _Reader(self, path, mode, cache_type=cache_type, size=len(DATA))
+
+    (tmp_path / "f").write_bytes(DATA)
+    plain = Choosing(skip_instance_cache=True).open(str(tmp_path / "f")).cache.name
+    active()
+    assert Choosing(skip_instance_cache=True).open(str(tmp_path / "f")).cache.name == plain == "bytes"
 
 
 def test_another_cache_that_is_put_there_is_used(active: Callable[..., Session], http_origin: ScriptedOrigin) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import random
 from typing import TYPE_CHECKING, Any
 
+import filesystems
 import fsspec
 import pytest
 from fsspec.callbacks import Callback
 
+from jcache.activate import deactivate
 from jcache_plugins.fsspec import downloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from conftest import RunPython
 
     from jcache.session import Session
 
@@ -119,3 +124,45 @@ def test_a_copy_into_a_file_object_raises(active: Callable[..., Session], origin
     with pytest.raises(OSError, match="replaced"):
         fsspec.filesystem("aslow").get_file(str(origin), target, callback=progress)
     assert OLD.startswith(target.getvalue())
+
+
+@pytest.mark.parametrize("url", ["slow", "aslow", "jcache::slow", "jcache::aslow"])
+def test_a_directory_is_made_where_plain_makes_it(
+    active: Callable[..., Session], origin: Path, tmp_path: Path, url: str
+) -> None:
+    def copied(url: str, to: str) -> Any:
+        fs, path = fsspec.url_to_fs(f"{url}://{origin}")
+        target = tmp_path / to / "new" / "got"
+        try:
+            fs.get_file(path, str(target))
+        except FileNotFoundError as error:
+            return error.filename.removeprefix(str(tmp_path / to))
+        return target.read_bytes()
+
+    deactivate()
+    filesystems.register()
+    plain = copied(url.removeprefix("jcache::"), "plain")
+    session = active()
+    assert [copied(url, "cold"), copied(url, "warm")] == [plain] * 2
+    assert session.counters.snapshot().read_hit == (len(OLD) if plain == OLD else 0)
+    assert not session.counters.snapshot().read_bypass
+
+
+MADE = """
+import json, sys, fsspec
+fs, path = fsspec.url_to_fs(sys.argv[1], **json.loads(sys.argv[2]))
+fs.get_file(path, "new/d/got")
+print(len(open("new/d/got", "rb").read()))
+"""
+
+
+def test_a_directory_is_made_where_googles_makes_it(tmp_path: Path, run_python: RunPython) -> None:
+    from generic_servers import Gcs
+
+    with Gcs(tmp_path) as server:
+        server.write(OLD, 1)
+        args = server.url, json.dumps(server.options(server.port))
+        for hit in (0, len(OLD)):
+            ran = run_python(MADE, *args, env=server.variables)
+            assert ran.stdout == f"{len(OLD)}\n"
+            assert ran.report["read"]["hit_bytes"] == hit

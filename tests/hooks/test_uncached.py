@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import pytest
+from filesystems import AsyncSlowFileSystem, settle
 from servers import Resource
 
 from jcache.report.merge import merge
 from jcache.report.model import Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import RunPython
     from servers import ScriptedOrigin
+
+    from jcache.session import Session
 
 DATA = bytes(range(256)) * 40
 READ = "import fsspec, sys; print(len(fsspec.filesystem('http').cat_file(sys.argv[1], 10, 500)))"
@@ -66,3 +72,61 @@ def test_reasons_of_many_processes_add_up(run_python: RunPython, http_origin: Sc
     (item,) = merge(reports).uncached
     assert (item.ops, item.bytes) == (2, 980)
     assert Report.loads(merge(reports).dumps()) == merge(reports)
+
+
+COPIES = """
+import asyncio, io, os, sys, fsspec
+fs, url = fsspec.filesystem("http"), sys.argv[1]
+options = {"headers": {"X-A": "b"}} if sys.argv[2:] else {}
+fs.get_file(url, "got", **options)
+fs.get(url, "again", **options)
+into = io.BytesIO()
+fs.get_file(url, into, **options)
+async def stream():
+    fs = fsspec.filesystem("http", asynchronous=True, skip_instance_cache=True)
+    file = await fs.open_async(url, **options)
+    parts = [await file.read(1000), await file.read()]
+    await file.close()
+    await (await fs.set_session()).close()
+    return parts
+print(os.path.getsize("got"), os.path.getsize("again"), len(into.getvalue()), sum(map(len, asyncio.run(stream()))))
+fsspec.filesystem("jcache", fs=fs).get_file(url, "third", **options)
+"""
+
+
+@pytest.mark.parametrize("why", ["bypass", "no validator", "an option"])
+def test_what_is_copied_or_streamed_past_the_cache_is_counted(
+    run_python: RunPython, http_origin: ScriptedOrigin, why: str
+) -> None:
+    http_origin.resources["/f"] = Resource(DATA) if why == "no validator" else Resource(DATA, etag='"a"')
+    env = {"JCACHE_BYPASS": "1"} if why == "bypass" else {}
+    ran = run_python(COPIES, http_origin.url("f"), *(["x"] if why == "an option" else []), env=env)
+    assert ran.stdout == f"{' '.join([str(len(DATA))] * 4)}\n"
+    assert ran.report["read"]["bypass_bytes"] == 5 * len(DATA)
+    assert ran.report["read"]["hit_bytes"] == ran.report["read"]["miss_bytes"] == 0
+
+
+def test_a_copy_by_a_method_of_its_own_is_counted(active: Callable[..., Session], tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(DATA)
+    session = active(bypass=True)
+    fs = fsspec.filesystem("aslow", skip_instance_cache=True)
+    fs.get_file(str(path), str(tmp_path / "got"))
+    fs.get(str(path), str(tmp_path / "got"))
+    fsspec.filesystem("slow").get_file(str(path), str(tmp_path / "got"))
+    assert session.counters.snapshot().read_bypass == 3 * len(DATA)
+
+
+def test_how_azures_and_googles_are_to_copy_is_no_reason(active: Callable[..., Session], tmp_path: Path) -> None:
+    class Tuned(AsyncSlowFileSystem):
+        protocol, __module__ = "tuned", "adlfs.spec"
+
+    path = tmp_path / "f"
+    path.write_bytes(DATA)
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    session = active()
+    for hits in range(2):
+        Tuned(skip_instance_cache=True).get(str(path), str(tmp_path / "got"), max_concurrency=1)
+        assert (tmp_path / "got").read_bytes() == DATA
+        assert session.counters.snapshot().read_hit == hits * len(DATA)
+        settle()
