@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, MORE_COLUMNS, write
+from click.testing import CliRunner
 from places import SUPPORT
+
+from jcache.cli.group import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,8 +210,11 @@ if what == "hangs":
 for number in range(12):
     if number == 4 and what == "hangs":
         hanging.begin()
-    elif number == 4 and what == "removed":
-        shutil.rmtree(which)
+    elif number == 4 and what in ("removed", "closed"):
+        if what == "closed":
+            from jcache.system import descriptors
+            descriptors._close_idle(0, 0)  # as where others need them
+        shutil.rmtree(which) if os.path.isdir(which) else os.unlink(which)
     elif number == 4 and what == "a file":
         shutil.rmtree(which)
         open(which, "w").close()
@@ -227,18 +233,34 @@ def of_twelve(file: bytes) -> list[str]:
 @pytest.mark.turns("copy")
 @pytest.mark.parametrize("copy", ["0", "1"])
 @pytest.mark.parametrize("which", ["near", "far"])
-@pytest.mark.parametrize("what", ["removed", "a file", "hangs"])
+@pytest.mark.parametrize("what", ["removed", "closed", "a file", "hangs"])
 def test_a_tier_that_goes_in_mid_job_costs_no_read(
     run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path, what: str, which: str, copy: str
 ) -> None:
     url, near, far = nginx_server.url("f"), tmp_path / "near", tmp_path / "far"
     run_python(GOES, url, "nothing", "", cache=far)
     env = {"JCACHE_DIR": f"{near}:{far}", "JCACHE_COPY": copy, "JCACHE_TIMEOUT": "1", "JCACHE_JSON": None}
-    ran = run_python(GOES, url, what, str(tmp_path / which), env=env)
+    ran = run_python(GOES, url, what, str(tmp_path / which), env=env, timeout_s=60)
     assert ran.stdout.split() == of_twelve(file)
     if what != "hangs":
         again = run_python(GOES, url, "nothing", "", env=env)
         assert again.stdout.split() == of_twelve(file)
+
+
+def test_a_bundle_that_goes_in_mid_job_while_it_is_closed_costs_no_read(
+    run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path
+) -> None:
+    url, near, far, target = nginx_server.url("f"), tmp_path / "near", tmp_path / "far", tmp_path / "f.jcb"
+    run_python(GOES, url, "nothing", "", cache=far, env={"JCACHE_PROFILE": str(tmp_path / "profiles")})
+    made = CliRunner().invoke(
+        main, ["bundle", "create", str(tmp_path / "profiles"), "--dir", str(far), "-o", str(target)]
+    )
+    assert made.exit_code == 0, made.output
+    nginx_server.reset()
+    env = {"JCACHE_BUNDLES": str(target), "JCACHE_COPY": "0"}
+    ran = run_python(GOES, url, "closed", str(target), cache=near, env=env, timeout_s=60)
+    assert ran.stdout.split() == of_twelve(file)
+    assert ran.report["tiers"][0]["hit_bytes"] == 4 * 50_000
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root")
