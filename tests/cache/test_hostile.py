@@ -574,6 +574,24 @@ def test_settings_that_a_group_may_write_to_do_not_count(tmp_path: Path) -> None
     assert not settings_of(tmp_path).ignored
 
 
+def test_settings_that_others_may_write_to_fill_no_memory(tmp_path: Path) -> None:
+    """The parser takes 4 n^2 bytes for a key of n parts: a hundred kilobytes of them are ten gigabytes."""
+    path = tmp_path / "jcache.toml"
+    path.write_text(50_000 * "a." + "a = 1\n")
+    path.chmod(0o662)
+    tmp_path.chmod(0o2770)
+    script = f"""
+import resource, tomllib
+from jcache.settings.config import Config
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+config = Config.from_environ({{"JCACHE_DIR": {str(tmp_path)!r}}})
+print(config.ignored, config.with_file(config.read_file()).ignored == config.ignored)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("all in "), done.stderr[-1000:]
+    assert done.stdout.endswith("chmod go-w True\n")
+
+
 def test_settings_that_are_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "jcache.toml")
     began_s = time.monotonic()
