@@ -294,6 +294,8 @@ def test_settings(tmp_path: Path, content: bytes) -> None:
 # -- reports ---------------------------------------------------------------------------------------------------------
 
 _SOUND = json.loads(ttbar_report(events=20).dumps())
+_SOUND["uncached"] = [{"reason": "why", "ops": 1, "bytes": 1}]
+_SOUND["tiers"] = [{"place": "/far", "hit_bytes": 1, "copied_bytes": 1}]
 
 
 @st.composite

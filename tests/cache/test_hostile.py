@@ -634,8 +634,9 @@ def test_no_terminal_obeys_what_others_have_written(tmp_path: Path) -> None:
     (root / ".reports").mkdir()
     (root / ".reports" / f"jcache.{_ESCAPES}.json").write_text("{")
     add_pin(Storage(), str(root), _ESCAPES, dir_mode=0o700, file_mode=0o600)
+    shutil.copy(next(place.glob("@*__*.seg")), record(cache))
     commands = ["ls", "ls -l", "pin --list", "verify", "compact --all", "clean --all --dry-run", "report", "top --once"]
-    for words in (["info", f"url:https/h/{_ESCAPES}"], *map(str.split, commands)):
+    for words in (["info", f"url:https/h/{_ESCAPES}"], ["verify", URL, "--dir"], *map(str.split, commands)):
         by_option = words[0] in {"ls", "info", "pin", "compact"}
         done = CliRunner().invoke(main, [*words, *(["--dir"] if by_option else []), str(root)])
         assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exc_info)

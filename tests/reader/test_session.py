@@ -29,6 +29,11 @@ def test_a_journal_of_many_segments_is_compacted_by_who_closes_it(run_python, ht
     assert ran.report["read"]["hit_bytes"] == 8 * 500
 
 
+def test_no_terminal_obeys_what_there_is_to_say(active, capsys) -> None:
+    active().trouble("a\x1b[2Jb\nc")
+    assert capsys.readouterr().err == "jcache: a\\x1b[2Jb\\nc\n"
+
+
 def test_what_cannot_be_recorded_at_the_end_is_told_too(active, http_origin, monkeypatch, capsys) -> None:
     session = active()
     ends = threading.Event()
