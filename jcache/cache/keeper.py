@@ -222,7 +222,7 @@ class Keeper:
             thread.join(WAIT_S)
             if thread.is_alive():
                 return  # the directory hangs
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # the job's report is yet to come
             self._flush(everything=True)
             with self._lock:
                 added, removed = self._metered.tally()

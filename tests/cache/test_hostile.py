@@ -37,6 +37,9 @@ from jcache.system.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from conftest import RunPython
+    from servers import ScriptedOrigin
+
 URL = "https://h/d/f.root"
 DATA = bytes(range(256)) * 64
 VERSION = Version(len(DATA), etag='"1"')
@@ -208,6 +211,48 @@ def test_names_with_line_ends_add_nothing_to_the_index(tmp_path: Path, outside: 
     for _ in range(2):
         Cleaner(Storage(), cache.directory).run(Wish(unused_since_s=0.0), measure=True)
     assert usages.load(Storage(), cache.directory).entries == {}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e300", "-1"])
+def test_a_time_that_is_none_keeps_nobody_from_cleaning_and_from_his_report(
+    run_python: RunPython, http_origin: ScriptedOrigin, tmp_path: Path, number: str
+) -> None:
+    cache = made(tmp_path / "cache")
+    notes = Path(cache.directory, ".usage")
+    notes.mkdir()
+    names = [f"@h.1.{salt:016x}.use" for salt in range(40)]
+    for name in names:
+        (notes / name).touch()
+    head = {"jcache-index": 2, "offset": 0, "folded": [0, 0, 0], "walked": 0, "walk": None, "dropped": names[:1]}
+    text = json.dumps(head).replace('"walked": 0', f'"walked": {number}, "since": [{number}]')
+    (notes / "index").write_text(text + "\n")
+    http_origin.put("a", bytes(1000))
+    code = "import sys, fsspec; print(len(fsspec.filesystem('http').cat_file(sys.argv[1])))"
+    ran = run_python(code, http_origin.url("a"), cache=Path(cache.directory))
+    assert (ran.stdout, "no report" in ran.stderr) == ("1000\n", False)
+    assert ran.report["cache"]["recorded_bytes"] == 1000
+    done = CliRunner().invoke(main, ["clean", "--all", cache.directory])
+    assert done.exit_code == 0, done.exc_info
+    index = json.loads((notes / "index").read_text().split("\n")[0])
+    assert all(0 <= since_s <= time.time() + 1 for since_s in [*index["since"], index["walked"]])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e300", "-1e300"])
+def test_a_time_that_is_none_is_listed_as_one(tmp_path: Path, number: str) -> None:
+    cache = made(tmp_path / "cache")
+    (segment,) = record(cache).glob("*.seg")
+    status = segment.stat()
+    notes = Path(cache.directory, ".usage")
+    notes.mkdir()
+    line = f'["https/h/d/f.root", 1, {status.st_size}, {status.st_mtime_ns}, "url:{URL}", '
+    (notes / "facts").write_text(line + f'[[5, 7, {number}, {{"size_bytes": 5}}]]]\n')
+    for words in (["ls"], ["ls", "-l"], ["info", URL]):
+        done = CliRunner().invoke(main, [*words, "--dir", cache.directory])
+        assert done.exit_code == 0, (words, done.exc_info)
+    listed = CliRunner().invoke(main, ["ls", "--json", "--dir", cache.directory]).stdout
+    (version,) = json.loads(listed)["versions"]
+    assert version["cached_bytes"] == 7, "it is by the facts"
+    assert 0 <= version["validated_s"] < 1e12
 
 
 # -- what blocks, and what is no file --------------------------------------------------------------------------------
