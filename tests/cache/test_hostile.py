@@ -26,6 +26,7 @@ from jcache.cache.pins import add_pin
 from jcache.cache.verify import verify
 from jcache.cli import main
 from jcache.journal import Journal, Version
+from jcache.reader.answers import ANSWERS
 from jcache.report.places import read_file
 from jcache.report.retention import clean_reports
 from jcache.segment import format as fmt
@@ -339,12 +340,19 @@ def test_deep_directories_end_no_process(tmp_path: Path) -> None:
 # -- forged segments -----------------------------------------------------------------------------------------------
 
 
-def forge(cache: Cache, rows: Sequence[tuple[int, int, int]], *, salt: int = 0x1234) -> None:
+def forge(
+    cache: Cache,
+    rows: Sequence[tuple[int, int, int]],
+    *,
+    salt: int = 0x1234,
+    url: str = URL,
+    version: Version = VERSION,
+) -> None:
     """Write a segment that is sound by every checksum, with an index of any start, length and position."""
-    identity = cache.identify("https", URL, {})
+    identity = cache.identify("https", url, {})
     directory = Path(cache.path(identity))
     directory.mkdir(parents=True, exist_ok=True)
-    metadata = describe(identity.key, VERSION, {}).pack()
+    metadata = describe(identity.key, version, {}).pack()
     header = fmt.pack_header(salt, metadata)
     base = len(header)
     starts, lengths, positions = (
@@ -355,8 +363,9 @@ def forge(cache: Cache, rows: Sequence[tuple[int, int, int]], *, salt: int = 0x1
         "Q",
         [fmt.checksum(DATA[p : p + n] if p < 1 << 40 else b"", salt) for p, n in zip(positions, lengths, strict=True)],
     )
-    seal = fmt.pack_seal(salt, base + len(DATA), fmt.Columns(starts, lengths, sums, at), metadata)
-    (directory / fmt.segment_name("evil", 1, salt)).write_bytes(header + DATA + seal)
+    body = DATA.ljust(len(rows) * (fmt.ENTRY.size + 1), b"\0")  # as long as the frames of so many extents
+    seal = fmt.pack_seal(salt, base + len(body), fmt.Columns(starts, lengths, sums, at), metadata)
+    (directory / fmt.segment_name("evil", 1, salt)).write_bytes(header + body + seal)
 
 
 FORGED = {
@@ -453,6 +462,86 @@ assert Cleaner(Storage(), cache.directory).run(Wish(unused_since_s=0.0)) is not 
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def bounded(script: str, most_bytes: int = 1 << 30) -> str:
+    """Run a program that has so much memory; return what it prints."""
+    limit = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({most_bytes}, {most_bytes}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", limit + script], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_answers_that_repeat_one_extent_fill_no_memory(tmp_path: Path) -> None:
+    """Some megabytes of rows join to one answer of gigabytes, each checksum of which is right."""
+    cache = made(tmp_path / "cache")
+    forge(cache, [(number * len(DATA), len(DATA), 0) for number in range(200_000)], url="https://h/d", version=ANSWERS)
+    journal = cache.journal(cache.identify("https", "https://h/d", {}))
+    for said_s, value in (("Infinity", 1), ("1e9", 2)):
+        data = f'[["q", {said_s}, null, {value}]]'.encode()
+        journal.append(ANSWERS, {}, [((1 << 60) + value * 100, data)])
+    journal.close()
+    script = f"""
+from jcache.cache import Cache
+from jcache.reader.answers import Book
+from jcache.reader.store import Home
+cache = Cache({cache.directory!r})
+cache.prepare()
+book = Book(cache.identify("https", "https://h/d", {{}}))
+book.load(lambda identity: Home(cache.journal(identity)))
+print({{question: answer.value for question, answer in book.known.items()}})
+"""
+    assert bounded(script) == "{'q': 2}\n"
+
+
+def test_what_repeats_one_extent_is_neither_copied_nor_kept(tmp_path: Path) -> None:
+    """A file holds no more than its own bytes: of some kilobytes gigabytes would be written."""
+    cache, large = made(tmp_path / "cache"), Version(1 << 40, etag='"1"')
+    for salt in (1, 2):
+        forge(cache, [(number * 1000, 1000, 0) for number in range(20_000)], salt=salt, version=large)
+    journal = cache.journal(cache.identify("https", URL, {}))
+    journal.attach()
+    journal.append(large, {}, [(1 << 39, b"abc")])
+    journal.seal()
+    assert journal.compact(at_least=2) == 3
+    assert journal.size_bytes < 100_000
+    journal.close()
+    forge(cache, [(number * 1000, 1000, 0) for number in range(20_000)], salt=3, version=large)
+    list(verify(Storage(), cache.directory, repair=True))
+    assert sum(path.stat().st_size for path in Path(cache.directory).rglob("*.seg")) < 100_000
+
+
+def test_segments_of_one_journal_fill_no_memory_together(tmp_path: Path) -> None:
+    """Each is a hole, with an index of zeros that is sound and takes 117 MB of memory."""
+    cache = made(tmp_path / "cache")
+    identity = cache.identify("https", URL, {})
+    directory, count, metadata = Path(cache.path(identity)), 1 << 22, describe(identity.key, VERSION, {}).pack()
+    directory.mkdir(parents=True)
+    index = bytes(fmt.COLUMN_BYTES * count)
+    for salt in range(1, 9):
+        position = 200_000_000
+        table = fmt.checksum(index, salt ^ position)
+        rest = len(index) + len(metadata) + fmt.TRAILER.size
+        head = fmt.FRAME.pack(fmt.INDEX_MAGIC, count, rest, table, 0)[:-8]
+        trailer = fmt.TRAILER.pack(fmt.TRAILER_MAGIC, 1, 0, len(metadata), salt, position, count, 0)[:-8]
+        with (directory / fmt.segment_name("evil", 1, salt)).open("wb") as file:
+            file.write(fmt.pack_header(salt, metadata))
+            file.seek(position)
+            file.write(head + fmt.checksum(head, salt ^ position).to_bytes(8, "little"))
+            file.seek(len(index), os.SEEK_CUR)
+            file.write(metadata + trailer + fmt.checksum(metadata + trailer, salt).to_bytes(8, "little"))
+    script = f"""
+from jcache.cache import Cache
+cache = Cache({cache.directory!r})
+cache.prepare()
+journal = cache.journal(cache.identify("https", {URL!r}, {{}}))
+journal.attach()
+journal.attach()
+print(len(journal._segments.known), {{what for _, what in journal.problems()}})
+"""
+    assert bounded(script, 2 << 30) == "4 {'the journal has more extents than are read'}\n"
 
 
 # -- a group ---------------------------------------------------------------------------------------------------------
