@@ -272,7 +272,6 @@ class Session:
         """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""
         self._apart.clear()
         bypassed = self.bypassed
-        self._watch.end()
         if self.workers.hung:
             _kept.append(self.files.all())
         else:

@@ -238,6 +238,7 @@ class Keeper:
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's book."""
+        self._closing = threading.Event()  # the parent's thread may have held the lock of the old one
         self._closing.set()
         self._book.forget()
 
