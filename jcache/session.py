@@ -209,6 +209,8 @@ class Session:
         silent = (self._closed if silent is None else silent) or self.config.log in ("error", "critical")
         if (talkative or not self._warned) and not silent:
             self._warned = True
+            # As in `jcache.activate.notice`: it may name what somebody else has written.
+            what = "".join(char if char.isprintable() else repr(char)[1:-1] for char in what)
             print(f"jcache: {what}", file=sys.stderr)  # noqa: T201 - the one warning that the user gets
 
     def _recorded(self, nbytes: int) -> None:
@@ -270,7 +272,6 @@ class Session:
         """In a forked child: drop what is the parent's without writing or unlocking it, and start from zero."""
         self._apart.clear()
         bypassed = self.bypassed
-        self._watch.end()
         if self.workers.hung:
             _kept.append(self.files.all())
         else:

@@ -248,7 +248,10 @@ def _read_facts(storage: Storage, root: str) -> dict[str, tuple[_Stamp, _Fact]]:
         try:
             path, files, size, time_ns, name, versions = json.loads(line)
             stored = tuple(
-                Stored(count(v[0]), count(v[1]), min(float(v[2]), _LATEST_S), Version.from_json(v[3]).to_json())
+                # The order has what is no number become 0.
+                Stored(
+                    count(v[0]), count(v[1]), min(max(0.0, float(v[2])), _LATEST_S), Version.from_json(v[3]).to_json()
+                )
                 for v in versions
             )
             if isinstance(path, str) and isinstance(name, str):

@@ -222,7 +222,7 @@ class Keeper:
             thread.join(WAIT_S)
             if thread.is_alive():
                 return  # the directory hangs
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # the job's report is yet to come
             self._flush(everything=True)
             with self._lock:
                 added, removed = self._metered.tally()
@@ -238,6 +238,7 @@ class Keeper:
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's book."""
+        self._closing = threading.Event()  # the parent's thread may have held the lock of the old one
         self._closing.set()
         self._book.forget()
 

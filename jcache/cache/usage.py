@@ -374,11 +374,12 @@ def _parse_head(line: bytes) -> Index:
         if head["jcache-index"] != _FORMAT:
             return Index()
         offset, walk = head["offset"], head["walk"]
-        since = chain(map(float, head.get("since", ())), repeat(0.0))
+        now_s = time.time()
+        since = chain((_past(told, now_s) for told in head.get("since", ())), repeat(0.0))
         return Index(
             offset_bytes=None if offset is None else count(offset),
             folded=Head(count(head["folded"][0]), count(head["folded"][1]), count(head["folded"][2])),
-            walked_s=float(head["walked"]),
+            walked_s=_past(head["walked"], now_s),
             walk=None if walk is None else Walk(str(walk[0]), *map(count, walk[1:])),
             dropped={
                 name: since_s
@@ -390,16 +391,20 @@ def _parse_head(line: bytes) -> Index:
         return Index()
 
 
+def _past(told: float | str, now_s: float) -> float:
+    """Return a time that somebody has written down; 0 where it is none, or the clock was set back since."""
+    moment_s = float(told)
+    return moment_s if 0 <= moment_s <= now_s + CLOCKS_S else 0.0
+
+
 def _parse_entry(line: str, index: Index, now_s: float) -> None:
     fields = line.split(" ", 6)
     if len(fields) != 7:
         return
     used, hits, hit_bytes, check, size, looked, path = fields
     try:
-        entry = Entry(float(used), count(hits), count(hit_bytes), check == "1", count(size), float(looked))
+        entry = Entry(float(used), count(hits), count(hit_bytes), check == "1", count(size), _past(looked, now_s))
     except ValueError:
         return
-    if not 0 <= entry.looked_s <= now_s + CLOCKS_S:
-        entry.looked_s = 0.0  # the clock was set back: nothing can be told from it
     if 0 < entry.used_s < now_s + 86400 and is_journal(path):
         index.entries[path] = entry

@@ -10,14 +10,13 @@ from __future__ import annotations
 import enum
 import os
 import stat
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from jcache.cache.books import USAGE_NAME
 from jcache.cache.directory import KEY_NAME, TAG
 from jcache.journal.check import Check, FlawKind, State, check
-from jcache.journal.liveness import QUIET_S
+from jcache.journal.liveness import QUIET_S, is_quiet
 from jcache.journal.salvage import salvage
 from jcache.naming.layout import TAG_NAME
 from jcache.segment.errors import JournalError
@@ -348,7 +347,7 @@ class _Work:
         return "removed"
 
     def _is_quiet(self, mtime_ns: int) -> bool:
-        return time.time() - mtime_ns / 1e9 >= self._quiet_s
+        return is_quiet(mtime_ns, self._quiet_s)
 
     def _has_tag(self) -> bool:
         """Tell whether the top, or a directory above it, is marked as a cache of JCache's."""

@@ -170,13 +170,13 @@ def _progress(
 
 
 def _line(finding: Finding, directory: str) -> str:
-    where = _printable(os.path.relpath(finding.path, directory))
-    line = f"{finding.kind.value:<11} {where}  at {finding.offset}, {finding.size_bytes} bytes: {finding.what}"
+    where, what = _printable(os.path.relpath(finding.path, directory)), _printable(finding.what)
+    line = f"{finding.kind.value:<11} {where}  at {finding.offset}, {finding.size_bytes} bytes: {what}"
     return f"{line}; {finding.repair}" if finding.repair else line
 
 
-def _printable(path: str) -> str:
-    return "".join(c if c.isprintable() else escape(c, "\\") for c in path)
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else escape(c, "\\") for c in text)
 
 
 def _to_json(finding: Finding) -> dict[str, object]:

@@ -20,6 +20,7 @@ from jcache.segment.format import (
     HEADER,
     MAX_METADATA_BYTES,
     MOST_EXTENTS,
+    MOST_SEARCHED_BYTES,
     TRAILER,
     checksum,
     host_label,
@@ -205,6 +206,7 @@ class Walk:
         self._end = 0  # of the last one, if all is well
         self._index: Columns | None = None
         self._by_position: list[int] | None = None
+        self._left_bytes = MOST_SEARCHED_BYTES
         self._bad: tuple[FlawKind, int, int, int] | None = None  # neighbouring bad extents, not reported yet
         self.is_local = False  # the writer is on this machine, whose view of the file is up to date
 
@@ -234,6 +236,8 @@ class Walk:
         except OSError as error:
             self._flaw(FlawKind.UNREADABLE, position, size, f"index cannot be read: {error.strerror or error}")
             return
+        if self._index is not None and sum(self._index.lengths) > position:
+            self._index = None  # forged: the same bytes again and again
         if self._index is None:
             self._flaw(FlawKind.DAMAGED, position, size, "index damaged")
 
@@ -293,6 +297,7 @@ class Walk:
                 if following is None:
                     yield from self._tail(position)
                     break
+                self._left_bytes -= following - position
                 self._damage(position, following - position, "frame damaged")
                 yield from self._through_index(position, following)
                 position = following
@@ -383,18 +388,21 @@ class Walk:
 
     def _search(self, position: int) -> int | None:
         """Find the next valid header of a frame or index."""
-        while position + FRAME.size <= self._end:
+        end = min(self._end, position + self._left_bytes)
+        while position + FRAME.size <= end:
             try:
                 block = self._read(position, min(_BLOCK_BYTES, self._end - position))
             except OSError:
                 position += _BLOCK_BYTES
                 continue
+            if len(block) < FRAME.size:
+                return None  # the file is shorter by now
             for match in HEAD_PATTERN.finditer(block):
                 raw, candidate = block[match.start() : match.start() + FRAME.size], position + match.start()
                 if len(raw) == FRAME.size and parse_frame_head(raw, self._salt ^ candidate) is not None:
                     return candidate
             # Blocks overlap, so that no header is cut in two.
-            position += max(len(block) - FRAME.size + 1, 1)
+            position += len(block) - FRAME.size + 1
         return None
 
     def _read(self, position: int, size: int) -> memoryview:

@@ -24,7 +24,7 @@ from jcache.journal.liveness import may_live
 from jcache.segment.copying import Copy, TimeUp
 from jcache.segment.directory import TEMPORARY, create_file
 from jcache.segment.errors import JournalError, UnusableSegment
-from jcache.segment.format import parse_segment_name
+from jcache.segment.format import MOST_EXTENTS, parse_segment_name
 from jcache.segment.proof import latest
 from jcache.segment.segment import Segment
 from jcache.segment.writer import SegmentWriter, describe
@@ -188,7 +188,7 @@ class _Compaction:
 
     def _open(self, names: Iterable[str]) -> Iterator[Segment]:
         removable = self._removable()
-        opened = 0
+        opened = rows = 0
         for name in names:
             salt = None if name == self._own or name.endswith(TEMPORARY) else _salt(name)
             if salt is None:
@@ -201,6 +201,9 @@ class _Compaction:
                     continue
             except (UnusableSegment, OSError):
                 continue  # for others to report; it stays
+            if rows + segment.rows > MOST_EXTENTS:
+                continue  # nobody would read what so many are merged into
+            rows += segment.rows
             yield segment
             opened += 1
             if opened == _MOST_SEGMENTS:

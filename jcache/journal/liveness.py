@@ -11,12 +11,19 @@ from jcache.system import locks
 if TYPE_CHECKING:
     from jcache.system.storage import Storage
 
-__all__ = ["QUIET_S", "may_live"]
+__all__ = ["QUIET_S", "is_quiet", "may_live"]
 
 QUIET_S = 3600.0
 """How long nothing must have been written where locks are the only sign, since there are locks that lie."""
 
 _QUIET_WITHOUT_LOCKS = 24
+_DAY_S = 86_400.0
+
+
+def is_quiet(mtime_ns: int, quiet_s: float) -> bool:
+    """Tell whether nothing was written for so long, as far as can be told: a time days ahead is no sign of life."""
+    age_s = time.time() - mtime_ns / 1e9
+    return age_s >= quiet_s or age_s < -_DAY_S
 
 
 def may_live(storage: Storage, fd: int, name: str, mtime_ns: int, *, quiet_s: float = QUIET_S) -> bool:
@@ -40,4 +47,4 @@ def may_live(storage: Storage, fd: int, name: str, mtime_ns: int, *, quiet_s: fl
         return False
     if holder is locks.Holder.UNKNOWN:
         quiet_s *= _QUIET_WITHOUT_LOCKS
-    return time.time() - mtime_ns / 1e9 < quiet_s
+    return not is_quiet(mtime_ns, quiet_s)

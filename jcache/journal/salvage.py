@@ -68,10 +68,10 @@ def _copy(storage: Storage, found: Check) -> int:
                 file_mode=found.mode,
                 generation=metadata.generation,
             )
-            batch: list[tuple[int, memoryview]] = []
+            batch: list[tuple[int, bytes]] = []
             size = 0
             for start, data in walk.sound():
-                batch.append((start, data))
+                batch.append((start, bytes(data)))  # a view would keep all of its block
                 size += len(data)
                 if size >= _BATCH_BYTES or len(batch) == _BATCH_EXTENTS:
                     writer.append(batch)

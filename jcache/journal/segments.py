@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jcache.journal.generations import Generations, write_note
 from jcache.journal.liveness import may_live
 from jcache.segment.errors import UnusableSegment
-from jcache.segment.format import parse_segment_name
+from jcache.segment.format import MOST_EXTENTS, parse_segment_name
 from jcache.segment.proof import latest
 from jcache.segment.segment import Segment
 from jcache.segment.version import StoredVersion
@@ -41,8 +41,8 @@ class Segments:
     """
 
     __slots__ = (
-        "_directory", "_identity", "_ignored", "_storage", "_tier", "damaged", "generations", "known", "problems",
-        "writer",
+        "_directory", "_identity", "_ignored", "_rows", "_storage", "_tier", "damaged", "generations", "known",
+        "problems", "writer",
     )  # fmt: skip
 
     def __init__(self, storage: Storage, directory: Directory, identity: str, *, tier: int = 0) -> None:
@@ -51,6 +51,7 @@ class Segments:
         self._directory = directory
         self._identity = identity
         self._ignored: set[str] = set()
+        self._rows = 0  # of all that are known, as they are opened
         self.known: dict[str, Segment] = {}
         self.writer: SegmentWriter | None = None
         self.generations = Generations()
@@ -64,6 +65,7 @@ class Segments:
         have: so the directory is listed again.
         """
         changed = False
+        self._rows = sum(segment.rows for segment in self.known.values())
         for _ in range(_MOST_LISTINGS):
             try:
                 names = self._directory.read()
@@ -209,6 +211,7 @@ class Segments:
         try:
             segment = Segment.open(self._storage, path, name, parsed[2])
             self._check_identity(segment)
+            self._check_rows(self._rows + segment.rows)
         except UnusableSegment as error:
             self._ignore(name, str(error))
             return False
@@ -223,6 +226,7 @@ class Segments:
             return False
         segment.source.tier = self._tier
         self.known[name] = segment
+        self._rows += segment.rows
         self._collect(segment)
         return True
 
@@ -230,6 +234,8 @@ class Segments:
         try:
             changed = segment.refresh(self._storage)
             self._check_identity(segment)
+            if changed:
+                self._check_rows(sum(each.rows for each in self.known.values()))
         except (UnusableSegment, MemoryError) as error:
             del self.known[segment.name]
             self._ignore(segment.name, str(error) or "too large")
@@ -243,6 +249,10 @@ class Segments:
     def _check_identity(self, segment: Segment) -> None:
         if segment.metadata is not None and segment.metadata.identity != self._identity:
             raise UnusableSegment(f"belongs to {segment.metadata.identity}")
+
+    def _check_rows(self, rows: int) -> None:
+        if rows > MOST_EXTENTS:
+            raise UnusableSegment("the journal has more extents than are read")
 
     def _collect(self, segment: Segment) -> None:
         self.damaged += segment.damaged

@@ -166,6 +166,8 @@ class Recording:
         if kind == HEAD and isinstance(value, dict):
             known = {name: type(default) for name, default in _DEFAULTS.items()}
             said = {name: value[name] for name, kind in known.items() if isinstance(value.get(name), kind)}
+            if not 0 <= said.get("start_time", 0.0) <= _LATEST_S:
+                del said["start_time"]
             self.head = Head(**said)
         elif kind == FILES and isinstance(value, list) and all(isinstance(one, str) for one in value):
             self.files += value
@@ -176,7 +178,7 @@ class Recording:
             self.state = "complete"
             lost, end_time = value.get("lost"), value.get("end_time")
             self.lost = lost if isinstance(lost, int) else 0
-            self.end_time = end_time if isinstance(end_time, float) else None
+            self.end_time = end_time if isinstance(end_time, float) and 0 <= end_time <= _LATEST_S else None
         else:
             # Kinds of later versions are passed over, as long as this one can be read without them.
             return kind not in (HEAD, FILES, TOLD, END)
@@ -194,6 +196,7 @@ def _told(said: Any) -> Told:
     return Told(query if isinstance(query, str) else "", known)
 
 
+_LATEST_S = 1e11  # no calendar goes much further
 _DEFAULTS = {"run": "", "appname": "", "host": "", "pid": 0, "command": "", "start_time": 0.0}
 
 

@@ -6,6 +6,7 @@ place of its own, a batch of answers as JSON, and of two answers to one question
 
 import contextlib
 import json
+import math
 import secrets
 import threading
 import time
@@ -30,6 +31,9 @@ ANSWERS = Version(1 << 62, checksum="answers:1")
 BOOKS = 256
 ANSWER_BYTES = 16 << 20
 BATCH_BYTES = 8 << 20
+SLACK_BYTES = 1 << 20
+# So much is read of one directory's answers: parsing more takes longer than anybody waits.
+ALL_BYTES = 256 << 20
 ENTRIES = 100_000
 # Answers are written at most so often, unless as many wait.
 EVERY_S = 1.0
@@ -84,17 +88,25 @@ class Book:
                 with contextlib.suppress(JournalError, OSError):
                     journal.attach()
                     view = journal.view(ANSWERS)
+                    left = ALL_BYTES
                     for start, stop in joined(view.extents()):
+                        # More is forged, of extents that may all be the same bytes.
+                        if stop - start > ANSWER_BYTES + SLACK_BYTES or stop - start > left:
+                            continue
+                        left -= stop - start
                         with contextlib.suppress(JournalError, *_DAMAGED):
                             parts = [view.read(part) for part in view.find(start, stop)]
                             self._take(json.loads(b"".join(parts)))
             self.loaded = True
 
     def _take(self, batch: Any) -> None:
-        for question, said_s, moment, value in batch:
+        for question, told_s, moment, value in batch:
+            said_s = float(told_s)
+            if not math.isfinite(said_s):
+                said_s = 0.0  # no later answer would hold
             before = self.known.get(question)
-            if before is None or before.said_s < float(said_s):
-                self.known[str(question)] = Answer(value, float(said_s), Moment.from_json(moment))
+            if before is None or before.said_s < said_s:
+                self.known[str(question)] = Answer(value, said_s, Moment.from_json(moment))
 
     def write(self, waiting: dict[str, Said], *, renew: bool) -> None:
         """Write what was said and is news, or all of it to `renew` its age.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jcache.journal import Journal, JournalError, Lease, StoredVersion, Version, View
@@ -255,7 +255,9 @@ class Store:
         return self._host.recorder.submit(recording, timeout_s=timeout_s, urgent=urgent)
 
     def copy_up(self, info: Info, view: View, parts: Sequence[Part], done: Callable[[int], None]) -> None:
-        """Have bytes that lie below recorded in the journal's own directory, behind the caller's back.
+        """Have bytes that lie below recorded in the journal's own directory, behind the caller's back, piece by piece.
+
+        A failure, a directory that hangs, and the end of the process leave the rest where it is.
 
         Args:
             info: Of the version that they are of.
@@ -266,16 +268,24 @@ class Store:
         journal, admit = self._journal, self._homes[-1].admit
         if journal is None or not self.writable:
             return
-        what = Info(info.version, storable(info.details))
+        what, host = Info(info.version, storable(info.details)), self._host
+        pieces = cut(((start, stop) for start, stop, *_ in parts), PIECE_BYTES)
 
         def copy() -> None:
-            with contextlib.suppress(JournalError):  # what lies below stays there
-                extents = Extents.of((part[0], view.read(part)) for part in parts)  # type: ignore[arg-type]
-                if admit(extents.size_bytes):
+            piece = next(pieces, None)
+            if piece is None or host.workers.hung or time.monotonic() > host.recorder.leisure_until_s:
+                return
+            with contextlib.suppress(JournalError):
+                found = (part for start, stop in piece for part in view.find(start, stop))
+                extents = Extents.of((part[0], view.read(part)) for part in found if part[2] and part[2].source.tier)
+                if extents:
+                    if not admit(extents.size_bytes):
+                        return
                     journal.append(what.version, what.details, extents)
                     done(extents.size_bytes)
+                host.recorder.call(copy)  # behind what was fetched meanwhile
 
-        self._host.recorder.call(copy)
+        host.recorder.call(copy)
 
     def note_empty(self, snapshot: Snapshot) -> None:
         """Have recorded, behind the caller's back, that the file is empty, unless it is not or that is known."""
@@ -372,6 +382,22 @@ class Store:
         """In a forked child: drop everything without writing or unlocking what is the parent's."""
         for home in self._homes:
             home.journal.forget()
+
+
+def cut(ranges: Iterable[Range], most_bytes: int) -> Iterator[list[Range]]:
+    """Yield ranges, in order, in pieces of a bounded size."""
+    piece: list[Range] = []
+    size_bytes = 0
+    for start, stop in ranges:
+        for at in range(start, stop, most_bytes):
+            end = min(at + most_bytes, stop)
+            if size_bytes + end - at > most_bytes:
+                yield piece
+                piece, size_bytes = [], 0
+            piece.append((at, end))
+            size_bytes += end - at
+    if piece:
+        yield piece
 
 
 def pieces_of(extents: Extents, most_bytes: int) -> Iterator[Extents]:

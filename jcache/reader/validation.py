@@ -16,6 +16,7 @@ from jcache.planning.waiting import landed
 from jcache.reader.host import Host
 from jcache.reader.retrying import stat
 from jcache.reader.store import ROOM_S, Store
+from jcache.segment.proof import clock_s
 from jcache.vectors import Extents
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Validation:
     @property
     def age_s(self) -> float | None:
         """How long ago the version was the origin's, as far as this process knows; None where it has none."""
-        return None if self.snapshot is None else time.monotonic() - self._validated_s
+        return None if self.snapshot is None else clock_s() - self._validated_s
 
     def known(self) -> Info | None:
         """Return the version as this process holds it, if it is validated and need not be asked for again."""
@@ -101,7 +102,7 @@ class Validation:
     def fresh(self) -> Snapshot | None:
         """Return the snapshot in use, unless it must be validated first."""
         validate = self.validate
-        if isinstance(validate, float) and time.monotonic() - self._validated_s >= validate:
+        if isinstance(validate, float) and clock_s() - self._validated_s >= validate:
             return None
         return self.snapshot
 
@@ -286,7 +287,7 @@ class Validation:
             if self._epoch != epoch:
                 return False
             self.snapshot, self._doubted = snapshot, None
-            self._validated_s = time.monotonic() - self._age_s
+            self._validated_s = clock_s() - self._age_s
             return True
 
     def _end_opening(self, opening: Flight, error: Exception | None) -> None:
@@ -354,7 +355,7 @@ class Validation:
         snapshot = Snapshot(info, self._store.view_now(info.version))
         self._hold(snapshot, data, record=True)
         self.snapshot = snapshot
-        self._validated_s = time.monotonic()
+        self._validated_s = clock_s()
         return snapshot
 
     def let_go(self, snapshot: Snapshot, data: bytes) -> None:

@@ -71,6 +71,9 @@ class Recorder:
 
     The thread is a daemon and starts with the first recording; `close` writes what is left. Safe to use from
     any thread. After a fork the child makes a new one.
+
+    Attributes:
+        leisure_until_s: Until when, by the monotonic clock, there is time for what nobody misses if it is left undone.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Recorder:
             small_recorded: Told of small files whose bytes are in the journal, or given up.
         """
         self.limit_bytes = limit_bytes
+        self.leisure_until_s = math.inf
         self._recorded = recorded
         self._failed = failed
         self._small_recorded = small_recorded
@@ -197,6 +201,7 @@ class Recorder:
         """
         watch, stalled = Stopwatch(), Stopwatch()
         with self._changed:
+            self.leisure_until_s = time.monotonic() + timeout_s / 4
             self._urgent = True
             self._changed.notify_all()
             while not self._abandoned and (self._queue or self._busy):
@@ -205,6 +210,7 @@ class Recorder:
                 stalled_s = stalled.lap((self._step, self._busy))
                 if watch.lap() >= timeout_s or (self._busy and stalled_s >= most_s):
                     break
+            self.leisure_until_s = math.inf
             return not self._queue and not self._busy
 
     def close(self, timeout_s: float, *, stall_s: float = math.inf) -> bool:

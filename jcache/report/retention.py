@@ -110,7 +110,7 @@ def tidy(directory: str, *, now: float | None = None, storage: Storage | None = 
     stamp = os.path.join(directory, _STAMP)
     with contextlib.suppress(OSError):  # it is another day's work then
         try:
-            if now - storage.stat(stamp).st_mtime < _EVERY_S:
+            if abs(now - storage.stat(stamp).st_mtime) < _EVERY_S:
                 return
         except FileNotFoundError:
             storage.close(create_inside(storage, stamp, os.O_WRONLY, others_write=True))

@@ -68,7 +68,7 @@ class Copy:
         tables = [segment.table.columns() for segment in group]
         contested = _contested(tables)
         covered = _Covered()
-        batch: list[tuple[int, memoryview]] = []
+        batch: list[tuple[int, bytes]] = []
         size = first_row = 0
         for segment, table in zip(group, tables, strict=True):
             try:
@@ -78,7 +78,8 @@ class Copy:
                     else:
                         pieces = [(start, start + len(data))]
                     for piece_start, piece_stop in pieces:
-                        batch.append((piece_start, data[piece_start - start : piece_stop - start]))
+                        # A copy: a view would keep all of its block, for a few bytes that are new.
+                        batch.append((piece_start, bytes(data[piece_start - start : piece_stop - start])))
                         size += piece_stop - piece_start
                     if size >= _BATCH_BYTES or len(batch) >= _BATCH_EXTENTS:
                         self._writer.append(batch)
@@ -98,6 +99,9 @@ class Copy:
         assert segment.metadata is not None
         salt, size_bytes = segment.source.salt, segment.metadata.version.size_bytes
         starts, lengths, checksums, positions = table.starts, table.lengths, table.checksums, table.positions
+        if sum(lengths) > segment.source.size_bytes:  # forged: the same bytes again and again
+            self.damaged += len(starts)
+            return
         for rows in _blocks(lengths, positions):
             if self._deadline_s is not None and time.monotonic() > self._deadline_s:
                 raise TimeUp

@@ -33,6 +33,7 @@ __all__ = [
     "MAX_METADATA_BYTES",
     "MOST_BYTES",
     "MOST_EXTENTS",
+    "MOST_SEARCHED_BYTES",
     "PIECE_BYTES",
     "TRAILER",
     "Columns",
@@ -77,6 +78,9 @@ MOST_BYTES = 1 << 62
 
 MOST_EXTENTS = 1 << 24
 """What a segment has more of is read as if it had none: a file that is one hole could else fill the memory."""
+
+MOST_SEARCHED_BYTES = 1 << 28
+"""What is searched for sound frames behind damaged ones: a file of holes would else be searched for hours."""
 
 COLUMN_BYTES = 28  # an extent's share of the index: start, position, checksum, length
 

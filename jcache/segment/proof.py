@@ -16,9 +16,18 @@ from jcache.system.processes import boot_id
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Moment", "latest"]
+__all__ = ["Moment", "clock_s", "latest"]
 
 _MOST_S = 1e10
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def clock_s() -> float:
+    """Return seconds by a clock that nobody sets, and that runs on while the machine sleeps where there is one.
+
+    For how long ago an origin has answered: its files change meanwhile.
+    """
+    return time.clock_gettime(_CLOCK)
 
 
 class Moment(NamedTuple):
@@ -34,7 +43,7 @@ class Moment(NamedTuple):
     def now(cls) -> Moment | None:
         """Return the present; None where the system does not say which start this is."""
         boot = boot_id()
-        return cls(boot, round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)) if boot else None
+        return cls(boot, round(clock_s(), 3)) if boot else None
 
     @property
     def age_s(self) -> float | None:

@@ -15,6 +15,7 @@ from jcache.segment.format import (
     MAX_METADATA_BYTES,
     MOST_BYTES,
     MOST_EXTENTS,
+    MOST_SEARCHED_BYTES,
     Columns,
     parse_frame_head,
     parse_header,
@@ -37,7 +38,6 @@ _SMALLEST_WINDOW, _LARGEST_WINDOW = 4 * 1024, 1024 * 1024
 _WORTH_SKIPPING_BYTES = 32 * 1024
 _DAY_NS = 86_400 * 10**9
 _SEARCH_BYTES = 1024 * 1024
-_MOST_SEARCHED_BYTES = 256 * 1024 * 1024  # the largest frame; a file that is one hole would else be searched for hours
 
 
 class Segment:
@@ -94,6 +94,11 @@ class Segment:
         if not segment._load(storage):
             segment._scan(storage, search=True)
         return segment
+
+    @property
+    def rows(self) -> int:
+        """How many extents it is known to hold."""
+        return sum(map(len, self.table.runs))
 
     @property
     def proved(self) -> Moment | None:
@@ -154,13 +159,15 @@ class Segment:
         if self.metadata is None and not self._scan_header(reader):
             return
         found = Columns(array("Q"), array("I"), array("Q"), array("Q"))
+        most, left_bytes = MOST_EXTENTS - self.rows, MOST_SEARCHED_BYTES
         try:
             while not self.sealed:
-                head = self._scan_frame(reader, found)
+                head = self._scan_frame(reader, found, most)
                 if head is None:
-                    position = self._search(storage) if search else None
+                    position = self._search(storage, left_bytes) if search else None
                     if position is None:
                         break
+                    left_bytes -= position - self._end
                     self.damaged += 1
                     self.problems.append(f"damaged between {self._end} and {position}")
                     self._end = position
@@ -180,7 +187,7 @@ class Segment:
         self.metadata, self._end = parsed
         return True
 
-    def _scan_frame(self, reader: _Window, found: Columns) -> FrameHead | None:
+    def _scan_frame(self, reader: _Window, found: Columns, most: int) -> FrameHead | None:
         """Take the frame at `_end` and step over it; None if there is no whole frame."""
         position, size = self._end, self.source.size_bytes
         if position + FRAME.size > size:
@@ -198,7 +205,7 @@ class Segment:
         data_position = position + FRAME.size + table_bytes
         if data_position + head.data_bytes > size:
             return None
-        if len(found.starts) + head.count > MOST_EXTENTS:
+        if len(found.starts) + head.count > most:
             raise UnusableSegment("more extents than any segment has")
         table = reader.read(position + FRAME.size, table_bytes)
         columns = parse_table(table, head, seed, data_position) if len(table) == table_bytes else None
@@ -214,19 +221,21 @@ class Segment:
         reader.skipped(table_bytes, head.data_bytes)
         return head
 
-    def _search(self, storage: Storage) -> int | None:
+    def _search(self, storage: Storage, most_bytes: int) -> int | None:
         """Find the next valid header of a frame or index behind `_end`."""
         source, position = self.source, self._end + 1
-        end = min(source.size_bytes, position + _MOST_SEARCHED_BYTES)
+        end = min(source.size_bytes, position + most_bytes)
         while position + FRAME.size <= end:
             block = memoryview(read_all(storage, source.fd, min(_SEARCH_BYTES, source.size_bytes - position), position))
+            if len(block) < FRAME.size:
+                return None  # the file is shorter by now
             for match in HEAD_PATTERN.finditer(block):
                 head = block[match.start() : match.start() + FRAME.size]
                 candidate = position + match.start()
                 if len(head) == FRAME.size and parse_frame_head(head, source.salt ^ candidate) is not None:
                     return candidate
             # Blocks overlap, so that no header is cut in two.
-            position += max(len(block) - FRAME.size + 1, 1)
+            position += len(block) - FRAME.size + 1
         return None
 
 

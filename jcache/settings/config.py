@@ -42,6 +42,8 @@ WHOLE_BYTES = 16 << 20
 
 _SHOWN_CHARACTERS = 80
 _MOST_BYTES = 1 << 20
+_MOST_STRANGE_BYTES = 4096
+"""Of somebody else's settings no more is parsed: for a key of n parts the parser takes memory in proportion to n^2."""
 _HARMLESS = frozenset({"size", "flat"})
 """Settings that touch nothing but the cache, in which whoever may write can do worse."""
 
@@ -352,7 +354,8 @@ def _judged(path: str) -> File:
             distrust = stranger
         elif place.st_mode & 0o077 and (by_group or status.st_mode & 0o002):
             distrust = "others than its owner may write to it: chmod go-w"
-        return File(file.read(_MOST_BYTES), distrust)
+        content = file.read(_MOST_BYTES)
+        return File(b"" if distrust and len(content) > _MOST_STRANGE_BYTES else content, distrust)
 
 
 def _named(path: str, file: File) -> dict[str, Any]:

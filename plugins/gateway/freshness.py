@@ -1,12 +1,12 @@
 """Which version of a file a request is answered with, and whether its origin was asked for that."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jcache.errors import OfflineMissError
 from jcache.origin import Info
 from jcache.ranges import Range
+from jcache.segment.proof import clock_s
 from jcache.session import Session
 from jcache_plugins.fsspec.access import Access
 from jcache_plugins.gateway.bodies import NotCachedError, held
@@ -56,7 +56,7 @@ async def settle(
         NotCachedError: The client wants the origin not to be asked, and it would have to be.
         Exception: Whatever the origin raises.
     """
-    started_s = time.monotonic()
+    started_s = clock_s()
     forwarded, first = "", b""
     validate = session.validate if found.terms is None or found.terms.validate is None else found.terms.validate
     trusted_s = TRUST_S if validate == "open" else validate if isinstance(validate, float) else None
@@ -94,7 +94,7 @@ async def settle(
                     first = b""  # of another version, perhaps
             age_s = validation.age_s or 0.0
             trusts = was_known and (validate == "never" or session.offline)
-            if trusts or time.monotonic() - age_s < started_s:
+            if trusts or clock_s() - age_s < started_s:
                 forwarded = ""  # another process of this machine has asked
                 if asked.is_too_old(age_s, trusted_s) and not trusts:
                     return await settle(session, place, found, asked)

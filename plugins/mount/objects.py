@@ -6,13 +6,13 @@ name with a slash, or if the page of the directory above has a link to it with a
 """
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from jcache.errors import OfflineMissError
 from jcache.origin import Info
+from jcache.segment.proof import clock_s
 from jcache.session import Session
 from jcache_plugins.fsspec.access import Access, named, run
 from jcache_plugins.fsspec.answers import question
@@ -96,7 +96,7 @@ class Objects:
         Raises:
             Exception: Whatever the file system raises.
         """
-        began_s = time.monotonic()
+        began_s = clock_s()
         entries = self.names.listed(path)
         with self._lock:
             put(self._listed, path, Listed(entries, began_s), most=LISTINGS)
@@ -133,12 +133,12 @@ class Objects:
         file = self._by_version(path)
         if file is None:
             with self._lock:
-                put(self._directories, path, time.monotonic(), most=DIRECTORIES)
+                put(self._directories, path, clock_s(), most=DIRECTORIES)
         return file
 
     def _by_version(self, path: str) -> File | None:
         """Return what the version of a path's file says, or what `info` says where that tells nothing."""
-        at_s = time.monotonic()
+        at_s = clock_s()
         where = self.names.at(path)
         found = find(self.names.fs, where)
         if found is not None:
@@ -180,14 +180,14 @@ class Objects:
     def _is_directory(self, path: str) -> bool:
         with self._lock:
             known_s = self._directories.get(path)
-        return known_s is not None and time.monotonic() - known_s < DIRECTORY_S
+        return known_s is not None and clock_s() - known_s < DIRECTORY_S
 
     def _entry(self, path: str, age_s: float) -> tuple[Entry, float] | None:
         """Return what the directory above has listed of a path, and when, if that is not older."""
         directory, name = above(path)
         with self._lock:
             listed = self._listed.get(directory)
-        if listed is None or name not in listed.entries or time.monotonic() - listed.at_s >= age_s:
+        if listed is None or name not in listed.entries or clock_s() - listed.at_s >= age_s:
             return None
         return listed.entries[name], listed.at_s
 
@@ -205,8 +205,8 @@ class Objects:
         directory = above(path)[0]
         with self._lock:
             listed = self._listed.get(directory)
-        if listed is None or time.monotonic() - listed.at_s >= DIRECTORY_S:
-            began_s = time.monotonic()
+        if listed is None or clock_s() - listed.at_s >= DIRECTORY_S:
+            began_s = clock_s()
             try:
                 self.listed(directory)
             except Exception:  # noqa: BLE001 - it lists nothing, and is not asked again for a while

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from jcache.origin import Info
 from jcache.planning.snapshot import agrees
+from jcache.segment.proof import clock_s
 from jcache_plugins.fsspec.files import usable
 from jcache_plugins.mount.handles import Bytes, JournalBytes, PlainBytes
 from jcache_plugins.mount.objects import File, Objects
@@ -208,7 +209,7 @@ class Tree:
             if node is None:
                 return None
             file, node.file = node.file, None
-            return file if time.monotonic() - node.looked_s < LOOKUP_S else None
+            return file if clock_s() - node.looked_s < LOOKUP_S else None
 
     def _take(self, path: str, file: File, info: Info) -> tuple[bool, Node]:
         """Have one more program read a version; return whether the kernel's pages are of it, and the name."""

@@ -220,7 +220,8 @@ def books(draw: st.DrawFn) -> bytes:
 @st.composite
 def indexes(draw: st.DrawFn) -> bytes:
     """Return an index, or nearly so."""
-    head: Any = {"jcache-index": 2, "offset": 5, "folded": [1, 2, 3], "walked": 1e9, "walk": ["a", 1, 2], "dropped": []}
+    head: Any = {"jcache-index": 2, "offset": 5, "folded": [1, 2, 3], "walked": 1e9, "walk": ["a", 1, 2]}
+    head |= {"dropped": ["@h.1.0123456789abcdef.use", "@h.1.0123456789abcdee.use"], "since": [1.7e9, draw(_NUMBERS)]}
     for _ in range(draw(st.integers(0, 3))):
         head[draw(st.sampled_from(sorted(head)))] = draw(_JSON)
     lines = [json.dumps(head).encode(), b"1700000000 3 100 1 5 1700000000 https/h/d/f.root"]
@@ -294,6 +295,8 @@ def test_settings(tmp_path: Path, content: bytes) -> None:
 # -- reports ---------------------------------------------------------------------------------------------------------
 
 _SOUND = json.loads(ttbar_report(events=20).dumps())
+_SOUND["uncached"] = [{"reason": "why", "ops": 1, "bytes": 1}]
+_SOUND["tiers"] = [{"place": "/far", "hit_bytes": 1, "copied_bytes": 1}]
 
 
 @st.composite

@@ -26,6 +26,7 @@ from jcache.cache.pins import add_pin
 from jcache.cache.verify import verify
 from jcache.cli import main
 from jcache.journal import Journal, Version
+from jcache.reader.answers import ANSWERS
 from jcache.report.places import read_file
 from jcache.report.retention import clean_reports
 from jcache.segment import format as fmt
@@ -36,6 +37,9 @@ from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from conftest import RunPython
+    from servers import ScriptedOrigin
 
 URL = "https://h/d/f.root"
 DATA = bytes(range(256)) * 64
@@ -210,6 +214,48 @@ def test_names_with_line_ends_add_nothing_to_the_index(tmp_path: Path, outside: 
     assert usages.load(Storage(), cache.directory).entries == {}
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e300", "-1"])
+def test_a_time_that_is_none_keeps_nobody_from_cleaning_and_from_his_report(
+    run_python: RunPython, http_origin: ScriptedOrigin, tmp_path: Path, number: str
+) -> None:
+    cache = made(tmp_path / "cache")
+    notes = Path(cache.directory, ".usage")
+    notes.mkdir()
+    names = [f"@h.1.{salt:016x}.use" for salt in range(40)]
+    for name in names:
+        (notes / name).touch()
+    head = {"jcache-index": 2, "offset": 0, "folded": [0, 0, 0], "walked": 0, "walk": None, "dropped": names[:1]}
+    text = json.dumps(head).replace('"walked": 0', f'"walked": {number}, "since": [{number}]')
+    (notes / "index").write_text(text + "\n")
+    http_origin.put("a", bytes(1000))
+    code = "import sys, fsspec; print(len(fsspec.filesystem('http').cat_file(sys.argv[1])))"
+    ran = run_python(code, http_origin.url("a"), cache=Path(cache.directory))
+    assert (ran.stdout, "no report" in ran.stderr) == ("1000\n", False)
+    assert ran.report["cache"]["recorded_bytes"] == 1000
+    done = CliRunner().invoke(main, ["clean", "--all", cache.directory])
+    assert done.exit_code == 0, done.exc_info
+    index = json.loads((notes / "index").read_text().split("\n")[0])
+    assert all(0 <= since_s <= time.time() + 1 for since_s in [*index["since"], index["walked"]])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e300", "-1e300"])
+def test_a_time_that_is_none_is_listed_as_one(tmp_path: Path, number: str) -> None:
+    cache = made(tmp_path / "cache")
+    (segment,) = record(cache).glob("*.seg")
+    status = segment.stat()
+    notes = Path(cache.directory, ".usage")
+    notes.mkdir()
+    line = f'["https/h/d/f.root", 1, {status.st_size}, {status.st_mtime_ns}, "url:{URL}", '
+    (notes / "facts").write_text(line + f'[[5, 7, {number}, {{"size_bytes": 5}}]]]\n')
+    for words in (["ls"], ["ls", "-l"], ["info", URL]):
+        done = CliRunner().invoke(main, [*words, "--dir", cache.directory])
+        assert done.exit_code == 0, (words, done.exc_info)
+    listed = CliRunner().invoke(main, ["ls", "--json", "--dir", cache.directory]).stdout
+    (version,) = json.loads(listed)["versions"]
+    assert version["cached_bytes"] == 7, "it is by the facts"
+    assert 0 <= version["validated_s"] < 1e12
+
+
 # -- what blocks, and what is no file --------------------------------------------------------------------------------
 
 
@@ -294,12 +340,19 @@ def test_deep_directories_end_no_process(tmp_path: Path) -> None:
 # -- forged segments -----------------------------------------------------------------------------------------------
 
 
-def forge(cache: Cache, rows: Sequence[tuple[int, int, int]], *, salt: int = 0x1234) -> None:
+def forge(
+    cache: Cache,
+    rows: Sequence[tuple[int, int, int]],
+    *,
+    salt: int = 0x1234,
+    url: str = URL,
+    version: Version = VERSION,
+) -> None:
     """Write a segment that is sound by every checksum, with an index of any start, length and position."""
-    identity = cache.identify("https", URL, {})
+    identity = cache.identify("https", url, {})
     directory = Path(cache.path(identity))
     directory.mkdir(parents=True, exist_ok=True)
-    metadata = describe(identity.key, VERSION, {}).pack()
+    metadata = describe(identity.key, version, {}).pack()
     header = fmt.pack_header(salt, metadata)
     base = len(header)
     starts, lengths, positions = (
@@ -310,8 +363,9 @@ def forge(cache: Cache, rows: Sequence[tuple[int, int, int]], *, salt: int = 0x1
         "Q",
         [fmt.checksum(DATA[p : p + n] if p < 1 << 40 else b"", salt) for p, n in zip(positions, lengths, strict=True)],
     )
-    seal = fmt.pack_seal(salt, base + len(DATA), fmt.Columns(starts, lengths, sums, at), metadata)
-    (directory / fmt.segment_name("evil", 1, salt)).write_bytes(header + DATA + seal)
+    body = DATA.ljust(len(rows) * (fmt.ENTRY.size + 1), b"\0")  # as long as the frames of so many extents
+    seal = fmt.pack_seal(salt, base + len(body), fmt.Columns(starts, lengths, sums, at), metadata)
+    (directory / fmt.segment_name("evil", 1, salt)).write_bytes(header + body + seal)
 
 
 FORGED = {
@@ -408,6 +462,86 @@ assert Cleaner(Storage(), cache.directory).run(Wish(unused_since_s=0.0)) is not 
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def bounded(script: str, most_bytes: int = 1 << 30) -> str:
+    """Run a program that has so much memory; return what it prints."""
+    limit = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, ({most_bytes}, {most_bytes}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", limit + script], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_answers_that_repeat_one_extent_fill_no_memory(tmp_path: Path) -> None:
+    """Some megabytes of rows join to one answer of gigabytes, each checksum of which is right."""
+    cache = made(tmp_path / "cache")
+    forge(cache, [(number * len(DATA), len(DATA), 0) for number in range(200_000)], url="https://h/d", version=ANSWERS)
+    journal = cache.journal(cache.identify("https", "https://h/d", {}))
+    for said_s, value in (("Infinity", 1), ("1e9", 2)):
+        data = f'[["q", {said_s}, null, {value}]]'.encode()
+        journal.append(ANSWERS, {}, [((1 << 60) + value * 100, data)])
+    journal.close()
+    script = f"""
+from jcache.cache import Cache
+from jcache.reader.answers import Book
+from jcache.reader.store import Home
+cache = Cache({cache.directory!r})
+cache.prepare()
+book = Book(cache.identify("https", "https://h/d", {{}}))
+book.load(lambda identity: Home(cache.journal(identity)))
+print({{question: answer.value for question, answer in book.known.items()}})
+"""
+    assert bounded(script) == "{'q': 2}\n"
+
+
+def test_what_repeats_one_extent_is_neither_copied_nor_kept(tmp_path: Path) -> None:
+    """A file holds no more than its own bytes: of some kilobytes gigabytes would be written."""
+    cache, large = made(tmp_path / "cache"), Version(1 << 40, etag='"1"')
+    for salt in (1, 2):
+        forge(cache, [(number * 1000, 1000, 0) for number in range(20_000)], salt=salt, version=large)
+    journal = cache.journal(cache.identify("https", URL, {}))
+    journal.attach()
+    journal.append(large, {}, [(1 << 39, b"abc")])
+    journal.seal()
+    assert journal.compact(at_least=2) == 3
+    assert journal.size_bytes < 100_000
+    journal.close()
+    forge(cache, [(number * 1000, 1000, 0) for number in range(20_000)], salt=3, version=large)
+    list(verify(Storage(), cache.directory, repair=True))
+    assert sum(path.stat().st_size for path in Path(cache.directory).rglob("*.seg")) < 100_000
+
+
+def test_segments_of_one_journal_fill_no_memory_together(tmp_path: Path) -> None:
+    """Each is a hole, with an index of zeros that is sound and takes 117 MB of memory."""
+    cache = made(tmp_path / "cache")
+    identity = cache.identify("https", URL, {})
+    directory, count, metadata = Path(cache.path(identity)), 1 << 22, describe(identity.key, VERSION, {}).pack()
+    directory.mkdir(parents=True)
+    index = bytes(fmt.COLUMN_BYTES * count)
+    for salt in range(1, 9):
+        position = 200_000_000
+        table = fmt.checksum(index, salt ^ position)
+        rest = len(index) + len(metadata) + fmt.TRAILER.size
+        head = fmt.FRAME.pack(fmt.INDEX_MAGIC, count, rest, table, 0)[:-8]
+        trailer = fmt.TRAILER.pack(fmt.TRAILER_MAGIC, 1, 0, len(metadata), salt, position, count, 0)[:-8]
+        with (directory / fmt.segment_name("evil", 1, salt)).open("wb") as file:
+            file.write(fmt.pack_header(salt, metadata))
+            file.seek(position)
+            file.write(head + fmt.checksum(head, salt ^ position).to_bytes(8, "little"))
+            file.seek(len(index), os.SEEK_CUR)
+            file.write(metadata + trailer + fmt.checksum(metadata + trailer, salt).to_bytes(8, "little"))
+    script = f"""
+from jcache.cache import Cache
+cache = Cache({cache.directory!r})
+cache.prepare()
+journal = cache.journal(cache.identify("https", {URL!r}, {{}}))
+journal.attach()
+journal.attach()
+print(len(journal._segments.known), {{what for _, what in journal.problems()}})
+"""
+    assert bounded(script, 2 << 30) == "4 {'the journal has more extents than are read'}\n"
 
 
 # -- a group ---------------------------------------------------------------------------------------------------------
@@ -574,6 +708,24 @@ def test_settings_that_a_group_may_write_to_do_not_count(tmp_path: Path) -> None
     assert not settings_of(tmp_path).ignored
 
 
+def test_settings_that_others_may_write_to_fill_no_memory(tmp_path: Path) -> None:
+    """The parser takes 4 n^2 bytes for a key of n parts: a hundred kilobytes of them are ten gigabytes."""
+    path = tmp_path / "jcache.toml"
+    path.write_text(50_000 * "a." + "a = 1\n")
+    path.chmod(0o662)
+    tmp_path.chmod(0o2770)
+    script = f"""
+import resource, tomllib
+from jcache.settings.config import Config
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+config = Config.from_environ({{"JCACHE_DIR": {str(tmp_path)!r}}})
+print(config.ignored, config.with_file(config.read_file()).ignored == config.ignored)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("all in "), done.stderr[-1000:]
+    assert done.stdout.endswith("chmod go-w True\n")
+
+
 def test_settings_that_are_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "jcache.toml")
     began_s = time.monotonic()
@@ -616,8 +768,9 @@ def test_no_terminal_obeys_what_others_have_written(tmp_path: Path) -> None:
     (root / ".reports").mkdir()
     (root / ".reports" / f"jcache.{_ESCAPES}.json").write_text("{")
     add_pin(Storage(), str(root), _ESCAPES, dir_mode=0o700, file_mode=0o600)
+    shutil.copy(next(place.glob("@*__*.seg")), record(cache))
     commands = ["ls", "ls -l", "pin --list", "verify", "compact --all", "clean --all --dry-run", "report", "top --once"]
-    for words in (["info", f"url:https/h/{_ESCAPES}"], *map(str.split, commands)):
+    for words in (["info", f"url:https/h/{_ESCAPES}"], ["verify", URL, "--dir"], *map(str.split, commands)):
         by_option = words[0] in {"ls", "info", "pin", "compact"}
         done = CliRunner().invoke(main, [*words, *(["--dir"] if by_option else []), str(root)])
         assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exc_info)

@@ -271,7 +271,8 @@ def test_a_clock_that_was_set_back_stops_no_cleaning(cache: Cache) -> None:
     assert total(cache) == 0
 
 
-def test_books_of_other_hosts_count_until_they_were_quiet_for_long(cache: Cache) -> None:
+@pytest.mark.parametrize("mtime_s", [0, 4e9])
+def test_books_of_other_hosts_count_until_they_were_quiet_for_long(cache: Cache, mtime_s: float) -> None:
     clean(cache)
     book = Book(STORAGE, usage.directory_of(cache.directory))
     book.add([Use(record(cache, "used", 100_000), time.time())])
@@ -286,7 +287,7 @@ def test_books_of_other_hosts_count_until_they_were_quiet_for_long(cache: Cache)
     clean(cache)
     assert other.exists()
     assert total(cache) == 150_000
-    os.utime(other, (0, 0))
+    os.utime(other, (0, mtime_s))
     assert Cleaner(STORAGE, cache.directory).fold()
     assert not other.exists()
     assert total(cache) == 150_000

@@ -236,6 +236,10 @@ def test_a_segment_of_another_machine_counts_as_live_until_it_was_quiet_for_long
     assert kinds(tmp_path, quiet_s=3600.0, storage=NoLocks()) == [], "without locks, a day must pass"
     os.utime(moved, (0, time.time() - 24 * 3601))
     assert kinds(tmp_path, quiet_s=3600.0, storage=NoLocks()) == [Kind.ORPHAN]
+    os.utime(moved, (0, time.time() + 3600))
+    assert kinds(tmp_path, quiet_s=3600.0) == [], "clocks differ"
+    os.utime(moved, (0, time.time() + 2 * 86400))
+    assert kinds(tmp_path, quiet_s=3600.0) == [Kind.ORPHAN], "but not by days"
 
 
 def test_an_older_version_beside_a_newer_one_is_superseded(tmp_path):
@@ -275,7 +279,8 @@ def test_what_is_not_ours_is_told_and_left(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_leftovers_and_empty_directories_go_once_they_are_old(tmp_path):
+@pytest.mark.parametrize("mtime_s", [0, 4e9])
+def test_leftovers_and_empty_directories_go_once_they_are_old(tmp_path, mtime_s):
     (tmp_path / "CACHEDIR.TAG").write_bytes(TAG)
     (tmp_path / ".reports").mkdir()
     old = [tmp_path / ".probe-1", tmp_path / ".reports" / ".x.tmp", tmp_path / "@new.tmp", tmp_path / "https" / "empty"]
@@ -284,7 +289,7 @@ def test_leftovers_and_empty_directories_go_once_they_are_old(tmp_path):
         path.write_text("x")
     assert kinds(tmp_path, quiet_s=3600.0) == []
     for path in old:
-        os.utime(path, (0, 0))
+        os.utime(path, (0, mtime_s))
     assert kinds(tmp_path, quiet_s=3600.0) == [Kind.LEFTOVER, Kind.LEFTOVER, Kind.LEFTOVER, Kind.EMPTY]
     findings, totals = run(tmp_path, repair=True, quiet_s=3600.0)
     assert [finding.repair for finding in findings] == ["removed"] * 4

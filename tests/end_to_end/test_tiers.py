@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -10,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from analysis import CLIENT, COLUMNS, JOB, MORE_COLUMNS, write
+from click.testing import CliRunner
 from places import SUPPORT
+
+from jcache.cli.group import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +105,60 @@ def test_what_is_read_so_often_below_is_copied_into_the_first(
     nginx_server.reset()
     read("0-1000", tiers=[near], JCACHE_VALIDATE="never")
     assert nginx_server.body_bytes() == (2000 if reads is None else 0)
+
+
+# argv: URL, bytes a second that directories deliver (0: as they do).
+LARGE = """
+import hashlib, os, sys, time, fsspec, jcache.session
+from jcache.journal import Journal
+from jcache.system.storage import Storage
+url, rate = sys.argv[1], int(sys.argv[2])
+def pread(self, fd, size, position):
+    time.sleep(size / rate)
+    return os.pread(fd, size, position)
+if rate:
+    Storage.pread = pread
+append, sizes = Journal.append, [0]
+def appended(self, version, info, extents):
+    sizes.append(sum(len(data) for _, data in extents))
+    return append(self, version, info, extents)
+Journal.append = appended
+print(hashlib.sha256(fsspec.filesystem("http").cat_file(url)).hexdigest(), flush=True)
+jcache.session.current().recorder.flush(1 if rate else 60)
+print(max(sizes))
+"""
+
+
+@pytest.fixture
+def large(run_python: RunPython, nginx_server: Nginx, tmp_path: Path) -> bytes:
+    """A file of 64 MiB, in the lower tier."""
+    data = random.Random(3).randbytes(1 << 20) * 64
+    (nginx_server.directory / "large").write_bytes(data)
+    os.utime(nginx_server.directory / "large", (1_600_000_000, 1_600_000_000))
+    run_python(LARGE, nginx_server.url("large"), "0", cache=tmp_path / "far")
+    return data
+
+
+def test_a_large_read_is_copied_piece_by_piece(
+    run_python: RunPython, nginx_server: Nginx, large: bytes, tmp_path: Path
+) -> None:
+    env = {"JCACHE_DIR": f"{tmp_path / 'near'}:{tmp_path / 'far'}", "JCACHE_COPY": "1"}
+    ran = run_python(LARGE, nginx_server.url("large"), "0", env=env)
+    digest, most_bytes = ran.stdout.split()
+    assert digest == hashlib.sha256(large).hexdigest()
+    assert ran.report["tiers"][0]["copied_bytes"] == len(large)
+    assert int(most_bytes) <= 8 << 20
+
+
+def test_a_large_copy_is_no_directory_that_hangs(
+    run_python: RunPython, nginx_server: Nginx, large: bytes, tmp_path: Path
+) -> None:
+    """What is left of it is given up when the process ends: it is where it was."""
+    env = {"JCACHE_DIR": f"{tmp_path / 'near'}:{tmp_path / 'far'}", "JCACHE_COPY": "1", "JCACHE_TIMEOUT": "1"}
+    ran = run_python(LARGE, nginx_server.url("large"), "20_000_000", env=env)
+    assert ran.stdout.split()[0] == hashlib.sha256(large).hexdigest()
+    assert "did not answer" not in ran.stderr, ran.stderr
+    assert 0 < ran.report["tiers"][0]["copied_bytes"] < len(large)
 
 
 def test_a_newer_file_is_never_mixed_with_what_lies_below(
@@ -207,8 +266,11 @@ if what == "hangs":
 for number in range(12):
     if number == 4 and what == "hangs":
         hanging.begin()
-    elif number == 4 and what == "removed":
-        shutil.rmtree(which)
+    elif number == 4 and what in ("removed", "closed"):
+        if what == "closed":
+            from jcache.system import descriptors
+            descriptors._close_idle(0, 0)  # as where others need them
+        shutil.rmtree(which) if os.path.isdir(which) else os.unlink(which)
     elif number == 4 and what == "a file":
         shutil.rmtree(which)
         open(which, "w").close()
@@ -227,18 +289,34 @@ def of_twelve(file: bytes) -> list[str]:
 @pytest.mark.turns("copy")
 @pytest.mark.parametrize("copy", ["0", "1"])
 @pytest.mark.parametrize("which", ["near", "far"])
-@pytest.mark.parametrize("what", ["removed", "a file", "hangs"])
+@pytest.mark.parametrize("what", ["removed", "closed", "a file", "hangs"])
 def test_a_tier_that_goes_in_mid_job_costs_no_read(
     run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path, what: str, which: str, copy: str
 ) -> None:
     url, near, far = nginx_server.url("f"), tmp_path / "near", tmp_path / "far"
     run_python(GOES, url, "nothing", "", cache=far)
     env = {"JCACHE_DIR": f"{near}:{far}", "JCACHE_COPY": copy, "JCACHE_TIMEOUT": "1", "JCACHE_JSON": None}
-    ran = run_python(GOES, url, what, str(tmp_path / which), env=env)
+    ran = run_python(GOES, url, what, str(tmp_path / which), env=env, timeout_s=60)
     assert ran.stdout.split() == of_twelve(file)
     if what != "hangs":
         again = run_python(GOES, url, "nothing", "", env=env)
         assert again.stdout.split() == of_twelve(file)
+
+
+def test_a_bundle_that_goes_in_mid_job_while_it_is_closed_costs_no_read(
+    run_python: RunPython, nginx_server: Nginx, file: bytes, tmp_path: Path
+) -> None:
+    url, near, far, target = nginx_server.url("f"), tmp_path / "near", tmp_path / "far", tmp_path / "f.jcb"
+    run_python(GOES, url, "nothing", "", cache=far, env={"JCACHE_PROFILE": str(tmp_path / "profiles")})
+    made = CliRunner().invoke(
+        main, ["bundle", "create", str(tmp_path / "profiles"), "--dir", str(far), "-o", str(target)]
+    )
+    assert made.exit_code == 0, made.output
+    nginx_server.reset()
+    env = {"JCACHE_BUNDLES": str(target), "JCACHE_COPY": "0"}
+    ran = run_python(GOES, url, "closed", str(target), cache=near, env=env, timeout_s=60)
+    assert ran.stdout.split() == of_twelve(file)
+    assert ran.report["tiers"][0]["hit_bytes"] == 4 * 50_000
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root")

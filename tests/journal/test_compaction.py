@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import time
+import tracemalloc
 
 import pytest
 from faults import Crashed, FaultyStorage, error, fail_from
@@ -286,6 +287,24 @@ def test_a_crash_at_every_operation(tmp_path):
         assert others(directory) == [LOCK_FILE], f"{name}, operation {at}"
         assert sum(length for _, length in stored(directory)) == 3 * 600
         assert readable(attached(directory).view(VERSION)) == 3 * 600
+
+
+def test_pieces_that_are_left_of_extents_keep_no_blocks(tmp_path):
+    """Of the second segment a kilobyte of each extent is new; the block of 4 MiB that it is in need not stay."""
+    data, version = bytes(1 << 18), Version(1 << 30, etag='"1"')
+    for size in (255 << 10, 256 << 10):
+        writer = attached(tmp_path)
+        for number in range(0, 256, 32):
+            writer.append(version, INFO, [(n << 18, data[:size]) for n in range(number, number + 32)])
+        writer.close()
+    target = attached(tmp_path)
+    tracemalloc.start()
+    try:
+        assert target.compact(at_least=2) == 2
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+    assert target.view(version).covered() == 256 << 18
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ENOENT, errno.ESTALE, errno.EACCES])

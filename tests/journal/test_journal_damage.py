@@ -11,6 +11,7 @@ from faults import FaultyStorage
 from journals import IDENTITY, REMOTE, VERSION, attached, hits, journal, read, readable, record
 
 from jcache.journal import DamagedExtent, Journal, Version
+from jcache.journal.check import check
 from jcache.segment.format import (
     FRAME_MAGIC,
     HEADER,
@@ -18,10 +19,13 @@ from jcache.segment.format import (
     INDEX_MAGIC,
     Columns,
     Metadata,
+    checksum,
+    pack_frame,
     pack_header,
     pack_seal,
     segment_name,
 )
+from jcache.segment.writer import describe
 from jcache.system.storage import Storage
 
 # Three frames; the second holds two extents out of order, the third touches the first.
@@ -202,6 +206,54 @@ def test_search_behind_damage_finds_headers_across_its_blocks(tmp_path, monkeypa
         attached(path.parent)
     path.write_bytes(whole[:frame] + b"XXXX" + whole[frame + 4 :])
     assert checked(path)[1] == TOTAL - 40
+
+
+class Watched(Storage):
+    """Counts what is read, and takes files for longer than they are, as who looked before they were cut."""
+
+    def __init__(self, more_bytes=0):
+        self.more_bytes, self.reads, self.bytes = more_bytes, 0, 0
+
+    def fstat(self, fd):
+        found = list(super().fstat(fd))
+        found[6] += self.more_bytes
+        return os.stat_result(found, {"st_mtime_ns": found[8] * 10**9})
+
+    def pread(self, fd, size, position):
+        data = super().pread(fd, size, position)
+        self.reads, self.bytes = self.reads + 1, self.bytes + len(data)
+        return data
+
+
+def looked_at(path, storage, *, by):
+    """Have a journal or a check look at a segment."""
+    if by == "journal":
+        attached(path.parent, storage).close()
+    else:
+        check(storage, str(path.parent), path.name)
+
+
+@pytest.mark.parametrize("by", ["journal", "check"])
+def test_a_file_that_was_cut_is_not_searched_byte_by_byte(unsealed, by):
+    raw = bytearray(unsealed.read_bytes())
+    raw[raw.rindex(FRAME_MAGIC)] ^= 1
+    unsealed.write_bytes(raw)
+    looked_at(unsealed, storage := Watched(100_000), by=by)
+    assert storage.reads < 100
+
+
+@pytest.mark.parametrize("by", ["journal", "check"])
+def test_searches_end_together(tmp_path, by):
+    """Of a file that is holes with frames between them, no more is searched than of one hole."""
+    salt, metadata = 7, describe(IDENTITY, VERSION, {}).pack()
+    path = tmp_path / segment_name("evil", 1, salt)
+    with path.open("wb") as file:
+        file.write(pack_header(salt, metadata))
+        for number in range(1, 11):
+            file.seek(number * 100_000_000)
+            file.write(pack_frame(salt, file.tell(), [number], [1], [checksum(b"x", salt)]) + b"x")
+    looked_at(path, storage := Watched(), by=by)
+    assert 200_000_000 < storage.bytes < 300_000_000
 
 
 def test_a_frame_copied_to_another_place_is_not_taken(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from faults import Crashed, FaultyStorage, error, fail_from
 from journals import REMOTE, VERSION, attached, journal, readable, record
 
-from jcache.journal import JournalError
+from jcache.journal import JournalError, LostSegment
 from jcache.segment.format import TRAILER_MAGIC
 
 RANGES = [[(0, 100)], [(5000, 5050), (300, 400)], [(1000, 4000)], [(4000, 4001)], [(10_000, 10_500)]]
@@ -250,6 +250,26 @@ def test_a_segment_that_cannot_be_opened_now_is_tried_again(tmp_path):
     failing[0] = False
     assert reader.refresh()
     assert readable(reader.view(VERSION)) == 100
+
+
+def test_a_segment_that_cannot_be_opened_again_just_now_is_found_again(tmp_path):
+    """Though its directory is as it was: what had no descriptor is no segment that was removed."""
+    record(writer := attached(tmp_path), (0, 100))
+    writer.close()
+    os.utime(tmp_path, (1e9, 1e9))
+    failing = [False]
+    storage = FaultyStorage(lambda name, number: error(errno.EMFILE) if failing[0] and name == "open" else None)
+    reader = attached(tmp_path, storage)
+    assert [reader.refresh() for _ in range(3)] == [False] * 3
+    view = reader.view(VERSION)
+    part = view.find(0, 100)[0]
+    part[2].source.rest()
+    failing[0] = True
+    with pytest.raises(LostSegment):
+        view.read(part)
+    failing[0] = False
+    assert reader.refresh()
+    assert readable(view) == 100
 
 
 def test_locks_that_do_not_work_do_not_matter(tmp_path):

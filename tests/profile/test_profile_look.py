@@ -297,6 +297,15 @@ def test_what_is_wrong_is_said_in_one_line(reports: Path, args: tuple[str, ...],
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e300", "-1e300"])
+def test_a_time_that_is_none_is_shown_by_every_command(tmp_path: Path, number: str) -> None:
+    save(tmp_path / "a.jcp", JOB, start_time=float(number))
+    save(tmp_path / "b.jcp", JOB, start_time=1e9)
+    for words in ("profile list", "profile show", "profile export --csv -", "whatif"):
+        done = CliRunner().invoke(main, [*words.split(), str(tmp_path)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exc_info)
+
+
 def test_a_damaged_profile_is_named_and_the_others_are_shown(reports: Path) -> None:
     (reports / "d.jcp").write_bytes(b"nothing of the kind")
     result = jcache("show", "r1")

@@ -530,6 +530,21 @@ def test_an_answer_trusted_for_no_time_is_asked_for_at_each_read(setup, validate
     assert each.origin.stats >= 3
 
 
+def test_an_answer_grows_old_while_the_machine_sleeps(setup, monkeypatch) -> None:
+    """Of all clocks that nobody sets, one alone runs on then."""
+    each, real = setup(validate=300.0), time.clock_gettime
+    assert asyncio.run(each.read((0, 10))) == [OLD.data[:10]]
+    each.settle()
+    each.origin.state = NEW
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + 299 * (clock == time.CLOCK_BOOTTIME))
+    assert each.try_read((0, 10)) == [OLD.data[:10]]
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + 301 * (clock == time.CLOCK_BOOTTIME))
+    assert each.remote.validation.age_s > 300
+    with pytest.raises(OriginChangedError):
+        asyncio.run(each.read((0, 10)))
+    assert asyncio.run(each.read((0, 10))) == [NEW.data[:10]]
+
+
 def test_a_write_while_the_version_is_asked_for_is_not_missed(setup) -> None:
     warm(setup, (0, 10))
     each = setup()

@@ -14,6 +14,7 @@ from jcache.report.faces.html import LONGEST, comparison, fragment, page
 from jcache.report.faces.rows import groups
 from jcache.report.faces.tables import table
 from jcache.report.merge import merge
+from jcache.report.model import TierUse, Uncached
 
 SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"meta", "br"}
@@ -110,8 +111,18 @@ def test_nothing_that_a_report_says_becomes_markup():
         command=EVIL,
         cache=replace(ttbar_report(events=5).cache, bypassed=EVIL),
     )
-    report = replace(report, urls=tuple(replace(use, url=f"root://{EVIL}") for use in report.urls[:1]))
-    for text in (page(report, [report]), comparison(report, report, (EVIL, EVIL)), svg.document(report)):
+    report = replace(
+        report,
+        urls=tuple(replace(use, url=f"root://{EVIL}") for use in report.urls[:1]),
+        uncached=(Uncached(EVIL, 1, 1),),
+        tiers=(TierUse(EVIL, 1, 1),),
+    )
+    for text in (
+        page(report, [report]),
+        fragment(report),
+        comparison(report, report, (EVIL, EVIL)),
+        svg.document(report),
+    ):
         assert "<script" not in text
         assert "\x1b" not in text
         text.encode()

@@ -207,6 +207,9 @@ def test_old_reports_are_looked_for_once_a_day(tmp_path):
     assert counted.calls == [str(tmp_path / ".cleaned")]
     assert after(day_s + 60) == {28}
     assert after(2 * day_s + 120) == set()
+    save(40)
+    os.utime(tmp_path / ".cleaned", (4e9, 4e9))  # no clock is so far ahead
+    assert after(2 * day_s + 180) == set()
     tidy(str(tmp_path / "nothing"), now=now)
     assert not (tmp_path / "nothing").exists()
 

@@ -18,7 +18,7 @@ from jcache.report.counted import from_counters
 from jcache.report.faces import plot
 from jcache.report.faces.text import render
 from jcache.report.faces.units import human, percent
-from jcache.report.model import Report
+from jcache.report.model import Report, TierUse, Uncached
 
 GOLDEN = Path(__file__).parent / "golden" / "report.txt"
 
@@ -208,8 +208,12 @@ def test_plots_have_axes_with_units():
 
 def test_control_characters_and_markup_stay_what_they_are():
     report = ttbar_report(appname="[red]x[/]", command="a\x1b[31mb\nc\udcff [bold]")
+    evil = "a\x1b]0;x\x07\nb\N{SNOWMAN}"
+    report = replace(report, uncached=(Uncached(evil, 1, 1),), tiers=(TierUse(evil, 1, 1),))
     text = text_of(report)
-    assert "\x1b" not in text
+    assert not {"\x1b", "\x07"} & set(text)
+    assert text.count(r"a\x1b]0;x\x07\nb") == 2
+    render(report, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert "[red]x[/]" in text
     assert r"a\x1b[31mb\nc\udcff [bold]" in text
 

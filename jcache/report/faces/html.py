@@ -177,7 +177,7 @@ def _numbers(report: Report, *, is_open: bool) -> str:
     tables = []
     for group in groups(report):
         rows = "".join(
-            f'<tr><th scope="row">{label}</th><td class="jc-{style}">{number} {unit}</td></tr>'
+            f'<tr><th scope="row">{label}</th><td class="jc-{style}">{number} {_text(unit)}</td></tr>'
             for label, number, unit, style in group
         )
         tables.append(f"<table><tbody>{rows}</tbody></table>")

@@ -50,7 +50,10 @@ def render(
     # The same test by which rich takes an ASCII frame.
     marks = plot.BLOCKS if console.encoding.startswith("utf") else plot.ASCII
     inner = console.width - 4
-    blocks = [_heading(report, note, inner, console.encoding), *(_table(group, inner) for group in groups(report))]
+    blocks = [
+        _heading(report, note, inner, console.encoding),
+        *(_table(group, inner, console.encoding) for group in groups(report)),
+    ]
     blocks.extend(_profiles(report, inner, marks))
     lines: list[Text] = []
     for number, block in enumerate(blocks):
@@ -103,14 +106,14 @@ def _heading(report: Report, note: str, width: int, encoding: str) -> list[Text]
     return heading
 
 
-def _table(rows: list[Row], width: int) -> list[Text]:
+def _table(rows: list[Row], width: int, encoding: str) -> list[Text]:
     """Lay rows out as `label : number unit`, numbers aligned to the right where the width allows."""
     label_width = 25
     number_width = 15 if width >= 60 else 0
     lines: list[Text] = []
     for label, number, unit, style in rows:
         line = Text.assemble(f"{label:{label_width}} : ", (f"{number:>{number_width}}", _STYLES[style]))
-        for word in unit.split(" ", 1):
+        for word in _printable(unit, encoding).split(" ", 1):
             if line.cell_len + 1 + len(word) > width:
                 lines.append(line)
                 line = Text(" " * max(0, min(label_width + 2, width - 1 - len(word))))
