@@ -192,6 +192,8 @@ class Resource:
     if_match: bool = True
     head: bool = True
     head_delay_s: float = 0.0
+    # Fields that hold for `HEAD` only.
+    as_head: dict[str, Any] = field(default_factory=dict)
     # The entity tag of the k-th answer, from 1.
     etag_of: Callable[[int], str] | None = None
     delay_s: float = 0.0
@@ -387,7 +389,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Count the request and return a copy of the resource as it holds for this request."""
         if not get:
             resource.heads += 1
-            return replace(resource)
+            return replace(resource, **resource.as_head)
         resource.gets += 1
         resource.asked.append(self.headers.get("Range"))
         resource.if_matches.append(self.headers.get("If-Match"))

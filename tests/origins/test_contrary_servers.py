@@ -1,0 +1,79 @@
+"""HTTP servers whose answers contradict each other: a file object has one version, and what is recorded is right."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import fsspec
+import pytest
+
+from jcache.errors import OriginChangedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from servers import Resource, ScriptedOrigin
+
+    from jcache.session import Session
+
+OLD, NEW = random.Random(1).randbytes(5000), random.Random(2).randbytes(5000)
+
+
+def http(**options: Any) -> Any:
+    return fsspec.filesystem("http", skip_instance_cache=True, **options)
+
+
+# -- HEAD names a file otherwise than GET ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("if_match", [True, False])
+@pytest.mark.parametrize("how", ["doubted", "again", "elsewhere"])
+def test_the_name_that_head_has_for_a_file_is_that_of_one_version(
+    active: Callable[..., Session], http_origin: ScriptedOrigin, how: str, *, if_match: bool
+) -> None:
+    active()
+    file, url = http_origin.put("f", OLD, etag='"g1"', if_match=if_match, as_head={"etag": '"h"'}), http_origin.url("f")
+    fs = http()
+    with fs.open(url) as opened, fs.open(url) as other:
+        assert opened.read(100) == OLD[:100]
+        assert other.read(50) == OLD[:50], "it is known by either name"
+        file.change(NEW, etag='"g2"')
+        if how == "doubted":
+            fs.invalidate_cache()
+        elif how == "elsewhere":
+            with pytest.raises(OriginChangedError):
+                fs.cat_file(url, 4000, 4100)
+        for _ in range(3):
+            opened.seek(2000)
+            with pytest.raises(OriginChangedError):
+                opened.read(100)
+        with pytest.raises(OriginChangedError):
+            other.read(100)
+    with fs.open(url) as anew:
+        assert anew.read() == NEW
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_stale_head_is_no_second_name_for_what_replaced_it(
+    active: Callable[..., Session], http_origin: ScriptedOrigin, *, is_known: bool
+) -> None:
+    """As a network in front has it that keeps answers to HEAD longer: what was read by its name was the old file."""
+    session = active()
+    file, url = http_origin.put("f", OLD, etag='"v1"', as_head={"etag": '"v1"'}), http_origin.url("f")
+    assert http().cat_file(url, 0, 1000) == OLD[:1000]
+    session = active()
+    fs = http()
+    with fs.open(url) as first, fs.open(url) as second:
+        assert (first.read(100), second.read(100)) == (OLD[:100], OLD[:100])
+        file.change(NEW, etag='"v2"')
+        if not is_known:  # it is closed, since 256 others were read
+            for key, remote in list(session.files._files.items()):
+                del session.files._files[key]
+                remote.close()
+        for opened in (first, second, first, second):
+            opened.seek(2000)
+            with pytest.raises(OriginChangedError):
+                opened.read(100)
+    assert fs.open(url).read() == NEW
