@@ -16,7 +16,7 @@ from jcache_plugins.origins.answers import (
     content_range,
     details_of,
     is_plain,
-    is_settled_now,
+    is_settled_since,
     length_of,
     size_beyond,
 )
@@ -95,8 +95,9 @@ class HttpQuestions(FileSystemOrigin):
                 self._heads = False
                 info = await self._ask_get(session)
         if info is None:
+            asked_s = time.time()
             info = await super().stat()
-            if not is_past(info.version.mtime_ns, time.time()):
+            if not is_past(info.version.mtime_ns, asked_s):
                 info = replace(info, version=info.version._replace(mtime_ns=None))
             # As HEAD says, which may be 0 of a file that is made when it is asked for.
             self._by_head |= {info.version}
@@ -127,6 +128,7 @@ class HttpQuestions(FileSystemOrigin):
         options = dict(self.fs.kwargs)
         headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
         options.setdefault("allow_redirects", True)
+        asked_s = time.time()
         try:
             async with (
                 asyncio.timeout(HEAD_S),
@@ -136,7 +138,7 @@ class HttpQuestions(FileSystemOrigin):
                 if response.status != OK or not size:
                     return None
                 info = self._info(response, size)
-                if not is_settled_now(response.headers):
+                if not is_settled_since(asked_s, response.headers):
                     info = replace(info, version=info.version._replace(mtime_ns=None))
         except Exception:  # noqa: BLE001 - there is a better way to ask
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING
 
 import fsspec
@@ -77,3 +78,44 @@ def test_a_stale_head_is_no_second_name_for_what_replaced_it(
             with pytest.raises(OriginChangedError):
                 opened.read(100)
     assert fs.open(url).read() == NEW
+
+
+# -- times of modification that are the present one -----------------------------------------------------------------
+
+
+def second_s() -> float:
+    """Return the present second, which lasts for a while yet."""
+    while time.time() % 1 > 0.4:
+        time.sleep(0.01)
+    return float(int(time.time()))
+
+
+def test_a_file_object_that_is_opened_in_the_second_of_its_files_time_is_of_one_version(
+    active: Callable[..., Session], http_origin: ScriptedOrigin
+) -> None:
+    active()
+    now_s = second_s()
+    file, url = http_origin.put("f", OLD, etag=None, modified_s=now_s), http_origin.url("f")
+    with http().open(url) as opened:
+        got = [opened.read(100)]
+        file.change(NEW, modified_s=now_s)
+        opened.seek(2000)
+        got.append(opened.read(100))
+    assert got in [[data[:100], data[2000:2100]] for data in (OLD, NEW)]
+    assert int(time.time()) == now_s, "it took longer than a second"
+
+
+@pytest.mark.parametrize("is_relayed", [True, False])
+def test_bytes_that_are_long_on_their_way_are_of_the_second_in_which_they_were_asked_for(
+    active: Callable[..., Session], http_origin: ScriptedOrigin, *, is_relayed: bool
+) -> None:
+    """The server, or a cache in between that has a clock of its own, does not say when they were."""
+    active()
+    now_s = second_s()
+    headers = {"Age": "2"} if is_relayed else {"Date": ""}
+    first = {"data": OLD, "delay_s": now_s + 1.2 - time.time()}
+    url = http_origin.url("f")
+    http_origin.put("f", NEW, etag=None, modified_s=now_s, headers=headers, once={1: first})
+    assert http().cat_file(url) == OLD
+    active()
+    assert http().cat_file(url) == NEW

@@ -398,8 +398,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return replace(resource, **resource.once.get(resource.gets, {}))
 
     def _send(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", sent: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
+        self.send_response_only(status)
+        for name, value in ({"Date": self.date_time_string()} | (headers or {})).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
