@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from conftest import RunPython
     from servers import Resource, ScriptedOrigin
 
     from jcache.session import Session
@@ -119,3 +120,48 @@ def test_bytes_that_are_long_on_their_way_are_of_the_second_in_which_they_were_a
     assert http().cat_file(url) == OLD
     active()
     assert http().cat_file(url) == NEW
+
+
+# -- asynchronous file objects ----------------------------------------------------------------------------------------
+
+STREAMED = """
+import asyncio, sys
+from fsspec.implementations.http import HTTPFileSystem
+
+async def main(url, *lengths):
+    fs = HTTPFileSystem(asynchronous=True)
+    session = await fs.set_session()
+    for length in map(int, lengths):
+        file, got = await fs.open_async(url), b""
+        while piece := await file.read(length):
+            got += piece
+        print(got.hex())
+        await file.close()
+    await session.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("length", ["5000", "-1", "300"])
+def test_an_asynchronous_file_is_as_long_as_what_get_sends(
+    run_python: RunPython, http_origin: ScriptedOrigin, length: str, *, is_new: bool
+) -> None:
+    """Where HEAD says less; and where the file is another one each time that it is asked for, but for the last time."""
+    pages = [b"%016d" % number for number in range(400)]
+
+    def renew(resource: Resource) -> None:
+        resource.data = pages[resource.gets]
+        resource.etag = f'"{resource.gets}"'
+
+    if is_new:
+        http_origin.put("f", pages[0], if_match=False, at=dict.fromkeys(range(400), renew))
+    else:
+        http_origin.put("f", OLD, as_head={"data": OLD[:4993]})
+    url = http_origin.url("f")
+    plain = run_python(STREAMED, url, length, length, cache=None).stdout
+    assert plain.count("\n") == 2
+    for _ in range(2):
+        told = run_python(STREAMED, url, length, length).stdout
+        assert [bytes.fromhex(line) in pages for line in told.splitlines()] == [True] * 2 if is_new else told == plain
