@@ -190,6 +190,8 @@ class Resource:
     modified_s: float | None = None
     ranges: bool = True
     if_match: bool = True
+    # The status with which whatever has a condition is refused.
+    refused: int | None = None
     head: bool = True
     head_delay_s: float = 0.0
     # Fields that hold for `HEAD` only.
@@ -362,6 +364,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(reply.status or 405, reply.headers)
             return
         wanted = self.headers.get("If-Match")
+        if wanted is not None and reply.refused is not None:
+            self._send(reply.refused)
+            return
         if wanted is not None and reply.if_match and wanted != "*" and not _strongly_in(reply.etag, wanted):
             self._send(412, headers)
             return
