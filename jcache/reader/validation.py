@@ -81,6 +81,8 @@ class Validation:
         self._must_stat = False
         # The snapshot that was in use until somebody doubted it.
         self._doubted: Snapshot | None = None
+        # By which names the application may have bytes of versions that were given up, and of which.
+        self._given: dict[Version, Version] = {}
         self._lock = threading.Lock()
 
     @property
@@ -203,7 +205,7 @@ class Validation:
         """
         if info is snapshot.info:
             return info
-        info = vouched(info, self.validate)
+        info = self._named(vouched(info, self.validate))
         if await self._store.suit(info.sharing):
             snapshot.view = None
         snapshot.pin(info, await self._store.view(info.version) if snapshot.info is None else None)
@@ -217,7 +219,10 @@ class Validation:
                 self.snapshot = self._doubted = None
                 self._must_stat = True
                 self._epoch += 1
-        return snapshot.discard()
+            delivered = snapshot.discard()
+            if delivered:
+                self._note_given(snapshot)
+        return delivered
 
     def invalidate(self) -> None:
         """Forget the version, because this process has written to the file: the next read asks the origin.
@@ -228,8 +233,9 @@ class Validation:
             snapshot, self.snapshot, self._doubted = self.snapshot or self._doubted, None, None
             self._must_stat = True
             self._epoch += 1
-        if snapshot is not None:
-            snapshot.outdated = True
+            if snapshot is not None:
+                snapshot.outdated = True
+                self._note_given(snapshot)
 
     def doubt(self) -> None:
         """Ask the origin at the next read whether it still has the version, unless the settings want none asked."""
@@ -239,6 +245,25 @@ class Validation:
             self._doubted, self.snapshot = self.snapshot or self._doubted, None
             self._must_stat = True
             self._epoch += 1
+
+    def _note_given(self, snapshot: Snapshot) -> None:
+        info = snapshot.info
+        if info is not None:
+            self._given |= {name: info.version for name in (info.version, info.also) if name is not None}
+
+    def _named(self, info: Info, versions: Sequence[StoredVersion] = ()) -> Info:
+        """Return what the origin says, without a second name by which the application has bytes of another version.
+
+        Args:
+            info: What it says.
+            versions: What is recorded, which it may have been given.
+        """
+        also = info.also
+        if also is None:
+            return info
+        given = [self._given.get(also), *(stored.version for stored in versions if stored.version.same_as(also))]
+        is_worn = any(version is not None and not agrees(version, info.version) for version in given)
+        return replace(info, also=None) if is_worn else info
 
     async def _open(self, origin: Origin) -> Snapshot:
         if self.cleared is not None:
@@ -255,7 +280,7 @@ class Validation:
         if info is None and before is not None and before.info is None:
             return before  # nothing was ever proved: nothing to hold against the origin
         if info is None and (before is not None or versions or self._must_stat) and not self._host.offline:
-            info = vouched(await self._asked(origin, versions), self.validate)
+            info = self._named(vouched(await self._asked(origin, versions), self.validate), versions)
             if await self._store.suit(info.sharing) and before is not None:
                 before.view = None
             keep_time = isinstance(self.validate, float)

@@ -17,7 +17,7 @@ from jcache.origin import Info
 from jcache.planning.snapshot import REPLACED
 from jcache_plugins.fsspec.access import Access, on_loop_of, run, unwrapped
 from jcache_plugins.fsspec.calls import Parameters
-from jcache_plugins.fsspec.files import usable
+from jcache_plugins.fsspec.files import lasting
 from jcache_plugins.fsspec.reads import find, find_soon, may_ask, measured
 from jcache_plugins.origins.base import in_thread, reaching
 
@@ -89,7 +89,7 @@ async def begin(found: Access) -> tuple[Info, bytes] | None:
     try:
         info = await found.open()
         for _ in range(RESTARTS):
-            if usable(info) is None:
+            if lasting(found, info) is None:
                 return None
             data = unwrapped((await found.read([(0, min(DOWNLOAD_BYTES, info.version.size_bytes))], vector=False))[0])
             before, info = info, await found.stat()

@@ -28,9 +28,20 @@ from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import asks_origin, find, may_ask
 from jcache_plugins.fsspec.writes import within_change
 from jcache_plugins.fsspec.written import opened_for_writing
-from jcache_plugins.origins.base import reaching, within_origin
+from jcache_plugins.origins.base import is_settled, reaching, within_origin
 
-__all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "usable", "version_of", "watched"]
+__all__ = [
+    "ASYNC",
+    "SYNC",
+    "asked",
+    "known_version",
+    "lasting",
+    "open_journaled",
+    "options_of",
+    "usable",
+    "version_of",
+    "watched",
+]
 
 Method = Callable[..., Any]
 
@@ -181,7 +192,7 @@ def version_of(fs: Any, found: Access) -> Info | None:
     """Do as `known_version` does, on the caller's thread where nothing is to be asked."""
     found.begin()
     info = found.open_here()
-    return run(fs, known_version(found)) if info is None else usable(info)
+    return run(fs, known_version(found)) if info is None else lasting(found, info)
 
 
 async def known_version(found: Access) -> Info | None:
@@ -192,7 +203,7 @@ async def known_version(found: Access) -> Info | None:
         that method which has to say what is wrong.
     """
     try:
-        return usable(await found.open())
+        return lasting(found, await found.open())
     except RestlessError:
         return None
     except (OfflineMissError, OriginChangedError):
@@ -205,6 +216,12 @@ def usable(info: Info) -> Info | None:
     """Return a version if what is read of it can be held against it."""
     # Servers say that files are empty which are not.
     return info if info.version.is_provable and (info.version.size_bytes or not asks_origin()) else None
+
+
+def lasting(found: Access, info: Info) -> Info | None:
+    """Return a version as `usable` does, unless another file may have it by and by: in the second of its time."""
+    is_last = found.origin.holds_open or is_settled(info.version, time.time()) or not asks_origin()
+    return usable(info) if is_last else None
 
 
 def open_journaled(

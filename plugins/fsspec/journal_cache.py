@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, loop_of, run, unwrapped
 from jcache_plugins.fsspec.ahead import ReadAhead
+from jcache_plugins.origins.base import is_settled
 
 if TYPE_CHECKING:
     from jcache.planning.lent import Lent
@@ -180,12 +182,14 @@ class JournalReader:
         if self._is_used:
             return False
         self._is_used = True
+        now_s = time.time()
         try:
             info = run(self._fs, self.access.stat())
         except RestlessError:
             self._is_restless = True
             return False
-        if info.version.size_bytes != self.size or not info.version.is_provable:
+        is_last = self.access.origin.holds_open or is_settled(info.version, now_s)
+        if info.version.size_bytes != self.size or not info.version.is_provable or not is_last:
             return False
         self._version, self._details = info.version, info.details
         self._is_restless = True  # if this one is not read either

@@ -10,7 +10,7 @@ from typing import Any
 
 from fsspec.asyn import AbstractAsyncStreamedFile
 
-from jcache.errors import OriginChangedError
+from jcache.errors import OriginChangedError, RestlessError
 from jcache.origin import Info
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, unwrapped
@@ -20,7 +20,7 @@ from jcache_plugins.fsspec.directives import undirected
 from jcache_plugins.fsspec.files import asked, known_version, options_of, watched
 from jcache_plugins.fsspec.journal_cache import leave_soon, mixed
 from jcache_plugins.fsspec.metadata import serving, told
-from jcache_plugins.fsspec.reads import find_soon, measured
+from jcache_plugins.fsspec.reads import find_soon, measured, one_range
 from jcache_plugins.fsspec.written import opened_for_writing
 from jcache_plugins.origins.base import reaching
 
@@ -39,6 +39,8 @@ class JournaledStream(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
 
     journal: "AsyncJournal"
     loc: int
+    # All of the file, where it is not as long as it was said to be, or another one each time.
+    whole: bytes | None = None
 
     async def read(self, length: Any = -1) -> bytes:
         """Read up to `length` bytes, to the end of the file where it is negative or None."""
@@ -46,9 +48,28 @@ class JournaledStream(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         if self.journal.is_closed:
             return await super().read(length)  # type: ignore[no-any-return]  # which says what is wrong with that
         start: int = self.loc
-        data = await self._fetch_range(start, self.size if length < 0 else start + length)
+        data = await self._read(start, None if length < 0 else start + length)
         self.loc = start + len(data)
         return data
+
+    async def _read(self, start: int, stop: int | None) -> bytes:
+        """Return [start, stop) of the file, however long that turns out to be."""
+        journal = self.journal
+        if self.whole is None:
+            try:
+                data = await self._fetch_range(start, self.size if stop is None else stop)
+            except OriginChangedError:
+                if journal.is_used:
+                    raise
+                if await journal.takes_another():
+                    self.size = journal.size
+                    return await self._read(start, stop)
+            else:
+                if start + len(data) < self.size or journal.ends_as_said():
+                    return data
+            self.whole = await journal.whole()
+            self.size = len(self.whole)
+        return self.whole[start:stop]
 
     async def _fetch_range(self, start: int, end: int) -> bytes:
         end = min(end, self.size)
@@ -91,6 +112,9 @@ class AsyncJournal:
     def __init__(self, found: Access, info: Info) -> None:
         """Read nothing yet."""
         self.is_closed = False
+        # Whether bytes were delivered, or another version was taken than the one that was opened.
+        self.is_used = self._is_another = False
+        self.size = info.version.size_bytes
         self._access = found
         self._version = info.version
         self._details = info.details
@@ -117,13 +141,36 @@ class AsyncJournal:
             rows = await kept.read([(start, stop)], vector=False, ahead_bytes=ahead_bytes, version=self._version)
         if ahead_bytes and start >= window.ahead_until:
             window.ahead_until = stop + ahead_bytes
-        return unwrapped(rows[0])
+        data = unwrapped(rows[0])
+        self.is_used = True
+        return data
 
     def close(self) -> None:
         """Drop what was read ahead and never asked for."""
         if not self.is_closed and self._window.ahead_until:
             self._access.drop_ahead(self._window.next, self._window.ahead_until)
         self.is_closed = True
+
+    async def takes_another(self) -> bool:
+        """Take the version that the origin has now, once, where nothing was read of the file."""
+        if self._is_another:
+            return False
+        self._is_another = True
+        try:
+            info = await self._access.stat()
+        except RestlessError:
+            return False
+        self.size, self._version, self._details = info.version.size_bytes, info.version, info.details
+        return info.version.is_provable
+
+    def ends_as_said(self) -> bool:
+        """Whether the file is known to end where it was said to."""
+        return current() is None or self._access.origin.says_length(self.size) or self._access.is_as_long(self.size)
+
+    async def whole(self) -> bytes:
+        """Return all of the file by one request, of whichever version that is."""
+        data = await one_range(self._access, (None, None))
+        return data if isinstance(data, bytes) else unwrapped((await self._access.read_past([(0, None)]))[0])
 
     def close_soon(self) -> None:
         """Do as `close` does, without taking a lock; see `JournalReader.close_soon`."""

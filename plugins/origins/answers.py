@@ -60,12 +60,19 @@ def is_plain(headers: Mapping[str, str]) -> bool:
     return headers.get("Content-Encoding", "") in PLAIN
 
 
-def is_settled_now(headers: Mapping[str, str]) -> bool:
-    """Whether a change after the answer would show in its time of modification, if it has one."""
-    date_ns = nanoseconds(headers.get("Date", ""))
-    # By the server's own clock where it tells the time.
-    read_s = time.time() if date_ns is None else date_ns / 1e9
-    return is_past(nanoseconds(headers.get("Last-Modified")), read_s)
+def is_settled_since(asked_s: float, headers: Mapping[str, str]) -> bool:
+    """Whether a change after an answer was made would show in its time of modification, if it has one.
+
+    Args:
+        asked_s: Unix time at which it was asked for, in seconds.
+        headers: The answer's.
+    """
+    date_ns, age = nanoseconds(headers.get("Date", "")), headers.get("Age", "")
+    # By the server's own clock where it tells the time; caches in between may have one of their own.
+    made_s = asked_s if date_ns is None else date_ns / 1e9
+    if age.isdecimal():
+        made_s = min(made_s, asked_s - int(age))
+    return is_past(nanoseconds(headers.get("Last-Modified")), made_s)
 
 
 def details_of(path: str, size: int | None, headers: Mapping[str, str], **more: Any) -> dict[str, Any]:
@@ -148,8 +155,13 @@ class Answer:
         self.beyond = beyond
         # When the request was sent, its headers came, and its body was there.
         self.asked_s = self.told_s = self.done_s = 0.0
+        self.settled = False
+
+    def timed(self, asked_s: float, told_s: float) -> None:
+        """Take note, now that the body is there, of when it was asked for and its headers came, by monotonic clock."""
+        self.asked_s, self.told_s, self.done_s = asked_s, told_s, time.monotonic()
         # nginx, for one, makes the entity tag of the mtime in whole seconds and the size: it is no stronger than those.
-        self.settled = is_settled_now(headers)
+        self.settled = is_settled_since(time.time() - (self.done_s - asked_s), self.headers)
 
 
 def cut(path: str, part: tuple[int, int | None], body: bytes, headers: Mapping[str, str]) -> Answer:

@@ -116,12 +116,14 @@ class FileSystemOrigin:
         exists_by_reading: Whether `exists` of the file system asks for the whole file.
         one_at_a_time: Whether the file system may not stand two calls at once: they take turns, and are made only while
             the application waits for one. What is read ahead comes with what is asked for.
+        holds_open: Whether the file is held open at the server: a file that takes its name is not read for it.
         transient: Errors of the file system's own after which the same request may succeed.
     """
 
     lenient = True
     is_directory = False
     exists_by_reading = False
+    holds_open = False
     transient: tuple[type[Exception], ...] = ()
 
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:

@@ -300,7 +300,7 @@ class HttpOrigin(HttpQuestions):
             stream = self._stream = self._stream or Stream()
         body, headers, asked_s, told_s = await stream.read(ask, *part)
         answer = Answer(part, body, headers, size_bytes=length_of(headers), placed=True)
-        answer.asked_s, answer.told_s, answer.done_s = asked_s, told_s, time.monotonic()
+        answer.timed(asked_s, told_s)
         return answer
 
     async def _answer(self, session: Any, part: OriginRange, known: Info | None, etag: str | None) -> Answer:
@@ -323,7 +323,7 @@ class HttpOrigin(HttpQuestions):
                     answer = await self._answered(session, response, part, known)
         finally:
             testimony.tell(None)
-        answer.asked_s, answer.told_s, answer.done_s = testimony.asked_s, told_s, time.monotonic()
+        answer.timed(testimony.asked_s, told_s)
         return answer
 
     def _told(self, response: Any) -> Version | None:

@@ -16,7 +16,7 @@ from jcache_plugins.origins.answers import (
     content_range,
     details_of,
     is_plain,
-    is_settled_now,
+    is_settled_since,
     length_of,
     size_beyond,
 )
@@ -57,8 +57,8 @@ class HttpQuestions(FileSystemOrigin):
         self._unsized_until_s = 0.0
         # How long the file is by what a GET says.
         self._sizes: frozenset[int] = frozenset()
-        # The version that `HEAD` names for the one that `GET` names; while it is not sure of that, the one in doubt.
-        self._also: Version | None = None
+        # A version as `GET` names it and as `HEAD` does; while it is not sure that it is one, that of `HEAD`.
+        self._also: tuple[Version, Version] | None = None
         self._doubted: Version | None = None
         # Whether parts are asked for; else the file is, and read on from where it is.
         self._ranged: bool = True
@@ -95,8 +95,9 @@ class HttpQuestions(FileSystemOrigin):
                 self._heads = False
                 info = await self._ask_get(session)
         if info is None:
+            asked_s = time.time()
             info = await super().stat()
-            if not is_past(info.version.mtime_ns, time.time()):
+            if not is_past(info.version.mtime_ns, asked_s):
                 info = replace(info, version=info.version._replace(mtime_ns=None))
             # As HEAD says, which may be 0 of a file that is made when it is asked for.
             self._by_head |= {info.version}
@@ -127,6 +128,7 @@ class HttpQuestions(FileSystemOrigin):
         options = dict(self.fs.kwargs)
         headers = {**(options.pop("headers", None) or {}), "Accept-Encoding": "identity"}
         options.setdefault("allow_redirects", True)
+        asked_s = time.time()
         try:
             async with (
                 asyncio.timeout(HEAD_S),
@@ -136,7 +138,7 @@ class HttpQuestions(FileSystemOrigin):
                 if response.status != OK or not size:
                     return None
                 info = self._info(response, size)
-                if not is_settled_now(response.headers):
+                if not is_settled_since(asked_s, response.headers):
                     info = replace(info, version=info.version._replace(mtime_ns=None))
         except Exception:  # noqa: BLE001 - there is a better way to ask
             return None
@@ -172,8 +174,8 @@ class HttpQuestions(FileSystemOrigin):
         doubted, self._doubted = self._doubted, None
         again = [head.version for head in (await self._ask_head(session), await self._ask_head(session)) if head]
         if any(doubted.tells_from(version) is not True for version in again) or len(set(again)) > 1:
-            self._also = doubted
-        return replace(info, also=self._also)
+            self._also = info.version, doubted
+        return replace(info, also=self._also_named(info.version))
 
     def _info(self, response: Any, size: int) -> Info:
         more: dict[str, Any] = {}
@@ -182,7 +184,11 @@ class HttpQuestions(FileSystemOrigin):
             self._ranged = False
         version = self._version(response.headers, size)
         details = details_of(self.path, size, response.headers, **more, url=str(response.url))
-        return Info(version, details, sharing_of(response.headers, self.fs), also=self._also)
+        return Info(version, details, sharing_of(response.headers, self.fs), also=self._also_named(version))
+
+    def _also_named(self, version: Version) -> Version | None:
+        """Return what `HEAD` calls the version that a `GET` names; of a later version it says nothing."""
+        return self._also[1] if self._also is not None and self._also[0].tells_from(version) is False else None
 
     def _version(self, headers: Mapping[str, str], size: int) -> Version:
         return self._validators.version(headers, size)

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -30,7 +31,9 @@ from jcache_plugins.origins.base import (
 
 __all__ = ["S3Origin"]
 
-PARTIAL, PRECONDITION_FAILED, OUT_OF_RANGE = 206, 412, 416
+PARTIAL, OUT_OF_RANGE = 206, 416
+# How servers refuse a request that they might have answered without a condition.
+CONDITION_REFUSED = frozenset({400, 412, 501})
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # What stands between an object's key and the version that is meant of it.
 PIN = "?versionId="
@@ -65,6 +68,9 @@ class S3Origin(FileSystemOrigin):
         self._bucket, self._key, _ = fs.split_path(name)
         self._pin = {"VersionId": version_id} if version_id else {}
         self.immutable = bool(version_id)
+        # Whether conditions are sent, and HEAD is asked; and a version as GET names it, and as HEAD does.
+        self._conditional = self._heads = True
+        self._also: tuple[Version, Version] | None = None
 
     @classmethod
     def named(cls, fs: Any, path: str, options: Mapping[str, Any]) -> str | None:
@@ -98,14 +104,25 @@ class S3Origin(FileSystemOrigin):
         if not self._key:
             raise DirectoryError(self.path)
         with reaching():
-            if self._pin:
-                answer = await self._call("call_s3", "head_object", self.fs.kwargs, **self._names())
-                details = self._details(answer, answer["ContentLength"])
-            else:
-                details = await self.fs._info(self.path, refresh=True)  # noqa: SLF001 - fsspec's asynchronous interface
+            return await (self._ask_head() if self._heads else self._ask_get())
+
+    async def _ask_head(self) -> Info:
+        if self._pin:
+            answer = await self._call("call_s3", "head_object", self.fs.kwargs, **self._names())
+            details = self._details(answer, answer["ContentLength"])
+            return Info(version_of(details) if self._is_pinned(answer) else Version(details["size"]), details)
+        details = await self.fs._info(self.path, refresh=True)  # noqa: SLF001 - fsspec's asynchronous interface
         if details["type"] == "directory":
             raise DirectoryError(self.path)
         return Info(version_of(details), details)
+
+    async def _ask_get(self) -> Info:
+        answer = await self._get((0, 1), None)
+        info = None if isinstance(answer, Exception) else self._common([answer], None)
+        if info is None:
+            return await self._ask_head()
+        is_also = self._also is not None and agrees(self._also[0], info.version)
+        return replace(info, also=self._also[1]) if self._also is not None and is_also else info
 
     async def fetch(
         self, ranges: Sequence[OriginRange], *, known: Info | None, arrived: Callable[[], None] | None = None
@@ -128,7 +145,12 @@ class S3Origin(FileSystemOrigin):
             if isinstance(answer, OriginChangedError):
                 raise answer
         good = [answer for answer in answers if isinstance(answer, _Answer)]
-        info = self._common(good, known)
+        try:
+            info = self._common(good, known)
+        except OriginChangedError:
+            with reaching():
+                await self._doubt_head(good, known)
+            raise
         return Fetched(
             [answer.body if isinstance(answer, _Answer) else answer for answer in answers],
             info,
@@ -156,6 +178,18 @@ class S3Origin(FileSystemOrigin):
         """Return what is both s3fs's error and JCache's."""
         return ReplacedError(self.path, version.etag)
 
+    async def _doubt_head(self, answers: "Sequence[_Answer]", known: Info | None) -> None:
+        """Ask by GET from now on, where HEAD sticks to a version that these answers contradict."""
+        seen = next((answer.version for answer in answers if answer.version is not None), None)
+        if known is None or seen is None or not self._heads or agrees(known.version, seen):
+            return
+        try:
+            head = await self._ask_head()
+        except Exception:  # noqa: BLE001 - what it was asked for is known
+            return
+        if agrees(known.version, head.version):
+            self._heads, self._also = False, (seen, known.version)
+
     # -- one range --------------------------------------------------------------------------------------------
 
     def _names(self) -> dict[str, Any]:
@@ -167,24 +201,33 @@ class S3Origin(FileSystemOrigin):
         if start or stop is not None:
             request["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         etag = None if known is None else known.version.etag
-        if etag is not None and not self._pin and not getattr(self.fs, "local_expiry_check", False):
+        is_asked = not self._pin and self._conditional and not getattr(self.fs, "local_expiry_check", False)
+        if etag is not None and is_asked:
             request["IfMatch"] = etag
         tries = 0
 
         async def attempt() -> _Answer:
             nonlocal tries
             tries += 1
+            asked_s = time.time()
             response = await self.fs._call_s3("get_object", self.fs.req_kw, **request)  # noqa: SLF001 - s3fs's way to its client
             try:
-                return await self._answer(response, start, stop)
+                return await self._answer(response, start, stop, known, asked_s)
             finally:
                 response["Body"].close()
 
         try:
-            answer = await _error_wrapper(attempt, retries=self.fs.retries)
+            try:
+                answer = await _error_wrapper(attempt, retries=self.fs.retries)
+            except Exception as error:
+                if status_of(error) not in CONDITION_REFUSED or request.pop("IfMatch", None) is None:
+                    raise
+                # Some refuse whatever has a condition. What this answer names says whether the object was replaced.
+                answer = await _error_wrapper(attempt, retries=self.fs.retries)
+                self._conditional = answer.version is None or answer.version.etag != etag
+                answer.requests, tries = answer.requests + 1, tries - 1
         except Exception as error:  # noqa: BLE001 - the result of this range; the others have theirs
-            status = status_of(error)
-            if status == PRECONDITION_FAILED or (status == OUT_OF_RANGE and known is not None):
+            if status_of(error) == OUT_OF_RANGE and known is not None:
                 return OriginChangedError(REPLACED)  # ranges are clamped to a known size: the object has shrunk
             if isinstance(error, FileNotFoundError) and "Range" not in request and self.fs.max_concurrency > 1:
                 return FileNotFoundError(self.path)  # its own method asks for the size first, and says it so
@@ -192,11 +235,15 @@ class S3Origin(FileSystemOrigin):
         answer.retries += tries - 1
         return answer  # type: ignore[no-any-return]  # s3fs is untyped
 
-    async def _answer(self, response: Mapping[str, Any], start: int, stop: int | None) -> "_Answer":
+    async def _answer(
+        self, response: Mapping[str, Any], start: int, stop: int | None, known: Info | None, asked_s: float
+    ) -> "_Answer":
         length: int | None = response.get("ContentLength")
         partial = response["ResponseMetadata"]["HTTPStatusCode"] == PARTIAL
         version = self._version(response, start, stop) if partial else version_told(response, length)
-        answer = _Answer(response, version)
+        answer = _Answer(response, version if self._is_pinned(response) else None, asked_s)
+        if known is not None and version is not None and not agrees(known.version, version):
+            return answer  # of no use, however long it is
         chunk = self.fs.default_block_size
         asked = partial or (not start and stop is None)
         if asked and length is not None and length > chunk and self.fs.max_concurrency > 1 and answer.is_tagged:
@@ -239,6 +286,10 @@ class S3Origin(FileSystemOrigin):
             raise ShortReadError(msg)
         return version_told(response, size)
 
+    def _is_pinned(self, response: Mapping[str, Any]) -> bool:
+        """Whether a response is of the version that was asked for, if one was: some servers know of none."""
+        return not self._pin or response.get("VersionId") == self._pin["VersionId"]
+
     def _details(self, response: Mapping[str, Any], size: int) -> dict[str, Any]:
         """Return what `info` says of an object, out of a response that is about it."""
         told = {name: response.get(name, otherwise) for name, otherwise in TOLD.items()}
@@ -273,11 +324,11 @@ class _Answer:
 
     __slots__ = ("body", "requests", "response", "retries", "settled", "version")
 
-    def __init__(self, response: Mapping[str, Any], version: Version | None) -> None:
+    def __init__(self, response: Mapping[str, Any], version: Version | None, asked_s: float) -> None:
         self.body = b""
         self.response = response
         self.version = version
-        self.settled = version is None or is_settled(version, time.time())
+        self.settled = version is None or is_settled(version, asked_s)
         self.requests = 1
         self.retries = response["ResponseMetadata"].get("RetryAttempts", 0)
 

@@ -53,6 +53,8 @@ class XRootDOrigin(FileSystemOrigin):
     have come.
     """
 
+    holds_open = True
+
     def __init__(self, fs: Any, path: str, identity: Identity) -> None:
         """Name a file; the arguments are those of `FileSystemOrigin`."""
         super().__init__(fs, path, identity)

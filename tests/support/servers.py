@@ -190,8 +190,12 @@ class Resource:
     modified_s: float | None = None
     ranges: bool = True
     if_match: bool = True
+    # The status with which whatever has a condition is refused.
+    refused: int | None = None
     head: bool = True
     head_delay_s: float = 0.0
+    # Fields that hold for `HEAD` only.
+    as_head: dict[str, Any] = field(default_factory=dict)
     # The entity tag of the k-th answer, from 1.
     etag_of: Callable[[int], str] | None = None
     delay_s: float = 0.0
@@ -360,6 +364,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(reply.status or 405, reply.headers)
             return
         wanted = self.headers.get("If-Match")
+        if wanted is not None and reply.refused is not None:
+            self._send(reply.refused)
+            return
         if wanted is not None and reply.if_match and wanted != "*" and not _strongly_in(reply.etag, wanted):
             self._send(412, headers)
             return
@@ -387,7 +394,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Count the request and return a copy of the resource as it holds for this request."""
         if not get:
             resource.heads += 1
-            return replace(resource)
+            return replace(resource, **resource.as_head)
         resource.gets += 1
         resource.asked.append(self.headers.get("Range"))
         resource.if_matches.append(self.headers.get("If-Match"))
@@ -396,8 +403,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return replace(resource, **resource.once.get(resource.gets, {}))
 
     def _send(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", sent: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
+        self.send_response_only(status)
+        for name, value in ({"Date": self.date_time_string()} | (headers or {})).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
