@@ -28,7 +28,7 @@ from jcache_plugins.fsspec.kinds import ANY, Kind, kind_of
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import asks_origin, find, may_ask, measured, one_range
 from jcache_plugins.fsspec.writes import within_change
-from jcache_plugins.fsspec.written import opened_for_writing
+from jcache_plugins.fsspec.written import opened_for_writing, opening
 from jcache_plugins.origins.base import reaching, within_origin
 
 __all__ = ["ASYNC", "SYNC", "asked", "known_version", "open_journaled", "options_of", "usable", "version_of"]
@@ -275,7 +275,9 @@ def open_file(original: Method) -> Method:
         said = parameters.said(args, kwargs)
         path, mode = asked(parameters, said)
         if said is None or mode != "rb":
-            return opened_for_writing(self, path, original(self, *args, **kwargs))
+            with opening(self, path):
+                file = original(self, *args, **kwargs)
+            return opened_for_writing(self, path, file)
         found = None if on_loop_of(self) else find(self, path, options_of(said))
         path = undirected(path)
         try:
@@ -360,8 +362,11 @@ def open_written(original: Method) -> Method:
 
     def _open(self: Any, *args: Any, **kwargs: Any) -> Any:
         path, mode = asked(parameters, parameters.said(args, kwargs))
-        file = original(self, *args, **kwargs)
-        return file if mode == "rb" else opened_for_writing(self, path, file)
+        if mode == "rb":
+            return original(self, *args, **kwargs)
+        with opening(self, path):
+            file = original(self, *args, **kwargs)
+        return opened_for_writing(self, path, file)
 
     return _open
 
