@@ -1,7 +1,8 @@
-"""What file system instances keep of listings: what one of them writes, the others do not see.
+"""What file system instances keep of listings: what one of them writes, the others do not see, nor always it itself.
 
-fsspec has an instance for each set of options, and each keeps what it has listed for ever. What is out of date so stays
-where it is, as without JCache. Recorded, it would be served to everybody as if the origin had just said it.
+fsspec has an instance for each set of options, and each keeps what it has listed for ever; some classes also what they
+change themselves. What is out of date so stays where it is, as without JCache. Recorded, it would be served to
+everybody as if the origin had just said it.
 """
 
 import weakref
@@ -30,15 +31,15 @@ def note(fs: Any) -> None:
 
 
 def doubt(writer: Any, paths: Iterable[str]) -> None:
-    """Take note that an instance has changed paths: what others of its class keep of them is out of date."""
+    """Take note that an instance has changed paths: what it, and others of its class, keep of them is out of date."""
     paths = list(paths)
     for known in list(_known.values()):
         other = known.instance()
         kept = getattr(other, "dircache", None)
-        if other is None or other is writer or type(other) is not type(writer) or not isinstance(kept, MutableMapping):
+        if other is None or type(other) is not type(writer) or not isinstance(kept, MutableMapping):
             continue
         for path in map(other._strip_protocol, paths):  # noqa: SLF001 - fsspec's own name of it
-            for name in kept:
+            for name in list(kept):
                 if concerns(name, path):
                     known.doubtful[name] = kept.get(name)
 
