@@ -281,12 +281,15 @@ class Answers:
 
 
 def upwards(address: str) -> list[str]:
-    """Return an address and those of all directories above it; the last one is empty."""
-    found = [address]
+    """Return an address and those of all directories above it; the last one is empty.
+
+    Above a bucket at a default endpoint, whose host is left out, there is only the scheme.
+    """
+    found, scheme = [address], address.partition("//")[0]
     while "/" in (address.partition("://")[2] or address).rstrip(":/"):
         address = address.rpartition("/")[0].rstrip("/")
         found.append(address)
-    return [*found, ""]
+    return [*found, scheme, ""]
 
 
 def adds_nothing(value: Any, before: Any) -> bool:

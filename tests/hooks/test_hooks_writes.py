@@ -192,3 +192,32 @@ def test_what_one_instance_keeps_is_not_recorded_after_another_has_written(
     assert out["never"] == out["plain"]
     assert f"{bucket}/d/new" in out["never"][1]
     assert f"{bucket}/d/a" not in out["never"][1]
+
+
+# At Amazon's own endpoint, which the proxy stands for: of what the names of buckets are in, no host is known.
+BUCKETS = """
+import sys, fsspec
+one, two, later = sys.argv[1] + "1", sys.argv[1] + "2", sys.argv[-1] == "later"
+def told():
+    fs = fsspec.filesystem("s3", use_ssl=False, skip_instance_cache=True)
+    return [fs.exists(name) for name in (one, two)], [name for name in fs.ls("") if name in (one, two)]
+fs = fsspec.filesystem("s3", use_ssl=False)
+if not later:
+    fs.mkdir(two)
+    print(told())
+    fs.mkdir(one), fs.rmdir(two)
+    print(told())
+    fs.mkdir(two), fs.rmdir(one)
+print(told())
+"""
+
+
+def test_which_buckets_there_are_at_the_default_endpoint(s3_endpoint: str, run_python: RunPython) -> None:
+    env = {**KEYS, "http_proxy": s3_endpoint, "JCACHE_VALIDATE": "never"}
+    for more in ((), ("later",)):
+        plain, cached = (
+            run_python(BUCKETS, name, *more, env=env, **cache).stdout.replace(name, "")
+            for name, cache in (("plain-of-buckets", {"cache": None}), ("cached-of-buckets", {}))
+        )
+        assert cached == plain
+    assert cached == "([False, True], ['2'])\n"
