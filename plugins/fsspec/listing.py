@@ -5,9 +5,12 @@ change themselves. What is out of date so stays where it is, as without JCache. 
 everybody as if the origin had just said it.
 """
 
+import contextlib
 import weakref
 from collections.abc import Iterable, MutableMapping
 from typing import Any, NamedTuple
+
+from jcache_plugins.fsspec.access import behind
 
 __all__ = ["doubt", "is_doubtful", "note"]
 
@@ -25,27 +28,33 @@ _known: dict[int, Known] = {}
 
 def note(fs: Any) -> None:
     """Take note of an instance that answers questions about names."""
+    fs = behind(fs)[0]
     key = id(fs)
     if key not in _known:
         _known[key] = Known(weakref.ref(fs, lambda _: _known.pop(key, None)), {})
 
 
-def doubt(writer: Any, paths: Iterable[str]) -> None:
-    """Take note that an instance has changed paths: what it, and others of its class, keep of them is out of date."""
+def doubt(paths: Iterable[str]) -> None:
+    """Take note that paths were changed, by whichever client: what instances keep of them is out of date.
+
+    Of which class they are does not matter: several may read from one place. What they keep of another place by the
+    same name is then not recorded until they list it anew.
+    """
     paths = list(paths)
     for known in list(_known.values()):
         other = known.instance()
         kept = getattr(other, "dircache", None)
-        if other is None or type(other) is not type(writer) or not isinstance(kept, MutableMapping):
+        if other is None or not isinstance(kept, MutableMapping) or not (names := list(kept)):
             continue
-        for path in map(other._strip_protocol, paths):  # noqa: SLF001 - fsspec's own name of it
-            for name in list(kept):
-                if concerns(name, path):
-                    known.doubtful[name] = kept.get(name)
+        for path in paths:
+            with contextlib.suppress(ValueError):  # no path of this class
+                stripped = other._strip_protocol(path)  # noqa: SLF001 - fsspec's own name of it
+                known.doubtful.update({name: kept.get(name) for name in names if concerns(name, stripped)})
 
 
 def is_doubtful(fs: Any, path: str) -> bool:
     """Whether an answer about a path may be out of one of those listings."""
+    fs = behind(fs)[0]
     doubtful = _known[id(fs)].doubtful if id(fs) in _known else {}
     if not doubtful:
         return False

@@ -71,7 +71,7 @@ def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
         return
     session.caches.get()
     names = spelled(fs, named(paths))
-    listing.doubt(fs, names)
+    listing.doubt(names)
     let_go(fs, names, below=below)
     for identity in dict.fromkeys(filter(None, identities(fs, names, written=True))):
         for directory in session.caches.in_use():

@@ -194,6 +194,52 @@ def test_what_one_instance_keeps_is_not_recorded_after_another_has_written(
     assert f"{bucket}/d/a" not in out["never"][1]
 
 
+# What is written by others than the instance that has listed.
+PAST = """
+import sys, fsspec
+endpoint, b, later = sys.argv[1], sys.argv[2], sys.argv[-1] == "later"
+def put_by_boto(path):
+    import boto3
+    bucket, _, key = path.partition("/")
+    boto3.client("s3", endpoint_url=endpoint).put_object(Bucket=bucket, Key=key, Body=b"new")
+def put_by_obstore(path):
+    from obstore.store import S3Store
+    bucket, _, key = path.partition("/")
+    S3Store(bucket, endpoint=endpoint, client_options={"allow_http": True}).put(key, b"new")
+def put_by_s3fs(path):
+    fsspec.filesystem("s3", endpoint_url=endpoint, default_block_size=2 << 20).pipe_file(path, b"new")
+for put in (put_by_boto, put_by_obstore, put_by_s3fs):
+    for through in ("s3", "jcache"):
+        d = f"{b}/{put.__name__}-{through}"
+        fs = fsspec.filesystem("s3", endpoint_url=endpoint)
+        if through == "jcache" and "--plain" not in sys.argv:
+            fs = fsspec.filesystem("jcache", target_protocol="s3", target_options={"endpoint_url": endpoint})
+        if not later:
+            fs.pipe_file(f"{d}/a", b"old")
+            fs.ls(d)
+            put(f"{d}/new")
+        print(put.__name__, through, fs.ls(d, detail=False), fs.exists(f"{d}/new"))
+"""
+
+
+def test_what_an_instance_keeps_is_not_recorded_after_other_clients_have_written(
+    s3_endpoint: str, run_python: RunPython
+) -> None:
+    pytest.importorskip("obstore")
+    bucket = uuid.uuid4().hex
+    fsspec.filesystem("s3", endpoint_url=s3_endpoint, key="key", secret="secret").mkdir(bucket)
+    out = {}
+    for mode, cache in (("plain", {"cache": None}), ("never", {})):
+        env = {**KEYS, "JCACHE_VALIDATE": "never"}
+        jobs = [
+            run_python(PAST, s3_endpoint, f"{bucket}/{mode}", f"--{mode}", when, env=env, **cache)
+            for when in ("now", "later")
+        ]
+        out[mode] = [job.stdout.replace(f"{bucket}/{mode}", bucket) for job in jobs]
+    assert out["never"] == out["plain"]
+    assert out["never"][1].count("/new'] True") == 6
+
+
 # At Amazon's own endpoint, which the proxy stands for: of what the names of buckets are in, no host is known.
 BUCKETS = """
 import sys, fsspec
