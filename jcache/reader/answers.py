@@ -189,6 +189,11 @@ class Answers:
     def _is_changed(self, address: str) -> bool:
         return address in self._above or any(one in self._changed for one in upwards(address))
 
+    def is_overtaken(self, address: str, epoch: int) -> bool:
+        """Whether an address, or what is above or below it, was written to behind what was asked in an epoch."""
+        with self._lock:
+            return epoch != self.epoch and self._is_changed(address.rstrip("/"))
+
     async def find(self, directory: Identity, question: str) -> Answer | None:
         """Return the last answer to a question, None where there is none."""
         book = self._book(directory)

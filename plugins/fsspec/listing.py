@@ -34,15 +34,21 @@ def note(fs: Any) -> None:
         _known[key] = Known(weakref.ref(fs, lambda _: _known.pop(key, None)), {})
 
 
-def doubt(paths: Iterable[str]) -> None:
+def doubt(paths: Iterable[str], *, of: Any = None) -> None:
     """Take note that paths were changed, by whichever client: what instances keep of them is out of date.
+
+    Args:
+        paths: As file systems take them.
+        of: The one instance that is out of date; all by default.
 
     Of which class they are does not matter: several may read from one place. What they keep of another place by the
     same name is then not recorded until they list it anew.
     """
-    paths = list(paths)
+    paths, of = list(paths), None if of is None else behind(of)[0]
     for known in list(_known.values()):
         other = known.instance()
+        if of is not None and other is not of:
+            continue
         kept = getattr(other, "dircache", None)
         if other is None or not isinstance(kept, MutableMapping) or not (names := list(kept)):
             continue

@@ -240,6 +240,47 @@ def test_what_an_instance_keeps_is_not_recorded_after_other_clients_have_written
     assert out["never"][1].count("/new'] True") == 6
 
 
+# A listing that the server has answered when something is written, and that is kept when that is done.
+OVERTAKEN = """
+import asyncio, sys, fsspec, s3fs
+endpoint, d, later = sys.argv[1], sys.argv[2], sys.argv[-1] == "later"
+listed, go = asyncio.Event(), asyncio.Event()
+iterate = s3fs.S3FileSystem._iterdir
+async def held_back(*args, **kwargs):
+    async for one in iterate(*args, **kwargs):
+        yield one
+    listed.set()
+    await go.wait()
+async def main():
+    fs = fsspec.filesystem("s3", endpoint_url=endpoint, asynchronous=True)
+    if not later:
+        await fs._pipe_file(f"{d}/a", b"old")
+        s3fs.S3FileSystem._iterdir = held_back
+        listing = asyncio.create_task(fs._ls(d))
+        await listed.wait()
+        s3fs.S3FileSystem._iterdir = iterate
+        await fs._pipe_file(f"{d}/new", b"new")
+        go.set()
+        await listing
+    print(sorted(await fs._ls(d, detail=False)), await fs._exists(f"{d}/new"))
+    await (await fs.set_session()).close()
+asyncio.run(main())
+"""
+
+
+def test_a_listing_that_a_write_has_overtaken_is_not_recorded(s3_endpoint: str, run_python: RunPython) -> None:
+    bucket = uuid.uuid4().hex
+    fsspec.filesystem("s3", endpoint_url=s3_endpoint, key="key", secret="secret").mkdir(bucket)
+    env = {**KEYS, "JCACHE_VALIDATE": "never"}
+    for when in ("now", "later"):
+        plain, cached = (
+            run_python(OVERTAKEN, s3_endpoint, f"{bucket}/{mode}", when, env=env, **cache).stdout.replace(mode, "")
+            for mode, cache in (("plain", {"cache": None}), ("never", {}))
+        )
+        assert cached == plain
+    assert "/new'] True" in cached
+
+
 # At Amazon's own endpoint, which the proxy stands for: of what the names of buckets are in, no host is known.
 BUCKETS = """
 import sys, fsspec
