@@ -43,8 +43,8 @@ _REMOVALS = frozenset({"rm", "rmdir", "remove", "delete", "unlink"})
 _OTHERS = frozenset({"pipe", "write", "append", "truncate", "touch", "merge", "compose", "concat", "replace"})
 # What is listed changes, too.
 _DIRECTORIES = frozenset({"mkdir", "mkdirs", "makedirs"})
-# Some origins name another version then.
-_ATTRIBUTES = frozenset({"restore", "setxattr", "setxattrs"})
+# Some origins name another version then, or other details.
+_ATTRIBUTES = frozenset({"restore", "setxattr", "setxattrs", "chmod", "chown"})
 VERBS = _COPIES | _MOVES | _REMOVALS | _OTHERS | _DIRECTORIES | _ATTRIBUTES
 _REMOTE = re.compile(r"(\w+_)?(r?path(s|list|[12])?|urls?|filelist|old|new|src|dst|source|destination|target)")
 
