@@ -163,15 +163,17 @@ class Registry:
     def begin_small(
         self, shelf: Shelf, identities: Sequence[Identity | None], loop: "AbstractEventLoop"
     ) -> list[SmallFile | None]:
-        """Begin to read small files on an event loop; None for those that are open already, or being read."""
+        """Begin to read small files on an event loop; None for those that are open, being read, or to be removed."""
         owned = {one.owner: one for one in identities if one is not None}
         caches = self._host.caches
         unknown = {owner for owner, one in owned.items() if not caches.knows_owner(shelf.cache, one)}
         with self._lock:
+            clearing = self._clearings.get(shelf.key)
             return [
                 None
                 if identity is None
                 or identity.owner in unknown
+                or (clearing is not None and clearing.covers(identity.url))
                 or (shelf.key, identity.key, identity.asker, None) in self._files
                 else self.small.begin(shelf, identity, loop)
                 for identity in identities

@@ -28,7 +28,9 @@ def locate_s3(request: Request) -> Address:
     # Elsewhere than at Amazon's own a bucket's name may be unique within a tenant only (Ceph's gateway, say), and the
     # tenant may be told by who asks.
     owning = () if _is_amazons(where) else _s3_access_key(request)
-    return Address("s3", (where,), "/" + request.rest, version_mark(request, "?versionId="), used, owning=owning)
+    return Address(
+        "s3", (where,), "/" + request.rest.lstrip("/"), version_mark(request, "?versionId="), used, owning=owning
+    )
 
 
 def _is_amazons(where: str) -> bool:

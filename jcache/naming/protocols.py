@@ -100,7 +100,7 @@ def _gcs(request: Request) -> Address:
     configured = request.text("endpoint_url") or request.environment("STORAGE_EMULATOR_HOST")
     where = endpoint(configured) if configured else "storage.googleapis.com"
     used = credentials.names("access default_location endpoint_url location project session_kwargs version_aware")
-    return Address("gs", (where,), "/" + request.rest, version_mark(request, "#", "?generation="), used)
+    return Address("gs", (where,), "/" + request.rest.lstrip("/"), version_mark(request, "#", "?generation="), used)
 
 
 def _azure(request: Request) -> Address:
@@ -126,7 +126,7 @@ def _azure(request: Request) -> Address:
         "account_host account_key account_name assume_container_exists client_id connection_string location_mode"
         " request_session tenant_id version_aware"
     )
-    return Address("abfs", (given.pop(),), "/" + rest, version_mark(request, "?versionid="), used)
+    return Address("abfs", (given.pop(),), "/" + rest.lstrip("/"), version_mark(request, "?versionid="), used)
 
 
 def _blob_host(account: str) -> str:
@@ -233,7 +233,8 @@ def _webdav(request: Request) -> Address:
     # Servers commonly give each user a root of their own.
     auth = request.options.get("auth")
     user = (str(auth[0]),) if isinstance(auth, (tuple, list)) and auth else ()
-    return address._replace(owning=user)
+    # Slashes in front, and several in a row, mean nothing to the client.
+    return address._replace(path=re.sub("/+", "/", address.path), owning=user)
 
 
 def _refuse(why: str) -> Rule:

@@ -199,6 +199,11 @@ class Answers:
     def _is_changed(self, address: str) -> bool:
         return address in self._above or any(one in self._changed for one in upwards(address))
 
+    def is_overtaken(self, address: str, epoch: int) -> bool:
+        """Whether an address, or what is above or below it, was written to behind what was asked in an epoch."""
+        with self._lock:
+            return epoch != self.epoch and self._is_changed(address.rstrip("/"))
+
     async def find(self, directory: Identity, question: str) -> Answer | None:
         """Return the last answer to a question, None where there is none."""
         book = self._book(directory)
@@ -291,12 +296,15 @@ class Answers:
 
 
 def upwards(address: str) -> list[str]:
-    """Return an address and those of all directories above it; the last one is empty."""
-    found = [address]
+    """Return an address and those of all directories above it; the last one is empty.
+
+    Above a bucket at a default endpoint, whose host is left out, there is only the scheme.
+    """
+    found, scheme = [address], address.partition("//")[0]
     while "/" in (address.partition("://")[2] or address).rstrip(":/"):
         address = address.rpartition("/")[0].rstrip("/")
         found.append(address)
-    return [*found, ""]
+    return [*found, scheme, ""]
 
 
 def adds_nothing(value: Any, before: Any) -> bool:

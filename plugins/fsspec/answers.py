@@ -175,6 +175,11 @@ class Question:
         """Whether what is remembered is served without asking the origin."""
         return self._directory is not None and (self._session.offline or self._validate != "open")
 
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether the name, or what is above or below it, was written to since the question was put."""
+        return self._session.answers.is_overtaken(self._identity.address, self.epoch)
+
     async def known_soon(self) -> Any:
         """Return what is remembered and may be served; `UNKNOWN` where there is nothing.
 

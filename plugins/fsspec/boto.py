@@ -13,6 +13,8 @@ from typing import Any
 
 from jcache.naming import Identifier, Unidentifiable
 from jcache.session import current
+from jcache.settings.rules import naming
+from jcache_plugins.fsspec import listing
 from jcache_plugins.fsspec.writes import collecting, is_idle
 
 __all__ = ["watch"]
@@ -90,8 +92,11 @@ def drop(client: Any, params: Mapping[str, Any]) -> None:
     if session is None or not names:
         return
     session.caches.get()
+    listing.doubt(names)
+    config = session.config
+    how = naming(session.policy.rules, flat=config.flat, basepath=config.basepath)
     for options in places(client):
-        identifier = Identifier("s3", options, basepath=session.config.basepath, flat=session.config.flat)
+        identifier = Identifier("s3", options, **how)
         for name in names:
             with contextlib.suppress(Unidentifiable):
                 identity = identifier.identify(name)

@@ -8,6 +8,7 @@ reads through the journal. Where opening would ask the origin for more, the obje
 import functools
 import inspect
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from jcache_plugins.fsspec.kinds import ANY, Kind, kind_of
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import asks_origin, find, may_ask
 from jcache_plugins.fsspec.writes import within_change
-from jcache_plugins.fsspec.written import opened_for_writing
+from jcache_plugins.fsspec.written import opened_for_writing, opening
 from jcache_plugins.origins.base import is_settled, reaching, within_origin
 
 __all__ = [
@@ -84,7 +85,9 @@ def open_file(original: Method) -> Method:
         said = parameters.said(args, kwargs)
         path, mode = asked(parameters, said)
         if said is None or mode != "rb":
-            return opened_for_writing(self, path, original(self, *args, **kwargs))
+            with opening(self, path):
+                file = original(self, *args, **kwargs)
+            return opened_for_writing(self, path, file)
         found = None if on_loop_of(self) else find(self, path, options_of(said))
         path = undirected(path)
         try:
@@ -170,8 +173,11 @@ def open_written(original: Method) -> Method:
 
     def _open(self: Any, *args: Any, **kwargs: Any) -> Any:
         path, mode = asked(parameters, parameters.said(args, kwargs))
-        file = original(self, *args, **kwargs)
-        return file if mode == "rb" else opened_for_writing(self, path, file)
+        if mode == "rb":
+            return original(self, *args, **kwargs)
+        with opening(self, path):
+            file = original(self, *args, **kwargs)
+        return opened_for_writing(self, path, file)
 
     return _open
 

@@ -220,6 +220,13 @@ def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) ->
     return found, anew
 
 
+def learn(fs: Any, path: str, ask: Question, value: Any) -> None:
+    """Have an answer recorded; where a write has overtaken it, what the file system keeps of it is out of date, too."""
+    if ask.is_overtaken:
+        listing.doubt([path], of=fs)
+    ask.note(value)
+
+
 def async_answer(original: Method) -> Method:
     """Make a method that answers a question about a name, of an asynchronous file system."""
     parameters, kind = Parameters.of(original), original.__name__.lstrip("_")
@@ -267,7 +274,7 @@ def async_answer(original: Method) -> Method:
                         return False
                     raise
             if ask is not None:
-                ask.note(value)
+                learn(self, args[0] if args else kwargs[parameters.first], ask, value)
                 if found is not None and version is not None and not value:
                     await note_nothing(found, ask, version)
             return value
@@ -309,7 +316,7 @@ def sync_answer(original: Method) -> Method:
                         ask.note_error(error)
                     raise
             if ask is not None:
-                ask.note(value)
+                learn(self, args[0] if args else kwargs[parameters.first], ask, value)
             return value
         finally:
             if noted is not None:

@@ -21,7 +21,7 @@ from jcache_plugins.fsspec.files import asked, known_version, options_of, watche
 from jcache_plugins.fsspec.journal_cache import leave_soon, mixed
 from jcache_plugins.fsspec.metadata import serving, told
 from jcache_plugins.fsspec.reads import find_soon, measured, one_range
-from jcache_plugins.fsspec.written import opened_for_writing
+from jcache_plugins.fsspec.written import opened_for_writing, opening
 from jcache_plugins.origins.base import reaching
 
 __all__ = ["ASYNC", "SYNC", "open_journaled_async"]
@@ -191,7 +191,9 @@ def open_async(original: Method) -> Method:
         said = parameters.said(args, kwargs)
         path, mode = asked(parameters, said)
         if said is None or mode != "rb":
-            return opened_for_writing(self, path, await original(self, *args, **kwargs))
+            with opening(self, path):
+                file = await original(self, *args, **kwargs)
+            return opened_for_writing(self, path, file)
         found = await find_soon(self, path, options_of(said))
         path = undirected(path)
         if found is not None:

@@ -9,7 +9,7 @@ import contextvars
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
@@ -43,8 +43,8 @@ _REMOVALS = frozenset({"rm", "rmdir", "remove", "delete", "unlink"})
 _OTHERS = frozenset({"pipe", "write", "append", "truncate", "touch", "merge", "compose", "concat", "replace"})
 # What is listed changes, too.
 _DIRECTORIES = frozenset({"mkdir", "mkdirs", "makedirs"})
-# Some origins name another version then.
-_ATTRIBUTES = frozenset({"restore", "setxattr", "setxattrs"})
+# Some origins name another version then, or other details.
+_ATTRIBUTES = frozenset({"restore", "setxattr", "setxattrs", "chmod", "chown"})
 VERBS = _COPIES | _MOVES | _REMOVALS | _OTHERS | _DIRECTORIES | _ATTRIBUTES
 _REMOTE = re.compile(r"(\w+_)?(r?path(s|list|[12])?|urls?|filelist|old|new|src|dst|source|destination|target)")
 
@@ -70,12 +70,10 @@ def invalidate(fs: Any, *paths: Any, below: bool = True) -> None:
     if session is None or is_idle():
         return
     session.caches.get()
-    names = list(named(paths))
-    # A directory may be named with a slash behind it.
-    names += [name.rstrip("/") for name in names if name.endswith("/")]
-    listing.doubt(fs, names)
+    names = spelled(fs, named(paths))
+    listing.doubt(names)
     let_go(fs, names, below=below)
-    for identity in filter(None, identities(fs, names, written=True)):
+    for identity in dict.fromkeys(filter(None, identities(fs, names, written=True))):
         for directory in session.caches.in_use():
             session.files.invalidate(identity, directory=directory, below=below)
 
@@ -116,6 +114,20 @@ def named(paths: Any) -> Iterator[str]:
             yield os.fspath(item)
         elif isinstance(item, dict | list | tuple | set | frozenset):
             yield from named(item)
+
+
+def spelled(fs: Any, paths: Iterable[str]) -> list[str]:
+    """Return what paths that are changed may be called: some methods take them as they are, some strip them first."""
+    strip = fs._strip_protocol  # noqa: SLF001 - fsspec's own name of it
+    names = dict.fromkeys(paths)
+    for name in list(names):
+        others = [name.rstrip("/")] if name.endswith("/") else []  # a directory may be named so
+        with contextlib.suppress(ValueError):  # the method says itself what is wrong with it
+            others.append(strip(name))
+            if name.startswith("/") and strip(name[1:]) == name:  # FTP's, but it reads some as they are
+                others.append(name[1:])
+        names |= dict.fromkeys(others)
+    return list(names)
 
 
 def is_idle() -> bool:

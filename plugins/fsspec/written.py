@@ -14,7 +14,15 @@ from jcache.session import current
 from jcache_plugins.fsspec.access import identities
 from jcache_plugins.fsspec.writes import collecting, invalidate, named, within_change
 
-__all__ = ["being_written", "ending", "forget_classes", "is_being_written", "open_files", "opened_for_writing"]
+__all__ = [
+    "being_written",
+    "ending",
+    "forget_classes",
+    "is_being_written",
+    "open_files",
+    "opened_for_writing",
+    "opening",
+]
 
 Method = Callable[..., Any]
 
@@ -36,6 +44,31 @@ class Written(NamedTuple):
 # By address: many file objects hash by their content, or not at all.
 open_files: dict[int, Written] = {}
 _undo: dict[type, list[Callable[[], None]]] = {}
+
+
+class Opening:
+    """Stands for a file that is being opened for writing."""
+
+
+@contextlib.contextmanager
+def opening(fs: Any, path: Any) -> Iterator[None]:
+    """Have a path read past the cache while it is opened for writing inside.
+
+    What opens it may look whether it is there, read it to append to it, make it or cut it; and do so where it fails.
+    """
+    if current() is None:
+        yield
+        return
+    stand_in = Opening()
+    being_written(fs, path, stand_in)
+    try:
+        with within_change(fs, *named([path])):
+            yield
+    except BaseException:
+        open_files.pop(id(stand_in), None)
+        invalidate(fs, path, below=False)
+        raise
+    open_files.pop(id(stand_in), None)
 
 
 def opened_for_writing(fs: Any, path: Any, file: Any) -> Any:

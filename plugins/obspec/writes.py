@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from jcache.session import current
+from jcache_plugins.fsspec import listing
 from jcache_plugins.obspec.access import known
 from jcache_plugins.origins.base import within_origin
 
@@ -24,6 +25,7 @@ def invalidate(store: Any, paths: Iterable[Any]) -> None:
         found = known(store, path)
         if found is not None:
             session.caches.get(found.directory)
+            listing.doubt(filter(None, [found.place.path(found.path)]))
             for directory in session.caches.in_use():
                 session.files.invalidate(found.identity, directory=directory, below=False)
 

@@ -122,11 +122,11 @@ def test_what_changes_an_object_is_seen(s3_endpoint: str, run_python: RunPython,
         ("s3", "touch _touch merge _merge _bulk_delete _rm _rm_file _cp_file _pipe_file _put_file setxattr"),
         ("gs", "mv _mv rm _rm merge _merge mv_file _mv_file _cp_file _pipe_file _put_file setxattrs"),
         ("abfs", "rm _rm _rm_file pipe_file _pipe_file put_file _put_file cp_file _cp_file setxattrs upload"),
-        ("root", "mv touch _touch _rm _rm_file"),
+        ("root", "mv touch _touch _rm _rm_file _chmod"),
         ("sftp", "mv _rm put_file"),
         ("smb", "mv _rm copy"),
         ("webdav", "mv rm rm_file _rm cp_file copy pipe_file put_file upload_fileobj"),
-        ("webhdfs", "mv rm rm_file cp_file"),
+        ("webhdfs", "mv rm rm_file cp_file chmod chown"),
         ("hf", "rm _rm cp_file"),
         ("http", "_put_file _pipe_file"),
     ],
@@ -192,3 +192,119 @@ def test_what_one_instance_keeps_is_not_recorded_after_another_has_written(
     assert out["never"] == out["plain"]
     assert f"{bucket}/d/new" in out["never"][1]
     assert f"{bucket}/d/a" not in out["never"][1]
+
+
+# What is written by others than the instance that has listed.
+PAST = """
+import sys, fsspec
+endpoint, b, later = sys.argv[1], sys.argv[2], sys.argv[-1] == "later"
+def put_by_boto(path):
+    import boto3
+    bucket, _, key = path.partition("/")
+    boto3.client("s3", endpoint_url=endpoint).put_object(Bucket=bucket, Key=key, Body=b"new")
+def put_by_obstore(path):
+    from obstore.store import S3Store
+    bucket, _, key = path.partition("/")
+    S3Store(bucket, endpoint=endpoint, client_options={"allow_http": True}).put(key, b"new")
+def put_by_s3fs(path):
+    fsspec.filesystem("s3", endpoint_url=endpoint, default_block_size=2 << 20).pipe_file(path, b"new")
+for put in (put_by_boto, put_by_obstore, put_by_s3fs):
+    for through in ("s3", "jcache"):
+        d = f"{b}/{put.__name__}-{through}"
+        fs = fsspec.filesystem("s3", endpoint_url=endpoint)
+        if through == "jcache" and "--plain" not in sys.argv:
+            fs = fsspec.filesystem("jcache", target_protocol="s3", target_options={"endpoint_url": endpoint})
+        if not later:
+            fs.pipe_file(f"{d}/a", b"old")
+            fs.ls(d)
+            put(f"{d}/new")
+        print(put.__name__, through, fs.ls(d, detail=False), fs.exists(f"{d}/new"))
+"""
+
+
+def test_what_an_instance_keeps_is_not_recorded_after_other_clients_have_written(
+    s3_endpoint: str, run_python: RunPython
+) -> None:
+    pytest.importorskip("obstore")
+    bucket = uuid.uuid4().hex
+    fsspec.filesystem("s3", endpoint_url=s3_endpoint, key="key", secret="secret").mkdir(bucket)
+    out = {}
+    for mode, cache in (("plain", {"cache": None}), ("never", {})):
+        env = {**KEYS, "JCACHE_VALIDATE": "never"}
+        jobs = [
+            run_python(PAST, s3_endpoint, f"{bucket}/{mode}", f"--{mode}", when, env=env, **cache)
+            for when in ("now", "later")
+        ]
+        out[mode] = [job.stdout.replace(f"{bucket}/{mode}", bucket) for job in jobs]
+    assert out["never"] == out["plain"]
+    assert out["never"][1].count("/new'] True") == 6
+
+
+# A listing that the server has answered when something is written, and that is kept when that is done.
+OVERTAKEN = """
+import asyncio, sys, fsspec, s3fs
+endpoint, d, later = sys.argv[1], sys.argv[2], sys.argv[-1] == "later"
+listed, go = asyncio.Event(), asyncio.Event()
+iterate = s3fs.S3FileSystem._iterdir
+async def held_back(*args, **kwargs):
+    async for one in iterate(*args, **kwargs):
+        yield one
+    listed.set()
+    await go.wait()
+async def main():
+    fs = fsspec.filesystem("s3", endpoint_url=endpoint, asynchronous=True)
+    if not later:
+        await fs._pipe_file(f"{d}/a", b"old")
+        s3fs.S3FileSystem._iterdir = held_back
+        listing = asyncio.create_task(fs._ls(d))
+        await listed.wait()
+        s3fs.S3FileSystem._iterdir = iterate
+        await fs._pipe_file(f"{d}/new", b"new")
+        go.set()
+        await listing
+    print(sorted(await fs._ls(d, detail=False)), await fs._exists(f"{d}/new"))
+    await (await fs.set_session()).close()
+asyncio.run(main())
+"""
+
+
+def test_a_listing_that_a_write_has_overtaken_is_not_recorded(s3_endpoint: str, run_python: RunPython) -> None:
+    bucket = uuid.uuid4().hex
+    fsspec.filesystem("s3", endpoint_url=s3_endpoint, key="key", secret="secret").mkdir(bucket)
+    env = {**KEYS, "JCACHE_VALIDATE": "never"}
+    for when in ("now", "later"):
+        plain, cached = (
+            run_python(OVERTAKEN, s3_endpoint, f"{bucket}/{mode}", when, env=env, **cache).stdout.replace(mode, "")
+            for mode, cache in (("plain", {"cache": None}), ("never", {}))
+        )
+        assert cached == plain
+    assert "/new'] True" in cached
+
+
+# At Amazon's own endpoint, which the proxy stands for: of what the names of buckets are in, no host is known.
+BUCKETS = """
+import sys, fsspec
+one, two, later = sys.argv[1] + "1", sys.argv[1] + "2", sys.argv[-1] == "later"
+def told():
+    fs = fsspec.filesystem("s3", use_ssl=False, skip_instance_cache=True)
+    return [fs.exists(name) for name in (one, two)], [name for name in fs.ls("") if name in (one, two)]
+fs = fsspec.filesystem("s3", use_ssl=False)
+if not later:
+    fs.mkdir(two)
+    print(told())
+    fs.mkdir(one), fs.rmdir(two)
+    print(told())
+    fs.mkdir(two), fs.rmdir(one)
+print(told())
+"""
+
+
+def test_which_buckets_there_are_at_the_default_endpoint(s3_endpoint: str, run_python: RunPython) -> None:
+    env = {**KEYS, "http_proxy": s3_endpoint, "JCACHE_VALIDATE": "never"}
+    for more in ((), ("later",)):
+        plain, cached = (
+            run_python(BUCKETS, name, *more, env=env, **cache).stdout.replace(name, "")
+            for name, cache in (("plain-of-buckets", {"cache": None}), ("cached-of-buckets", {}))
+        )
+        assert cached == plain
+    assert cached == "([False, True], ['2'])\n"

@@ -219,6 +219,60 @@ print(read(), fs.open(path).read())
     assert out.splitlines()[-1] == "b'onetwo' b'onetwo'"
 
 
+# What others write, past JCache: moto looks at no signature.
+ELSEWHERE = """
+from urllib.request import Request, urlopen
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, Signature=0"}
+SIGNED["Content-Type"] = "application/octet-stream"
+def ask(method, data=None):
+    with urlopen(Request(f"{sys.argv[1]}/{path}", data, SIGNED, method=method)) as answer:
+        return answer.read()
+"""
+
+
+@pytest.mark.parametrize("validate", ["open", "never", "600"])
+def test_what_is_appended_is_behind_what_the_origin_has(
+    s3_endpoint: str, run_python: RunPython, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, validate: str
+) -> None:
+    """s3fs reads an object to append to it, and takes one that is not there for a new one."""
+    monkeypatch.setitem(KEYS, "JCACHE_VALIDATE", validate)
+    job = """
+fs.pipe(path, b"1")
+print(read())
+ask("PUT", b"12")
+with fs.open(path, "ab") as file:
+    file.write(b"3")
+print(ask("GET"), read())
+path += "-new"
+print(fs.exists(path))
+ask("PUT", b"1")
+with fs.open(path, "ab") as file:
+    file.write(b"2")
+print(ask("GET"), read())
+"""
+    out = same(run_python, cache_dir, ON_S3 + ELSEWHERE + job, s3_endpoint).splitlines()
+    assert (out[1], out[3]) == ("b'123' b'123'", "b'12' b'12'")
+
+
+def test_a_file_that_could_not_be_opened_for_writing_may_be_there(
+    run_python: RunPython, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KEYS, "JCACHE_VALIDATE", "never")
+    job = """
+class Half(Far):
+    protocol = "half"
+    def _open(self, path, mode="rb", **kwargs):
+        open(path, mode).close()
+        raise NotImplementedError(mode)
+fs = Half()
+print(fs.exists(path))
+try: fs.open(path, "xb")
+except NotImplementedError as error: print(error)
+print(fs.exists(path))
+"""
+    assert same(run_python, cache_dir, ON_DIRECTORY + job, str(cache_dir.parent)) == "False\nxb\nTrue\n"
+
+
 def test_a_collector_that_closes_a_file_waits_for_no_lock(
     system: tuple[str, str], run_python: RunPython, cache_dir: Path
 ) -> None:

@@ -81,3 +81,67 @@ def test_what_changes_a_file_is_seen_by_all(writable_xrootd: WritableXrootd, run
     expected = run(plain, cache=None)
     assert run(cached) == expected
     assert run(cached, "later", env={"JCACHE_VALIDATE": "never"}) == run(plain, "later", cache=None)
+
+
+# What fsspec-xrootd has listed it keeps, also where it changes it itself.
+LISTED = """
+import sys, fsspec
+from jcache.session import current
+host, base, later = sys.argv[1], sys.argv[2], len(sys.argv) > 3
+changes = {CHANGES}
+fs = fsspec.filesystem("root", hostid=host)
+
+def outcome(what, *args, **options):
+    try:
+        return getattr(fs, what)(*args, **options)
+    except Exception as error:
+        return type(error).__name__
+
+def told(b):
+    for name in (b, f"{b}/d", f"{b}/e"):
+        listed = outcome("ls", name, detail=False)
+        yield sorted(one.rpartition("/")[2] for one in listed) if type(listed) is list else listed
+    for name in ("a", "b", "d", "d/x", "e", "new"):
+        info = outcome("info", f"{b}/{name}")
+        yield info["type"] if type(info) is dict else info
+        yield outcome("exists", f"{b}/{name}"), outcome("isdir", f"{b}/{name}")
+
+cases = [(f"{base}{number}", name) for number, name in enumerate(changes)]
+for b, _ in cases if not later else ():
+    fs.makedirs(f"{b}/d"), fs.makedirs(f"{b}/e")
+    for one in ("a", "b", "d/x"):
+        with fs.open(f"{b}/{one}", "wb") as file:
+            file.write(b"old")
+for b, name in cases:
+    if not later:
+        list(told(b))
+        try:
+            exec(changes[name])
+        except Exception as error:
+            print(name, type(error).__name__)
+    print(name, *told(b))
+    if current() is not None:  # the next change would have it forgotten
+        current().recorder.flush(60), current().answers.flush()
+"""
+LISTED_CHANGES = {
+    "rm": 'fs.rm(f"{b}/a")',
+    "rm_file": 'fs.rm_file(f"{b}/d/x")',
+    "tree": 'fs.rm(f"{b}/d", recursive=True)',
+    "rmdir": 'fs.rmdir(f"{b}/e")',
+    "mkdir": 'fs.mkdir(f"{b}/new")',
+    "makedirs": 'fs.makedirs(f"{b}/new/more")',
+    "touch": 'fs.touch(f"{b}/new")',
+    "mv": 'fs.mv(f"{b}/a", f"{b}/new")',
+    "write": 'f = fs.open(f"{b}/new", "wb"); f.write(b"new"); f.close()',
+}
+
+
+def test_what_the_writer_itself_keeps_of_listings_is_not_recorded(
+    writable_xrootd: WritableXrootd, run_python: RunPython
+) -> None:
+    job = LISTED.replace("{CHANGES}", repr(LISTED_CHANGES))
+    plain, cached = (f"/{uuid.uuid4().hex[:12]}" for _ in range(2))
+    for more in ((), ("later",)):
+        expected = run_python(job, writable_xrootd.address, plain, *more, cache=None).stdout.splitlines()
+        env = {"JCACHE_VALIDATE": "never"}
+        assert run_python(job, writable_xrootd.address, cached, *more, env=env).stdout.splitlines() == expected

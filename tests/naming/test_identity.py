@@ -72,6 +72,7 @@ SAME = [
     + [
         (S3, "s3://b/k"),
         (S3, "s3a://b/k"),
+        (S3, "/b/k"),
         ("s3", "b/k", {"client_kwargs": {"region_name": "eu-west-1", "verify": False}}),
     ],
     [
@@ -82,6 +83,7 @@ SAME = [
     [
         (ABFS, "c/k", {"account_name": "acct", "account_key": "x", "credential": object()}),
         (ABFS, "c/k", {"account_host": "acct.blob.core.windows.net", "sas_token": "x"}),
+        (ABFS, "//c/k", {"account_name": "acct"}),
         (ABFS, "abfs://c@Acct.dfs.core.windows.net/k"),
         (ABFS, "az://c/k", {"connection_string": "AccountName=acct;AccountKey=a=b==;EndpointSuffix=core.windows.net"}),
         (
@@ -96,6 +98,8 @@ SAME = [
         ("sftp", "sftp://H:22/f", {"host": "h", "port": 22}),
         ("sftp", "sftp://h/f"),
     ],
+    [(("gs", "gcs"), "b/k"), (("gs", "gcs"), "/b/k"), (("gs", "gcs"), "gs://b/k")],
+    [("webdav", path, {"base_url": "https://h/"}) for path in ("d/f", "/d/f", "//d//f")],
     [("github", "d/f", {"org": "o", "repo": "r", "sha": "s", "token": "t"}), ("github", "github://o:r@s/d/f")],
     [("hf", "datasets/o/r/f"), ("hf", "hf://datasets/o/r/f", {"token": "t", "endpoint": "https://huggingface.co"})],
     [("newfs", "a/b", {"password": "x", "account_key": "y", "timeout": 3}), ("newfs", "newfs://a/b", {"api_key": "z"})],

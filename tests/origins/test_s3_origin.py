@@ -15,6 +15,7 @@ from s3_servers import KEYS, Gateway, Moto
 
 from jcache.activate import deactivate
 from jcache.errors import OriginChangedError
+from jcache.settings.rules import Rule
 from jcache_plugins.origins.base import reaching
 
 s3fs = pytest.importorskip("s3fs")
@@ -89,7 +90,7 @@ def put(server: Moto, path: str, data: bytes) -> str:
 
 
 def client(server: Moto, **options: Any) -> Any:
-    return s3fs.S3FileSystem(endpoint_url=server.url, skip_instance_cache=True, **options)
+    return s3fs.S3FileSystem(**{"endpoint_url": server.url, "skip_instance_cache": True, **options})
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -395,6 +396,17 @@ def test_what_is_written_past_fsspec_is_seen(server: Moto, active: Callable[...,
             client(server).cat_file("bucket/file")
     else:
         assert client(server).cat_file("bucket/file") == NEW
+
+
+def test_what_is_written_past_fsspec_is_seen_at_all_endpoints_of_one_tree(
+    server: Moto, active: Callable[..., Session]
+) -> None:
+    urls = [server.url, server.url.replace("127.0.0.1", "localhost")]
+    active(validate="never", rules=(Rule(same=tuple(url.replace("http:", "s3:") for url in urls)),))
+    filesystems = [client(server, endpoint_url=url) for url in urls]
+    for url, data in ((urls[0], NEW), (urls[1], OLD), (urls[0], NEW)):
+        s3_servers.client(url).put_object(Bucket="bucket", Key="file", Body=data)
+        assert [fs.cat_file("bucket/file") for fs in filesystems] == [data] * 2
 
 
 def test_what_is_read_past_fsspec_drops_nothing(server: Moto, active: Callable[..., Session]) -> None:

@@ -15,6 +15,7 @@ from filesystems import AsyncSlowFileSystem, seen
 from jcache import session as sessions
 from jcache.journal.whole import WHOLE_BYTES
 from jcache.recording import small
+from jcache_plugins.fsspec.writes import changing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +98,22 @@ def test_cold_warm_and_trusted(active: Callable[..., Session], folder: Path, cac
     assert fs.cat_ranges(paths(folder, 3), 5, 10) == [body(i)[5:10] for i in range(3)]
     assert not seen.calls
     assert len(segments(cache_dir)) == COUNT
+
+
+def test_what_is_about_to_be_removed_is_not_read(active: Callable[..., Session], folder: Path) -> None:
+    """A directory is written while the recorder, which removes what was recorded of it, has something else to do."""
+    assert begin(active).cat(paths(folder, 3)) == right(folder, 3)
+    settle()
+    fs = begin(active, validate="never")
+    gate = threading.Event()
+    assert current().recorder.call(lambda: gate.wait(PATIENCE_S))
+    try:
+        with changing(fs, str(folder)):
+            for i in range(3):
+                put(folder, i, 1)
+        assert fs.cat(paths(folder, 3)) == right(folder, 3, 1)
+    finally:
+        gate.set()
 
 
 def test_a_second_cat_in_one_process_asks_for_nothing(active: Callable[..., Session], folder: Path) -> None:
