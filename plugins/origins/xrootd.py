@@ -20,6 +20,7 @@ from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, adler32, all_beside, beside, is_settled, reaching
 from jcache_plugins.origins.handles import Answers, OpenFile, OpenFiles, callback_of, failure
+from jcache_plugins.origins.logins import Login, is_refusal
 from jcache_plugins.origins.reachable import listens
 
 __all__ = ["XRootDOrigin"]
@@ -59,6 +60,7 @@ class XRootDOrigin(FileSystemOrigin):
         # for a metalink the file that is named in it, while a stat is of the metalink itself.
         self.slices = False
         self._opens_another = path.endswith(METALINKS)
+        self._login, self._asks_as = Login.of(fs), 0
         session = current()
         if session is not None and session.retries.most:
             hasten(session.retries.for_s)
@@ -103,7 +105,7 @@ class XRootDOrigin(FileSystemOrigin):
                     before = before or await self._state(file, force=False)
                     data, after = await self._read_open(file, clamped(ranges, before.size_bytes), arrived)
                 except (OSError, ValueError) as error:
-                    if lost(error):
+                    if lost(error) or is_refusal(error):
                         file.is_stale = True  # whoever asks again opens the file anew
                         raise
                     if before is None:
@@ -143,6 +145,16 @@ class XRootDOrigin(FileSystemOrigin):
         if words := lost(error):
             return 0.0 if met or words not in NOBODY else None
         return super().retry_after(error, met=met)
+
+    async def renew(self, error: Exception) -> bool:
+        """See `jcache.origin.renew`: the token or proxy has expired, and there is another one."""
+        login = self._login
+        # Others may have found that while this was on its way: once for each login it is asked for again.
+        if not is_refusal(error) or not (self._asks_as < login.count or await login.renew(self.fs, self.path)):
+            return False
+        self._asks_as = login.count
+        login.adopt(self.fs)
+        return True
 
     def _check(self, file: "OpenFile", known: Info | None, before: Version, after: Version) -> None:
         if not agrees(before, after):
