@@ -44,7 +44,7 @@ class OpenFile:
 
     async def open(self, fs: Any) -> None:
         """Open it for a file system."""
-        url, status = unrecovered(self.url), None
+        url, message = unrecovered(self.url), ""
         for address in dict.fromkeys(by_connection(url, number) for number in Login.of(fs).numbers(self.connection)):
             handle = client.File()
             done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -53,9 +53,10 @@ class OpenFile:
             if status.ok:
                 self.handle = handle
                 return
-            if not is_refusal(status.message):
+            message = status.message
+            if not is_refusal(message):
                 break
-        msg = f"Failed to open file: {status.message}"
+        msg = f"Failed to open file: {message}"
         raise OSError(msg)
 
     def leave(self, answers: "Answers") -> None:

@@ -5,7 +5,6 @@ request refuses from the moment at which that one has expired, though another li
 there, and if there is another one, has the client connect anew.
 """
 
-import asyncio
 import contextlib
 import functools
 import hashlib
@@ -16,9 +15,7 @@ from typing import Any, ClassVar, Self
 
 from XRootD import client
 
-from jcache_plugins.origins.base import reaching
-
-__all__ = ["Login", "by_connection", "is_refusal"]
+__all__ = ["Login", "by_connection", "is_refusal", "system_of"]
 
 # What servers say (kXR_NotAuthorized, kXR_AuthFailed), and what the client makes of it. Errors have nothing but words.
 _REFUSED = re.compile(r"\[3010\]|\[3030\]|\[FATAL\] Auth failed")
@@ -55,36 +52,31 @@ class Login:
         """
         return list(dict.fromkeys((self.count * _APART + connection, self.count * _APART, 0)))
 
-    async def renew(self, fs: Any, path: str) -> bool:
-        """Whether there are other credentials by now that the server takes for a path: they are used from then on."""
+    def other(self, fs: Any) -> int | None:
+        """Return the count of a login with what the client has by now; None where that is what it had."""
         now = held()
         if now == self._held or "@" in fs.hostid:  # a name that the user gives is his
-            return False
+            return None
         if now != self._tried:
             self._tried, self._tries = now, self._tries + 1
-        count, system = self._tries, client.FileSystem(address(fs, self._tries))
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        return self._tries
 
-        def told(status: Any, *_: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                done.get_loop().call_soon_threadsafe(lambda: done.done() or done.set_result(bool(status.ok)))
-
-        with reaching():
-            if not system.stat(path, timeout=fs.timeout, callback=told).ok or not await done:
-                return False
+    def use(self, count: int) -> None:
+        """Have later requests made as who has logged in so often: the server takes those credentials."""
         if count > self.count:
-            self._held, self.count = now, count
-        return True
+            self.count = count
+            if count == self._tries:
+                self._held = self._tried
 
     def adopt(self, fs: Any) -> None:
         """Have a file system ask by the connection of the newest credentials, also for what is not cached."""
         if self.count:
-            fs._myclient = client.FileSystem(address(fs, self.count))  # noqa: SLF001 - by which it asks
+            fs._myclient = system_of(fs, self.count)  # noqa: SLF001 - by which it asks
 
 
-def address(fs: Any, count: int) -> str:
-    """Return the address of a file system's server for who has logged in so often with other credentials."""
-    return by_connection(f"root://{fs.hostid}/", count * _APART)
+def system_of(fs: Any, count: int) -> Any:
+    """Return what asks a file system's server as who has logged in so often with other credentials."""
+    return client.FileSystem(by_connection(f"root://{fs.hostid}/", count * _APART))
 
 
 def is_refusal(message: object) -> bool:

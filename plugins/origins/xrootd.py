@@ -20,7 +20,7 @@ from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, adler32, all_beside, beside, is_settled, reaching
 from jcache_plugins.origins.handles import Answers, OpenFile, OpenFiles, callback_of, failure
-from jcache_plugins.origins.logins import Login, is_refusal
+from jcache_plugins.origins.logins import Login, is_refusal, system_of
 from jcache_plugins.origins.reachable import listens
 
 __all__ = ["XRootDOrigin"]
@@ -147,11 +147,20 @@ class XRootDOrigin(FileSystemOrigin):
         return super().retry_after(error, met=met)
 
     async def renew(self, error: Exception) -> bool:
-        """See `jcache.origin.renew`: the token or proxy has expired, and there is another one."""
-        login = self._login
-        # Others may have found that while this was on its way: once for each login it is asked for again.
-        if not is_refusal(error) or not (self._asks_as < login.count or await login.renew(self.fs, self.path)):
+        """See `jcache.origin.renew`: the token or proxy has expired, and there is another one that the server takes."""
+        if not is_refusal(error):
             return False
+        login = self._login
+        if self._asks_as >= login.count:  # else others have found that meanwhile
+            count = login.other(self.fs)
+            if count is None:
+                return False
+            try:
+                with reaching():
+                    await checked(system_of(self.fs, count).stat, "stat", self.path, self.fs.timeout)
+            except OSError:
+                return False
+            login.use(count)
         self._asks_as = login.count
         login.adopt(self.fs)
         return True

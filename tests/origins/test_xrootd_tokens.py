@@ -257,3 +257,22 @@ def test_a_connection_of_jcaches_own_that_is_refused_costs_no_read(job: Job, ser
     plain, ran = job(code, server.key.hex(), **SUPPORT)
     assert ran.stdout == plain.stdout
     assert "Error" not in plain.stdout
+
+
+EXISTS = """
+print([tried(lambda: file_system().exists(f"/{name}")) for name in ("f", "nothing")])
+"""
+
+
+def test_what_may_not_be_seen_is_nothing_that_is_not_there(job: Job, server: TokenServer, tmp_path: Path) -> None:
+    """fsspec-xrootd's `exists` says of both that they are not."""
+    kept = tmp_path / "token"
+    kept.touch(0o600)
+    kept.write_text(server.token("early", path="/g"))
+    plain, cold = job(EXISTS, None, BEARER_TOKEN_FILE=str(kept))
+    assert cold.stdout == plain.stdout == "[False, False]\n"
+    assert job.cached(EXISTS, None, BEARER_TOKEN_FILE=str(kept), JCACHE_OFFLINE="1").stdout == plain.stdout
+    kept.write_text(server.token("later"))
+    plain = job.plain(EXISTS, None, BEARER_TOKEN_FILE=str(kept))
+    ran = job.cached(EXISTS, None, BEARER_TOKEN_FILE=str(kept), JCACHE_VALIDATE="never")
+    assert ran.stdout == plain.stdout == "[True, False]\n"
