@@ -12,7 +12,17 @@ from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.naming.identity import Identity
 
-__all__ = ["Fetched", "Info", "Origin", "OriginRange", "Sharing", "is_immutable", "is_out_of_reach", "retry_after"]
+__all__ = [
+    "Fetched",
+    "Info",
+    "Origin",
+    "OriginRange",
+    "Sharing",
+    "is_immutable",
+    "is_out_of_reach",
+    "renew",
+    "retry_after",
+]
 
 Sharing = Literal["all", "asker", "nobody"]
 """For whom a file is that the origin gave: for all who ask for it, for who asked, or for nobody to keep."""
@@ -115,6 +125,17 @@ def retry_after(origin: Origin, error: Exception, *, met: bool) -> float | None:
         return None
     judge: Callable[..., float | None] | None = getattr(origin, "retry_after", None)
     return None if judge is None else judge(error, met=met)
+
+
+async def renew(origin: Origin, error: Exception) -> bool:
+    """Whether credentials of which an error says that they are none have been replaced, and the new ones are good.
+
+    Args:
+        origin: Whose request it was.
+        error: What it raised.
+    """
+    renewing: Callable[[Exception], Awaitable[bool]] | None = getattr(origin, "renew", None)
+    return renewing is not None and await renewing(error)
 
 
 async def is_out_of_reach(origin: Origin) -> bool:

@@ -228,6 +228,10 @@ class XrootdServer:
         """Return the daemon's environment; None for this process's."""
         return None
 
+    def _problem(self, port: int) -> str:
+        """Ask it for its probe, and return what is wrong with the answer, if anything; raises OSError without one."""
+        return stat_problem(self.host, port, self._probe)
+
     def _wait_until_ready(self, port: int, startup_s: float, *, log_start: int) -> None:
         # Where the port belongs to somebody else, that server might answer: the daemon's own word comes first.
         completed = f":{port} initialization completed".encode()
@@ -240,7 +244,7 @@ class XrootdServer:
                 raise XrootdUnavailableError(f"xrootd ended at start: {_reason(self.log())}")
             if completed in self._log.read_bytes()[log_start:]:
                 try:
-                    problem = stat_problem(self.host, port, self._probe)
+                    problem = self._problem(port)
                 except OSError as error:
                     problem = str(error)
                 else:

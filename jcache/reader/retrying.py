@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from jcache.counters import Counters
 from jcache.errors import ShortReadError
-from jcache.origin import Fetched, Info, Origin, OriginRange, retry_after
+from jcache.origin import Fetched, Info, Origin, OriginRange, renew, retry_after
 
 __all__ = ["Retries", "RetryHost", "Tries", "fetch", "stat"]
 
@@ -150,8 +150,12 @@ class Tries:
     async def again(self, error: Exception) -> bool:
         """Wait until the request is to be sent again, and return True; False where it is not."""
         retries, now_s = self._host.retries, time.monotonic()
-        if self._count >= retries.most or not self.may_pass(error):
+        if self._count >= retries.most:
             return False
+        if not self.may_pass(error):
+            is_renewed = await renew(self._origin, error)
+            self._count += is_renewed
+            return is_renewed
         self._failed_s = self._failed_s or now_s
         said_s, cut = self.pause_s(error), is_cut(error)
         self._answers += cut or (not said_s and getattr(error, "status", None) is not None)

@@ -14,8 +14,8 @@ _MARK = "$"
 _DEPTH = 16
 # Time zones of dateutil, which botocore uses: the second is that of the machine, wherever that is.
 _UTC, _LOCAL = "tzutc", "tzlocal"
-# An address may have a password or a signature in it.
-_ADDRESS = re.compile(r"\w://[^/]*@|\w://.*\?")
+# An address may have a password or a signature in it; a path, the parameters behind it (XRootD's `authz=`).
+_ADDRESS = re.compile(r"\w://[^/]*@|\w://.*\?|\?.*=", re.DOTALL)
 
 
 class InexactError(ValueError):

@@ -259,7 +259,11 @@ class Question:
         if made_of_it is not None and getattr(error, "status", None) in _GONE:
             self.note(made_of_it)
         elif told is not None:
-            self.note(told if made_of_it is None else ("doubtful", [made_of_it], None))
+            self.note(told) if made_of_it is None else self.note_doubtful(made_of_it)
+
+    def note_doubtful(self, value: Any) -> None:
+        """Have an answer recorded that another token may change: it is served where the origin must not be asked."""
+        self.note(("doubtful", [value], None))
 
     def note(self, value: Any) -> None:
         """Have an answer recorded that the origin gave just now."""

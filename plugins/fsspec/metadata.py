@@ -29,6 +29,7 @@ Method = Callable[..., Any]
 # What calls say besides that asks the origin anew, whatever a file system has cached.
 _ANEW = frozenset({"refresh", "invalidate_cache"})
 _HTTP = "fsspec.implementations.http.HTTPFileSystem."
+_XROOTD = "fsspec_xrootd.xrootd.XRootDFileSystem."
 
 
 async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
@@ -142,6 +143,22 @@ class Again:
         return True
 
 
+async def refusal(fs: Any, path: Any) -> Exception | None:
+    """Return what the origin says of a name that is said not to be there, if that is something else."""
+    found = find(fs, path) if isinstance(path, str) else None
+    try:
+        if found is not None:
+            await found.origin.stat()
+    except Exception as error:  # noqa: BLE001 - who asks judges it
+        return None if is_absence(error) else error
+    return None
+
+
+def is_absence(error: Exception) -> bool:
+    """Whether an error of XRootD's says that a name is not there (kXR_NotFound)."""
+    return "[3011]" in str(error)
+
+
 def path_of(kind: str, parameters: Parameters, args: Any, kwargs: Any) -> Any:
     """Return the path that a call is about; None where it says something else, too, of which the answer depends."""
     said = parameters.said(args, kwargs)
@@ -232,6 +249,8 @@ def async_answer(original: Method) -> Method:
     parameters, kind = Parameters.of(original), original.__name__.lstrip("_")
     has_strict = _name_of(original) == _HTTP + "_exists" and parameters.defaults.get("strict") is False
 
+    is_vague = _name_of(original) == _XROOTD + "_exists"
+
     async def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
         known = served(self, parameters, args, kwargs) if kind == "info" else None
         if known is not None:
@@ -264,7 +283,15 @@ def async_answer(original: Method) -> Method:
             while True:
                 try:
                     value = await (original(self, path, strict=True) if is_strict else original(self, *args, **kwargs))
-                    break
+                    # XRootD's takes whatever the server says for an absence: that one may not, say.
+                    trouble = await refusal(self, path) if is_vague and value is False else None
+                    if trouble is None:
+                        break
+                    if await again.may(trouble):
+                        continue
+                    if ask is not None:
+                        ask.note_doubtful(value)
+                    return value
                 except Exception as error:
                     if await again.may(error):
                         continue

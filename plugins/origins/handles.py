@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
-import os
-import pwd
 import time
 from collections.abc import Callable, Container, Sequence
 from typing import Any
@@ -13,6 +10,7 @@ from XRootD import client
 from XRootD.client.flags import OpenFlags
 
 from jcache.session import current
+from jcache_plugins.origins.logins import Login, by_connection, is_refusal
 
 __all__ = ["Answers", "OpenFile", "OpenFiles", "callback_of", "failure"]
 
@@ -46,19 +44,20 @@ class OpenFile:
 
     async def open(self, fs: Any) -> None:
         """Open it for a file system."""
-        handle = client.File()
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submitted = handle.open(
-            by_connection(unrecovered(self.url), self.connection),
-            OpenFlags.READ,
-            timeout=fs.timeout,
-            callback=callback_of(done),
-        )
-        status = (await done)[0] if submitted.ok else submitted
-        if not status.ok:
-            msg = f"Failed to open file: {status.message}"
-            raise OSError(msg)
-        self.handle = handle
+        url, message = unrecovered(self.url), ""
+        for address in dict.fromkeys(by_connection(url, number) for number in Login.of(fs).numbers(self.connection)):
+            handle = client.File()
+            done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            submitted = handle.open(address, OpenFlags.READ, timeout=fs.timeout, callback=callback_of(done))
+            status = (await done)[0] if submitted.ok else submitted
+            if status.ok:
+                self.handle = handle
+                return
+            message = status.message
+            if not is_refusal(message):
+                break
+        msg = f"Failed to open file: {message}"
+        raise OSError(msg)
 
     def leave(self, answers: "Answers") -> None:
         """Take note of requests that may be under way when the file is needed no more."""
@@ -183,27 +182,6 @@ def unrecovered(url: str) -> str:
     if session is None or not session.retries.most:
         return url
     return f"{url}{'&' if '?' in url else '?'}xrdcl.recover-reads=false"
-
-
-def by_connection(url: str, number: int) -> str:
-    """Return an address that has the client make a connection of that number, beside the first one.
-
-    It has one for each name of a user, which is nothing else: who somebody is tell the credentials. A name that is
-    there already stays.
-    """
-    protocol, _, rest = url.partition("://")
-    if not number or "@" in rest.partition("/")[0]:
-        return url
-    return f"{protocol}://{user()[:6]}.{number}@{rest}"  # the server is told eight characters of it
-
-
-@functools.cache
-def user() -> str:
-    """Return the name that the client gives to servers."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return "jcache"
 
 
 def close(handle: Any) -> None:

@@ -20,6 +20,7 @@ from jcache.session import current
 from jcache.vectors import Vector
 from jcache_plugins.origins.base import FileSystemOrigin, adler32, all_beside, beside, is_settled, reaching
 from jcache_plugins.origins.handles import Answers, OpenFile, OpenFiles, callback_of, failure
+from jcache_plugins.origins.logins import Login, is_refusal, system_of
 from jcache_plugins.origins.reachable import listens
 from jcache_plugins.origins.unlisted import unlisted
 
@@ -62,6 +63,7 @@ class XRootDOrigin(FileSystemOrigin):
         # for a metalink the file that is named in it, while a stat is of the metalink itself.
         self.slices = False
         self._opens_another = path.endswith(METALINKS)
+        self._login, self._asks_as = Login.of(fs), 0
         session = current()
         if session is not None and session.retries.most:
             hasten(session.retries.for_s)
@@ -105,7 +107,7 @@ class XRootDOrigin(FileSystemOrigin):
                     before = before or await self._state(file, force=False)
                     data, after = await self._read_open(file, clamped(ranges, before.size_bytes), arrived)
                 except (OSError, ValueError) as error:
-                    if lost(error):
+                    if lost(error) or is_refusal(error):
                         file.is_stale = True  # whoever asks again opens the file anew
                         raise
                     if before is None:
@@ -145,6 +147,25 @@ class XRootDOrigin(FileSystemOrigin):
         if words := lost(error):
             return 0.0 if met or words not in NOBODY else None
         return super().retry_after(error, met=met)
+
+    async def renew(self, error: Exception) -> bool:
+        """See `jcache.origin.renew`: the token or proxy has expired, and there is another one that the server takes."""
+        if not is_refusal(error):
+            return False
+        login = self._login
+        if self._asks_as >= login.count:  # else others have found that meanwhile
+            count = login.other(self.fs)
+            if count is None:
+                return False
+            try:
+                with reaching():
+                    await checked(system_of(self.fs, count).stat, "stat", self.path, self.fs.timeout)
+            except OSError:
+                return False
+            login.use(count)
+        self._asks_as = login.count
+        login.adopt(self.fs)
+        return True
 
     def _check(self, file: "OpenFile", known: Info | None, before: Version, after: Version) -> None:
         if not agrees(before, after):

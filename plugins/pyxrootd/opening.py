@@ -11,6 +11,7 @@ from jcache.errors import OfflineMissError
 from jcache.naming import Identity
 from jcache.origin import Info, is_out_of_reach
 from jcache.planning.snapshot import agrees
+from jcache.reader.retrying import Tries
 from jcache.session import current
 from jcache_plugins.fsspec.access import Access, access, named, on_loop_of, run
 from jcache_plugins.fsspec.answers import UNKNOWN, Question, question
@@ -18,6 +19,7 @@ from jcache_plugins.fsspec.files import usable
 from jcache_plugins.fsspec.reads import find
 from jcache_plugins.fsspec.writes import invalidate
 from jcache_plugins.fsspec.written import being_written
+from jcache_plugins.origins.logins import Login, by_connection, is_refusal
 from jcache_plugins.origins.xrootd import XRootDOrigin
 from jcache_plugins.pyxrootd.callbacks import answer, call_soon
 from jcache_plugins.pyxrootd.plain import FILE
@@ -88,7 +90,10 @@ def open_file(file: Any, url: Any, how: tuple[Any, Any, Any], callback: Any, sou
             info, told = trusted
             begin(file, Reading(place, access=way, info=info, told=told, arguments=(url, *how)))
             return answer(success(), None, callback, success())
-    return opened(plainly, callback, lambda: begin_reading(file, place, found))
+    again = (
+        None if found is None or sources or callback else functools.partial(as_renewed, file, place, found, url, how)
+    )
+    return opened(plainly, callback, lambda: begin_reading(file, place, found), again)
 
 
 def attempt(call: Callable[[], Any]) -> Any:
@@ -108,10 +113,36 @@ def attempt(call: Callable[[], Any]) -> Any:
         return None
 
 
-def opened(plainly: Callable[[Any], Any], callback: Any, then: Callable[[], object]) -> Any:
-    """Open a file as pyxrootd does, and do something behind it before the application is told."""
+def as_renewed(  # noqa: PLR0917 - what is opened, and what came of it
+    file: Any, place: Place, found: Access, url: str, how: tuple[Any, Any, Any], result: tuple[Any, Any]
+) -> tuple[Any, Any]:
+    """Return what opening a file gives to who was refused and has other credentials by now; else what it gave."""
+    session, message, below = current(), result[0].message, getattr(file, "_File__file", None)
+    if session is None or below is None or not is_refusal(message):
+        return result
+    if not attempt(lambda: run(place.fs, Tries(session, found.origin).again(OSError(message)))):
+        return result
+    session.counters.origin(requests=1, retries=1)
+    file._File__file = type(below)()  # noqa: SLF001 - the client opens none again that it could not open
+    opened: tuple[Any, Any] = FILE["open"](file, by_connection(url, Login.of(place.fs).numbers(0)[0]), *how)
+    return opened
+
+
+def opened(
+    plainly: Callable[[Any], Any], callback: Any, then: Callable[[], object], again: Callable[[Any], Any] | None = None
+) -> Any:
+    """Open a file as pyxrootd does, and do something behind it before the application is told.
+
+    Args:
+        plainly: Opens it, given the callback.
+        callback: See `open_file`.
+        then: Is called once it is open.
+        again: Is given the answer where it is not, and returns another one; not with callbacks.
+    """
     if not callback:
         result = plainly(callback)
+        if again is not None and not result[0].ok:
+            result = again(result)
         if result[0].ok:
             attempt(then)
         return result

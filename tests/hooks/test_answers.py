@@ -195,7 +195,16 @@ def test_values_come_back_as_they_were_or_are_refused(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1: 2}, {"$": 1}, float("nan"), "https://user:secret@host/x", "https://host/x?sig=secret", {1, 2}],
+    [
+        object(),
+        {1: 2},
+        {"$": 1},
+        float("nan"),
+        "https://user:secret@host/x",
+        "https://host/x?sig=secret",
+        "/x?authz=secret",
+        {1, 2},
+    ],
     ids=lambda value: "object" if type(value) is object else repr(value),
 )
 def test_what_is_not_exact_or_secret_is_refused(value: Any) -> None:
