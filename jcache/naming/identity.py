@@ -188,7 +188,17 @@ class Identifier:
     other with another name in that place. Threads may use one instance; at worst one does what another did.
     """
 
-    __slots__ = ("_asker", "_basepath", "_directories", "_flat", "_ignored", "_options", "_protocol", "_same")
+    __slots__ = (
+        "_asker",
+        "_basepath",
+        "_directories",
+        "_environ",
+        "_flat",
+        "_ignored",
+        "_options",
+        "_protocol",
+        "_same",
+    )
 
     def __init__(
         self,
@@ -197,11 +207,13 @@ class Identifier:
         *,
         basepath: str | None = None,
         flat: bool = False,
+        environ: Mapping[str, str] | None = None,
         ignored: IgnoredQuery | None = None,
         same: SameFile | None = None,
     ) -> None:
         """Take note of a file system; see `identify`."""
-        self._asker = who_asks(options, os.environ)
+        self._environ = os.environ if environ is None else environ
+        self._asker = who_asks(options, self._environ)
         self._ignored = ignored
         self._same = same
         self._protocol = protocol
@@ -235,6 +247,7 @@ class Identifier:
             self._options,
             basepath=self._basepath,
             flat=self._flat,
+            environ=self._environ,
             ignored=self._ignored,
             same=self._same,
             asker=self._asker,

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from jcache.settings.rules import naming, replicas_of
 from jcache.vectors import Vector
 from jcache_plugins.fsspec.answers import Absent, Question, question
 from jcache_plugins.fsspec.directives import MARK, directives_of, split, undirected
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, beside
 from jcache_plugins.origins.replicas import Replicas
 
 __all__ = ["Access", "access", "identities", "named", "on_loop_of", "origin_of", "run"]
@@ -502,7 +503,13 @@ def _identifier(session: Session, fs: Any) -> Identifier:
             options.setdefault(name, value)
     config = session.config
     names = naming(session.policy.rules, flat=config.flat, basepath=config.basepath)
-    return Identifier(fs.protocol, options, **names)
+    return Identifier(fs.protocol, options, environ=beside(fs, _environment), **names)
+
+
+def _environment(fs: Any) -> Mapping[str, str]:
+    """Return the environment that a file system lives by: it looks there when it is made, or when it connects."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return os.environ if "gs" in protocols else dict(os.environ)  # gcsfs looks each time
 
 
 def positional(fs: Any) -> dict[str, Any]:

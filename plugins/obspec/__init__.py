@@ -4,6 +4,9 @@
 import fsspec  # noqa: F401
 
 from jcache_plugins.obspec.hooks import install, uninstall
+from jcache_plugins.obspec.places import watch
 from jcache_plugins.obspec.store import JCacheStore
+
+watch()
 
 __all__ = ["JCacheStore", "install", "uninstall"]

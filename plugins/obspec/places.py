@@ -4,6 +4,7 @@ A store's configuration is that of its constructor, and what it leaves open obst
 not known here may decide which bytes a path means: such stores are not cached.
 """
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import obstore.store
+
 from jcache.naming import Unidentifiable
 from jcache.naming.credentials import ASKING_HEADERS, IDLE_HEADERS, names
+from jcache_plugins.origins.base import beside
 
-__all__ = ["Place", "place_of"]
+__all__ = ["Place", "place_of", "watch"]
 
 _S3 = names(
     """
@@ -208,6 +212,49 @@ _PLACES: Mapping[str, Callable[[Any], Place]] = {
     "AzureStore": _azure,
     "HTTPStore": _http,
 }
+# Those that take from the environment what they are not told.
+_FROM_ENVIRONMENT = ("S3Store", "GCSStore", "AzureStore")
+
+
+class _Made:
+    """What a store's place was when it was made: it took from the environment then, and never looks at it again."""
+
+    def __init__(self, store: Any) -> None:
+        self.place: Place | None = None
+        self.why_not = f"{type(store).__name__}: it was made before JCache, which cannot tell what the environment was"
+
+    def note(self, store: Any, work_out: Callable[[Any], Place]) -> None:
+        """Work it out now."""
+        self.why_not = ""
+        try:
+            self.place = work_out(store)
+        except Unidentifiable as error:
+            self.why_not = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever is odd about a store, it can be made
+            self.why_not = f"{type(store).__name__}: {error!r}"
+
+
+def watch() -> None:
+    """Have the places of stores worked out as they are made: by a constructor, from a URL, unpickled, of a subclass.
+
+    This is not undone: a store that is made while nothing is cached may be read when something is.
+    """
+    for name in _FROM_ENVIRONMENT:
+        cls = getattr(obstore.store, name)
+        if "__new__" not in vars(cls):
+            cls.__new__ = _watched(cls, _PLACES[name])
+
+
+def _watched(owner: Any, work_out: Callable[[Any], Place]) -> Callable[..., Any]:
+    def new(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
+        store = super(owner, cls).__new__(cls, *args, **kwargs)
+        beside(store, _Made).note(store, work_out)
+        return store
+
+    shown = inspect.signature(owner)
+    first = inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY)
+    new.__signature__ = shown.replace(parameters=[first, *shown.parameters.values()])  # type: ignore[attr-defined]
+    return new
 
 
 def place_of(store: Any) -> Place | None:
@@ -218,5 +265,10 @@ def place_of(store: Any) -> Place | None:
     """
     for base in type(store).__mro__:
         if base.__module__ == "obstore.store" and base.__name__ in _PLACES:
-            return _PLACES[base.__name__](store)
+            made = beside(store, _Made)
+            if base.__name__ not in _FROM_ENVIRONMENT:
+                made.note(store, _PLACES[base.__name__])
+            if made.why_not:
+                raise Unidentifiable(made.why_not)
+            return made.place
     return None

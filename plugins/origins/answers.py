@@ -11,6 +11,7 @@ from jcache_plugins.origins.base import is_past, nanoseconds, strong
 
 __all__ = [
     "Answer",
+    "Encoded",
     "Validators",
     "content_range",
     "cut",
@@ -58,6 +59,20 @@ def length_of(headers: Mapping[str, str]) -> int | None:
 def is_plain(headers: Mapping[str, str]) -> bool:
     """Whether the body is the file's bytes as they are, and not compressed."""
     return headers.get("Content-Encoding", "") in PLAIN
+
+
+class Encoded(set[str]):
+    """Which files of one file system were sent compressed, and unpacked by its client."""
+
+    def __init__(self, fs: Any) -> None:  # noqa: ARG002 - as `beside` makes what it keeps
+        super().__init__()
+
+    def note(self, path: str, headers: Mapping[str, str]) -> None:
+        """Note how a file was sent, by the headers."""
+        if is_plain(headers):
+            self.discard(path)
+        else:
+            self.add(path)
 
 
 def is_settled_since(asked_s: float, headers: Mapping[str, str]) -> bool:

@@ -12,6 +12,7 @@ from jcache.journal import Version
 from jcache.naming import Identity
 from jcache.origin import Info, OriginRange
 from jcache_plugins.origins.answers import (
+    Encoded,
     Validators,
     content_range,
     details_of,
@@ -20,7 +21,7 @@ from jcache_plugins.origins.answers import (
     length_of,
     size_beyond,
 )
-from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, adler32, is_past, reaching
+from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, adler32, beside, is_past, reaching
 from jcache_plugins.origins.sharing import sharing_of
 
 __all__ = ["OK", "OUT_OF_RANGE", "PARTIAL", "PRECONDITION_FAILED", "RANGE_REFUSED", "WHOLE", "HttpQuestions"]
@@ -238,6 +239,7 @@ class HttpQuestions(FileSystemOrigin):
         return session.get(self.fs.encode_url(self.path), headers=headers, raise_for_status=False, **options)
 
     def _raise_for_status(self, response: Any) -> None:
+        beside(self.fs, Encoded).note(self.path, response.headers)
         try:
             response.raise_for_status()
         except aiohttp.ClientResponseError as error:

@@ -17,8 +17,8 @@ from jcache_plugins.pyxrootd.callbacks import answer, call_soon
 from jcache_plugins.pyxrootd.lines import CHUNK_BYTES, Chunks
 from jcache_plugins.pyxrootd.opening import open_file
 from jcache_plugins.pyxrootd.plain import FILE, is_passed
-from jcache_plugins.pyxrootd.reading import CLOSED, Reading, Span, end, reading_of
-from jcache_plugins.pyxrootd.statuses import as_vector, refused, success
+from jcache_plugins.pyxrootd.reading import CLOSED, ExpiredError, Reading, Span, end, reading_of
+from jcache_plugins.pyxrootd.statuses import as_vector, expired, refused, success
 
 __all__ = ["METHODS", "PASSED", "passed"]
 
@@ -132,12 +132,14 @@ class Asked(NamedTuple):
         spans: The ranges of the file; None where only the client, or the server, can tell what it means.
         make: Makes the response of their bytes.
         is_vector: Whether it is a vector read.
+        timeout: So many seconds it may take; 0 for as long as the client has it.
     """
 
     plainly: Callable[[Any], Any]
     spans: Sequence[Span] | None
     make: Callable[[Sequence[bytes]], Any]
     is_vector: bool
+    timeout: int
 
 
 def read(self: Any, offset: Any = 0, size: Any = 0, timeout: Any = 0, callback: Any = None) -> Any:
@@ -157,7 +159,7 @@ def vector_read(self: Any, chunks: Any, timeout: Any = 0, callback: Any = None) 
         return plainly(callback)
     spans = ranges_of(self, reading, chunks) if isinstance(timeout, int) else None
     make = functools.partial(as_vector, [] if spans is None else list(chunks))
-    return answered(self, reading, Asked(plainly, spans, make, is_vector=True), callback)
+    return answered(self, reading, Asked(plainly, spans, make, is_vector=True, timeout=timeout), callback)
 
 
 def asked(reading: Reading, plainly: Callable[[Any], Any], offset: Any, size: Any, timeout: Any = 0) -> Asked:
@@ -167,7 +169,7 @@ def asked(reading: Reading, plainly: Callable[[Any], Any], offset: Any, size: An
         in_file = reading.version.size_bytes
         if 0 <= offset < OFFSET_LIMIT and 0 <= size < SIZE_LIMIT:
             spans = [(offset, max(offset, min(offset + (size or in_file % SIZE_LIMIT), in_file)))]
-    return Asked(plainly, spans, lambda rows: rows[0], is_vector=False)
+    return Asked(plainly, spans, lambda rows: rows[0], is_vector=False, timeout=timeout)
 
 
 def ranges_of(file: Any, reading: Reading, chunks: Any) -> list[Span] | None:
@@ -220,7 +222,7 @@ def answered(file: Any, reading: Reading, asked: Asked, callback: Any) -> Any:
             return found(file, reading, asked)
         except OWN as error:
             return refused(error), None
-    reading_on = reading.read(spans, vector=asked.is_vector)
+    reading_on = reading.read(spans, vector=asked.is_vector, timeout=asked.timeout)
     try:
         reads = asyncio.run_coroutine_threadsafe(reading_on, loop_of(reading.place.fs))
     except RuntimeError:  # the loop is closed, or of another process
@@ -236,6 +238,8 @@ def deliver(file: Any, reading: Reading, asked: Asked, callback: Any, done: Any)
         status, response = success(), asked.make(done.result())
     except OfflineMissError as error:
         status, response = refused(error), None
+    except ExpiredError:
+        status, response = expired(), None
     except Exception:  # noqa: BLE001 - pyxrootd tries
         try:
             # What was closed meanwhile may be open again, and be another file.
@@ -265,9 +269,12 @@ def found(file: Any, reading: Reading, asked: Asked) -> Any:
         OriginChangedError: The file was replaced, and bytes of its old version were delivered.
     """
     try:
-        return success(), asked.make(reading.read_now(asked.spans or (), vector=asked.is_vector))
+        rows = reading.read_now(asked.spans or (), vector=asked.is_vector, timeout=asked.timeout)
+        return success(), asked.make(rows)
     except OfflineMissError:
         raise
+    except ExpiredError:
+        return expired(), None if asked.is_vector else b""
     except Exception:  # noqa: BLE001 - pyxrootd tries
         return past(file, reading, asked)
 
@@ -275,7 +282,7 @@ def found(file: Any, reading: Reading, asked: Asked) -> Any:
 def past(file: Any, reading: Reading, asked: Asked) -> Any:
     """Read as pyxrootd does, and return its status and response; raises what `Reading.read_past` does."""
     plainly = functools.partial(asked.plainly, None)
-    return reading.read_past(file, plainly, vector=asked.is_vector, spans=asked.spans or ())
+    return reading.read_past(file, plainly, vector=asked.is_vector, spans=asked.spans or (), timeout=asked.timeout)
 
 
 def as_it_is(file: Any, reading: Reading, asked: Asked, callback: Any) -> Any:
@@ -292,7 +299,7 @@ def as_it_is(file: Any, reading: Reading, asked: Asked, callback: Any) -> Any:
     def proved(status: Any, response: Any, hosts: Any) -> None:
         try:
             if status.ok:
-                reading.prove(file, force=True)
+                reading.prove(file, force=True, timeout=asked.timeout)
                 reading.count(response, vector=asked.is_vector, spans=asked.spans or ())
         except OWN as error:
             status, response = refused(error), None

@@ -1,5 +1,6 @@
 """One `File` that is open for reading: which version it reads, by which way, and what of it the server has open."""
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -22,11 +23,15 @@ from jcache_plugins.pyxrootd.plain import FILE
 from jcache_plugins.pyxrootd.statuses import refused, success, version_in
 from jcache_plugins.pyxrootd.systems import Place
 
-__all__ = ["CLOSED", "Reading", "begin", "end", "let_all_go", "reading_of"]
+__all__ = ["CLOSED", "ExpiredError", "Reading", "begin", "end", "let_all_go", "reading_of"]
 
 Span = tuple[int, int]
 
 CLOSED = ValueError("I/O operation on closed file")
+
+
+class ExpiredError(Exception):
+    """A read has taken longer than the application would wait."""
 
 
 class Reading:
@@ -117,19 +122,20 @@ class Reading:
         with self._lock:
             self._is_ended = True
 
-    def prove(self, file: Any, *, force: bool) -> None:
+    def prove(self, file: Any, *, force: bool, timeout: int = 0) -> None:
         """Hold the version against the one that is open at the server; go past the cache where it is another one.
 
         Args:
             file: What is open.
             force: Whether to ask the server, or only what it said when it opened the file.
+            timeout: So many seconds that may take; 0 for as long as the client has it.
 
         Raises:
             OriginChangedError: It is another one, and bytes of this one were delivered.
         """
         if self.access is None:
             return
-        status, told = FILE["stat"](file, force)
+        status, told = FILE["stat"](file, force, timeout)
         if status.ok and agrees(self.version, version_in(told)):
             return
         if self._is_served:
@@ -146,15 +152,22 @@ class Reading:
         rows = access.try_read(spans, vector=vector, version=self.version)
         return rows if rows is not None and self._is_whole(spans, rows) else None
 
-    async def read(self, spans: Sequence[Span], *, vector: bool) -> list[bytes]:
+    async def read(self, spans: Sequence[Span], *, vector: bool, timeout: int = 0) -> list[bytes]:  # noqa: ASYNC109 - pyxrootd's
         """Read from journal and server.
 
         Raises:
+            ExpiredError: It would take longer than `timeout` seconds; 0 is for as long as the client has it.
             Exception: What a range met.
         """
         access = self.access
         assert access is not None, "asked only of what is read through the journal"
-        rows = await access.read(spans, vector=vector, version=self.version)
+        try:
+            async with asyncio.timeout(timeout or None) as limit:
+                rows = await access.read(spans, vector=vector, version=self.version)
+        except TimeoutError:
+            if limit.expired():
+                raise ExpiredError from None
+            raise
         found = [row for row in rows if isinstance(row, bytes)]
         if len(found) < len(rows):
             raise next(row for row in rows if isinstance(row, Exception))
@@ -162,9 +175,9 @@ class Reading:
             raise OriginChangedError(REPLACED)
         return found
 
-    def read_now(self, spans: Sequence[Span], *, vector: bool) -> list[bytes]:
+    def read_now(self, spans: Sequence[Span], *, vector: bool, timeout: int = 0) -> list[bytes]:
         """Do as `read` does, from synchronous code."""
-        return run(self.place.fs, self.read(spans, vector=vector))
+        return run(self.place.fs, self.read(spans, vector=vector, timeout=timeout))
 
     def _is_whole(self, spans: Sequence[Span], rows: Sequence[bytes]) -> bool:
         if any(len(row) != stop - start for (start, stop), row in zip(spans, rows, strict=True)):
@@ -174,7 +187,9 @@ class Reading:
 
     # -- past it ----------------------------------------------------------------------------------------------
 
-    def read_past(self, file: Any, plainly: Callable[[], Any], *, vector: bool, spans: Sequence[Span] = ()) -> Any:
+    def read_past(
+        self, file: Any, plainly: Callable[[], Any], *, vector: bool, spans: Sequence[Span] = (), timeout: int = 0
+    ) -> Any:
         """Read as pyxrootd does, and return its status and response; what is no read of the same version is none.
 
         Args:
@@ -182,6 +197,7 @@ class Reading:
             plainly: Reads it.
             vector: Whether that is a vector read.
             spans: Which ranges it reads, where that is known.
+            timeout: That of `prove`.
 
         Raises:
             OfflineMissError: The server must not be asked.
@@ -193,7 +209,7 @@ class Reading:
         started_s = time.monotonic()
         status, response = plainly()
         if status.ok:
-            self.prove(file, force=True)
+            self.prove(file, force=True, timeout=timeout)
             self.count(response, vector=vector, spans=spans, seconds=time.monotonic() - started_s)
         return status, response
 

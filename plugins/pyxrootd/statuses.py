@@ -17,6 +17,7 @@ __all__ = [
     "as_status",
     "as_vector",
     "details_of",
+    "expired",
     "is_said",
     "listing_of",
     "refused",
@@ -43,6 +44,14 @@ def refused(error: Exception) -> XRootDStatus:
     code = OS_ERROR if isinstance(error, OfflineMissError) else DATA_ERROR
     return as_status({
         "status": 1, "code": code, "errno": 0, "message": f"[ERROR] {error}", "shellcode": SHELL_CODE,
+        "error": True, "fatal": False, "ok": False,
+    })  # fmt: skip
+
+
+def expired() -> XRootDStatus:
+    """Return the status of a request that took too long."""
+    return as_status({
+        "status": 1, "code": 206, "errno": 0, "message": "[ERROR] Operation expired", "shellcode": 52,
         "error": True, "fatal": False, "ok": False,
     })  # fmt: skip
 

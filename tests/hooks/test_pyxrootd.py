@@ -674,6 +674,40 @@ def test_a_read_that_fails_behind_the_close_reads_nothing_else(served: Served, r
         assert "failed" not in run_python(REOPENED, address(served), env=env).stderr
 
 
+HUNG = (
+    PRELUDE
+    + """
+import signal, time
+
+file, pid = opened("binary"), int(sys.argv[2])
+show(file.read(0, 10))
+os.kill(pid, signal.SIGSTOP)
+try:
+    for call in (
+        lambda: file.read(1_000_000, 100, timeout=1),
+        lambda: called(file.read, 2_000_000, 100, timeout=1),
+        lambda: file.vector_read([(3_000_000, 5), (4_000_000, 5)], timeout=1),
+        lambda: called(file.vector_read, [(3_000_000, 5), (4_000_000, 5)], timeout=1),
+    ):
+        began = time.monotonic()
+        show(call())
+        print("took long" if time.monotonic() - began > 5 else "in time")
+finally:
+    os.kill(pid, signal.SIGCONT)
+show(file.read(1_000_000, 10, timeout=30), file.vector_read([(3_000_000, 5), (4_000_000, 5)], timeout=30))
+"""
+)
+
+
+def test_who_waits_no_longer_than_so_long_is_told_in_time(served: Served, run_python: RunPython) -> None:
+    process = served.server._process
+    assert process is not None
+    args, env = (address(served), str(process.pid)), {"XRD_TIMEOUTRESOLUTION": "1", "XRD_REQUESTTIMEOUT": "20"}
+    before = run_python(HUNG, *args, cache=None, env=env).stdout
+    assert before.count("in time") == before.count("Operation expired") == 4
+    assert run_python(HUNG, *args, env=env).stdout.splitlines() == before.splitlines()
+
+
 REFUSED = (
     PRELUDE
     + """

@@ -365,6 +365,42 @@ def test_a_store_of_which_it_cannot_be_told_who_asks_is_passed_by(run_python: Ru
         assert len(bodies(server)) == 1
 
 
+ENVIRONMENT = """
+import os, pickle
+def at(place):
+    os.environ["AWS_ENDPOINT_URL"] = place
+keys = {"access_key_id": "key", "secret_access_key": "secret", "region": "us-east-1", **how}
+first, second = sys.argv[1:3]
+at(first)
+stores = [S3Store("bucket", prefix="dir", **keys)]
+saved = pickle.dumps(stores[0])
+at(second)
+stores += [S3Store("bucket", prefix="dir", **keys), S3Store.from_url("s3://bucket/dir", **keys), pickle.loads(saved)]
+stores += [obs.store.from_url("s3://bucket/dir", **keys), type("Mine", (S3Store,), {})("bucket", prefix="dir", **keys)]
+os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+for store in stores:
+    print(whole(store.get("f"))[2][:10], plain(store.get_range("f", start=50, end=60)), store.head("f")["size"])
+"""
+
+
+def test_where_a_store_is_the_environment_said_when_it_was_made(
+    run_python: RunPython, server: Moto, nginx_server: Nginx
+) -> None:
+    path = nginx_server.directory / "bucket/dir/f"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(NEW)
+    os.utime(path, (WHEN, WHEN))
+    other = nginx_server.url("").rstrip("/")
+    for places, later in (
+        ((server.url, other), {"JCACHE_OFFLINE": "1"}),
+        ((other, server.url), {"JCACHE_VALIDATE": "never"}),
+    ):
+        before = run_python(BEGIN + ENVIRONMENT, *places, cache=None).stdout
+        assert len(set(before.splitlines()[:2])) == 2
+        for env in ({}, later):
+            assert run_python(BEGIN + ENVIRONMENT, *places, env=env).stdout == before
+
+
 BY_NAME = """
 async def all_whole_of(store):
     return await all_whole([await store.get_async("f")])

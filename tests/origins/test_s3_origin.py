@@ -457,3 +457,22 @@ def test_what_a_program_says_in_a_fragment_is_no_part_of_a_key(server: Moto, act
             assert file.fs.ls("bucket/directory#jcache.bypass", detail=False) == ["bucket/directory/file"]
         settle()
         assert session.counters.snapshot().read_miss == times * len(OLD)
+
+
+def test_a_file_system_stays_where_the_environment_said_at_first(
+    active: Callable[..., Session], server: Moto, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore looks there when it connects, and never again."""
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    for place, path, data in (
+        (server.url, "bucket/file", OLD),
+        ("http://other.example:9000", "bucket/directory/file", NEW),
+        ("http://other.example:9000", "bucket/file", OLD),
+    ):
+        active()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", place)
+        assert fs.cat_file(path) == data
+    deactivate()
+    names = [path.name for path in cache_dir.rglob("*")]
+    assert "directory" in names
+    assert not [name for name in names if "other.example" in name]
