@@ -127,7 +127,7 @@ def active(cache_dir: Path) -> Iterator[Callable[..., Session]]:
 
     yield begin
     deactivate()
-    filesystems.AsyncSlowFileSystem.gate = None
+    filesystems.AsyncSlowFileSystem.gate = filesystems.AsyncSlowFileSystem.info_gate = None
     for cls in (filesystems.SlowFileSystem, filesystems.AsyncSlowFileSystem, HTTPFileSystem, JCacheFileSystem):
         cls.clear_instance_cache()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jcache.errors import OfflineMissError, OriginChangedError
 from jcache.journal import Lease
@@ -13,6 +14,9 @@ from jcache.reader.retrying import fetch
 from jcache.reader.store import ROOM_S, Store
 from jcache.reader.validation import Validation, as_origin_says, offline_message
 from jcache.vectors import Extents
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Fetching"]
 
@@ -67,6 +71,14 @@ class Fetching:
         # Where the queue is full the read waits for room as long as its fetch took, then goes on unrecorded.
         room_s = max(ROOM_S, time.monotonic() - started_s)
         await self._store.record_in_time(snapshot, extents, room_s=room_s, lease=lease)
+
+    def ended(self, snapshot: Snapshot, flight: Flight, lease: Lease, fetch: "asyncio.Task[None]") -> None:
+        """End a flight whose `fetch` nobody waits for any more; a task that is cancelled early has not even begun."""
+        if fetch.cancelled():
+            snapshot.abort(flight, FlightAbortedError())
+            self._store.release(lease)
+        else:
+            fetch.exception()  # nobody else asks for it
 
     async def fly(
         self, snapshot: Snapshot, origin: Origin, flight: Flight, *, arrived: Callable[[], None] | None = None

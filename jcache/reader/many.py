@@ -247,7 +247,7 @@ class _Reading:
         size = len(found.data)
         file.hits, file.hit_bytes = 1, size
         del self._begun[i]
-        self._host.files.small.landed(file, Info(found.version, found.info), None)
+        self._host.files.small.found(file, Info(found.version, found.info))
         self._host.counters.file_read(file.identity.url, size, size, seconds, fetched=False)
         return found.data
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -404,11 +405,11 @@ class RemoteFile:
             fetch = asyncio.ensure_future(self._fetching.fetch(snapshot, origin, plan.own, lease))
             try:
                 served = await self._serve(snapshot, plan)
+                await fetch
             except BaseException:
-                fetch.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
+                fetch.add_done_callback(functools.partial(self._fetching.ended, snapshot, plan.own, lease))
                 fetch.cancel()
                 raise
-            await fetch
         else:
             await self._fetching.fetch(snapshot, origin, plan.own, lease)
         for flight in plan.others:
@@ -445,7 +446,7 @@ class RemoteFile:
 
         try:
             await self._host.workers.run(read_all, size_bytes=sum(stop - start for start, stop, *_ in hits))
-        except CacheHungError:
+        except JournalError:  # it hangs, or there is no thread to be had
             # From here on the origin serves this version; what was read so far stays good.
             snapshot.view = None
             return dict(served)

@@ -269,7 +269,8 @@ class SmallFiles:
             data: Its bytes, if they are to be recorded: they wait for that from now on.
 
         Returns:
-            Who has taken the file over meanwhile and is to be told instead; None where nobody has.
+            Who has taken the file over meanwhile and is to be told instead; None where nobody has. What they wait for
+            is to be ended.
         """
         with self._lock:
             taken = file.taken()
@@ -277,6 +278,13 @@ class SmallFiles:
         if taken[0] is None and data is None:
             self._keep([file])
         return taken
+
+    def found(self, file: SmallFile, info: Info) -> None:
+        """Note that the journal has all of a file, of a version proved now; who waits for it goes on with that one."""
+        validation, opening = self.landed(file, info, None)
+        if validation is not None and opening is not None:
+            validation.trust(info)
+            validation.expect_no_more(opening)
 
     def recorded(self, files: Sequence[SmallFile]) -> None:
         """Let go of bytes that are in the journal now, or never will be."""

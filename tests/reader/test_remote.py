@@ -13,7 +13,7 @@ from faults import FaultyStorage, error
 from readers import IDENTITY, PATIENCE_S, URL, Host, Replaced, ScriptedOrigin, Setup, once
 
 from jcache.errors import OfflineMissError, OriginChangedError, ShortReadError
-from jcache.journal import Journal, Version
+from jcache.journal import Journal, JournalError, Version
 from jcache.origin import Info
 from jcache.planning import waiting
 from jcache.planning.held import Room
@@ -642,6 +642,41 @@ def test_cancelled_while_it_waits_for_another_it_takes_nobody_with_it(setup) -> 
     asyncio.run(scene())
     assert each.origin.fetches == 1
     each.assert_empty()
+
+
+def test_cancelled_before_its_fetch_has_begun_it_takes_nobody_with_it(setup) -> None:
+    warm(setup, (0, 40))
+    each = setup()
+
+    async def scene() -> None:
+        await each.read((0, 40))
+        each.host.workers.hung = True  # then no step waits before the fetch does
+        victim = asyncio.create_task(each.read((0, 40), (100, 140)))
+        asyncio.get_running_loop().call_soon(victim.cancel)
+        assert await asyncio.gather(victim, return_exceptions=True)
+        assert not each.origin.fetches
+        each.host.workers.hung = False
+        async with asyncio.timeout(PATIENCE_S):
+            assert await each.read((100, 140)) == [OLD.data[100:140]]
+
+    asyncio.run(scene())
+
+
+def test_a_process_that_may_have_no_thread_reads_from_the_origin(setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm(setup, (0, 40))
+    each = setup()
+
+    def submit(_: object) -> None:
+        raise JournalError("the cache directory cannot be read: can't start new thread")
+
+    async def scene() -> None:
+        await each.read((0, 40))
+        monkeypatch.setattr(each.host.workers, "_submit", submit)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await each.read((0, 40), (100, 140)) == [OLD.data[:40], OLD.data[100:140]]
+
+    asyncio.run(scene())
+    monkeypatch.undo()
 
 
 def test_who_waits_for_a_cancelled_reader_fetches_for_itself(setup) -> None:

@@ -120,15 +120,24 @@ class SlowFileSystem(AbstractFileSystem):
 
 
 class AsyncSlowFileSystem(AsyncFileSystem):
-    """Asynchronous, likewise. `arrived` and `go` let a test hold a read back."""
+    """Asynchronous, likewise. `gate` and `arrived` let a test hold reads back, `info_gate` what asks for a version."""
 
     protocol = "aslow"
     cachable = True
     gate: threading.Event | None = None
+    info_gate: threading.Event | None = None
     arrived = threading.Semaphore(0)
+
+    async def _held(self, gate: threading.Event | None) -> None:
+        if gate is not None:
+            self.arrived.release()
+            await asyncio.sleep(0.001)
+            while not gate.is_set():
+                await asyncio.sleep(0.001)
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         seen.call("info")
+        await self._held(self.info_gate)
         return details(self._strip_protocol(path))
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
@@ -139,11 +148,7 @@ class AsyncSlowFileSystem(AsyncFileSystem):
 
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         seen.call("cat_file")
-        cls = type(self)
-        if cls.gate is not None:
-            cls.arrived.release()
-            while not cls.gate.is_set():
-                await asyncio.sleep(0.001)
+        await self._held(self.gate)
         return piece(self._strip_protocol(path), start, end)
 
     def _open(self, path: str, mode: str = "rb", block_size: Any = None, **kwargs: Any) -> Any:
