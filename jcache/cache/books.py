@@ -16,6 +16,8 @@ are gone into the index, and removes them; see `jcache.cache.usage`.
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import os
 import time
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from jcache.system.locks import hold
 from jcache.system.processes import here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from jcache.system.storage import Storage
 
@@ -42,6 +44,7 @@ __all__ = [
     "count",
     "is_book",
     "is_over",
+    "lines_of",
     "make_directory",
     "read_head",
     "read_uses",
@@ -53,6 +56,7 @@ USAGE_NAME = ".usage"
 HEAD_BYTES = 96
 _SUFFIX = ".use"
 _MOST_BYTES = 64 << 20  # a keeper begins another book long before
+_SHORTEST_LINE, _LONGEST_LINE = 8, 4 << 20  # others are nobody's, and cost memory and time
 _MAGIC = b"jcache-use"
 _FORMAT = 2
 
@@ -264,7 +268,13 @@ def read_uses(storage: Storage, path: str) -> list[Use]:
         return []
     finally:
         storage.close(fd)
-    return [use for line in data.split(b"\n")[:-1] if (use := _parse_use(line)) is not None]
+    return [use for line in lines_of(data[: data.rfind(b"\n") + 1]) if (use := _parse_use(line)) is not None]
+
+
+def lines_of(data: bytes) -> Iterator[bytes]:
+    """Yield the lines of what somebody has noted, one at a time: all at once may be fifty times as large as objects."""
+    found = itertools.islice(io.BytesIO(data), len(data) // _SHORTEST_LINE + 1)
+    return (line.removesuffix(b"\n") for line in found if _SHORTEST_LINE <= len(line) <= _LONGEST_LINE)
 
 
 def writer_of(name: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jcache.cache import usage
-from jcache.cache.books import count
+from jcache.cache.books import count, lines_of
 from jcache.cache.tree import Found, walk
 from jcache.journal import Journal, Version
 from jcache.naming.identity import address_of, is_answers, names_of
@@ -244,7 +244,7 @@ def _read_facts(storage: Storage, root: str) -> dict[str, tuple[_Stamp, _Fact]]:
     finally:
         storage.close(fd)
     found = {}
-    for line in data.splitlines():
+    for line in lines_of(data):
         try:
             path, files, size, time_ns, name, versions = json.loads(line)
             stored = tuple(

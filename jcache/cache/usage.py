@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
-from jcache.cache.books import USAGE_NAME, Head, Use, count, is_book, is_over, read_head, read_uses
+from jcache.cache.books import USAGE_NAME, Head, Use, count, is_book, is_over, lines_of, read_head, read_uses
 from jcache.naming.layout import is_journal
 from jcache.segment.directory import create_file, make_directory
 from jcache.segment.segment import read_all
@@ -356,13 +356,13 @@ def _load(storage: Storage, root: str, *, with_entries: bool, pace: Callable[[],
             data = read_all(storage, fd, size, 0)
     finally:
         storage.close(fd)
-    head, _, rest = data.partition(b"\n")
-    index = _parse_head(head)
+    rest = lines_of(data)
+    index = _parse_head(next(rest, b""))
     index.size_bytes = size
     if with_entries:
         now_s = time.time()
-        for number, line in enumerate(os.fsdecode(rest).split("\n")):
-            _parse_entry(line, index, now_s)
+        for number, line in enumerate(rest):
+            _parse_entry(os.fsdecode(line), index, now_s)
             if number % _LINES_A_STEP == 0:
                 pace()
     return index

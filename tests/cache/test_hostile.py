@@ -513,6 +513,25 @@ def test_what_repeats_one_extent_is_neither_copied_nor_kept(tmp_path: Path) -> N
     assert sum(path.stat().st_size for path in Path(cache.directory).rglob("*.seg")) < 100_000
 
 
+@pytest.mark.parametrize("content", [b"\n" * (64 << 20), b"[" + b"[]," * (20 << 20), b"\n[" + b"[]," * (20 << 20)])
+def test_notes_of_many_small_things_fill_no_memory(tmp_path: Path, content: bytes) -> None:
+    """Some bytes each, they are fifty as objects of Python's."""
+    cache = made(tmp_path / "cache")
+    record(cache)
+    notes = Path(cache.directory, ".usage")
+    notes.mkdir()
+    for name in ("index", "facts", "@h.1.0123456789abcdef.use"):
+        (notes / name).write_bytes(content)
+    script = f"""
+from jcache.cache.catalogue import journals
+from jcache.cache.usage import load, uses
+from jcache.system.storage import Storage
+root = {cache.directory!r}
+print(len(uses(Storage(), root, load(Storage(), root))), len(list(journals(Storage(), root))))
+"""
+    assert bounded(script, 512 << 20) == "0 1\n"
+
+
 def test_segments_of_one_journal_fill_no_memory_together(tmp_path: Path) -> None:
     """Each is a hole, with an index of zeros that is sound and takes 117 MB of memory."""
     cache = made(tmp_path / "cache")
