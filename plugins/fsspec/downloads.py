@@ -33,6 +33,8 @@ RESTARTS = 4
 COPY_OPTIONS = frozenset({"callback", "chunk_size"})
 # Where those are from that open the file, by methods that are hooked and count.
 OPENING = frozenset({"fsspec.spec", "fsspec.implementations.arrow", "jcache_plugins.filesystem"})
+# The packages whose methods read by a client that is hooked as well.
+CLIENTS = frozenset({"fsspec_xrootd", "obstore"})
 # Where the methods are from that make the directory of what they write.
 MAKERS = frozenset({"fsspec.spec", "gcsfs.core", "gcsfs.extended_gcsfs"})
 
@@ -198,7 +200,9 @@ def counted(fs: Any, original: Method, asked: tuple[Any, ...] | None) -> Iterato
         return
     path, options, target, _ = asked
     before, started_s = _length(target), time.monotonic()
-    with reaching() if may_ask() else contextlib.nullcontext():  # what it reads by is this same copy
+    # What a client that is hooked reads is this same copy. What others ask about names in turn is remembered.
+    is_by_client = original.__module__.partition(".")[0] in CLIENTS and may_ask()
+    with reaching() if is_by_client else contextlib.nullcontext():
         yield
     nbytes = _length(target) - (before if isfilelike(target) else 0)
     if nbytes > 0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import RunPython
-    from servers import ScriptedOrigin
+    from servers import ScriptedOrigin, XrootdServer
 
     from jcache.session import Session
 
@@ -130,3 +130,10 @@ def test_how_azures_and_googles_are_to_copy_is_no_reason(active: Callable[..., S
         assert (tmp_path / "got").read_bytes() == DATA
         assert session.counters.snapshot().read_hit == hits * len(DATA)
         settle()
+
+
+def test_a_copy_by_a_client_that_is_hooked_is_counted_once(xrootd_server: XrootdServer, run_python: RunPython) -> None:
+    (xrootd_server.directory / "f").write_bytes(DATA)
+    code = "import fsspec, sys; fs, path = fsspec.url_to_fs(sys.argv[1]); fs.get(path, 'got')"
+    ran = run_python(code, xrootd_server.url("f"), env={"JCACHE_BYPASS": "1"})
+    assert ran.report["read"]["bypass_bytes"] == len(DATA)
