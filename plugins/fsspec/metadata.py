@@ -29,6 +29,8 @@ Method = Callable[..., Any]
 # What calls say besides that asks the origin anew, whatever a file system has cached.
 _ANEW = frozenset({"refresh", "invalidate_cache"})
 _HTTP = "fsspec.implementations.http.HTTPFileSystem."
+# The answers that hang on which links in a page HTTP's file system heeds.
+_LISTING = frozenset({"ls", "find", "isdir"})
 
 
 async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
@@ -208,6 +210,8 @@ def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) ->
     listing.note(fs)
     path = said.pop(parameters.first, None)
     anew = any({name: said.pop(name) for name in _ANEW & said.keys()}.values())
+    if kind in _LISTING and getattr(fs, "simple_links", True) is False:
+        said["simple_links"] = False
     known = named(fs, path) if isinstance(path, str) and not is_idle() else None
     found = question(kind, path, said, known)
     if found is not None:

@@ -279,6 +279,18 @@ def test_a_file_that_was_read_is_not_read_again_to_learn_that_nothing_is_below_i
     assert (resource.gets, resource.heads) == (0, 1)
 
 
+def test_which_links_are_meant_decides_what_is_below_a_page(run_python: RunPython, http_origin: ScriptedOrigin) -> None:
+    page = f'<a href="x">x</a> http://127.0.0.1:{http_origin.port}/d/y'
+    http_origin.put("d/", page.encode(), headers={"Content-Type": "text/html"})
+    url = http_origin.url("d/")
+    made = "", ", simple_links=False", ", same_scheme=False"
+    calls = [f"sorted(fsspec.filesystem('http'{how}).ls(url, detail=False))" for how in made]
+    plain = run_python(CALLS, url, *calls, cache=None).stdout
+    assert len(set(plain.splitlines())) > 1
+    for env in ({"JCACHE_VALIDATE": "never"}, {"JCACHE_VALIDATE": "never"}, {"JCACHE_OFFLINE": "1"}):
+        assert run_python(CALLS, url, *calls, env=env).stdout == plain
+
+
 @pytest.mark.parametrize("validate", ["0", "0.01"])
 def test_a_file_of_which_the_trust_runs_out_while_it_is_read_is_read_once(
     run_python: RunPython, http_origin: ScriptedOrigin, validate: str
