@@ -94,8 +94,10 @@ async def without_reading(found: Access, kind: str, ask: Question | None) -> tup
     """
     if not found.origin.exists_by_reading or not await found.is_known():
         return UNKNOWN, None
+    if kind != "exists" and found.origin.path.endswith("/"):
+        return UNKNOWN, None  # where nothing is below it, what it is without the slash is looked at
     try:
-        info = await (found.origin.stat() if await found.is_got() else found.origin.stat_by_reading())
+        info = await found.origin.stat_by_reading()  # HEAD may say what GET does not
     except Exception:  # noqa: BLE001 - the file system's own method says what that means
         return UNKNOWN, None
     if info is None:
