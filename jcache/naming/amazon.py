@@ -8,7 +8,7 @@ from jcache.naming.address import Address, Request, Unidentifiable, endpoint, te
 from jcache.naming.credentials import names
 from jcache.naming.layout import digest
 
-__all__ = ["locate_s3"]
+__all__ = ["is_amazons", "locate_s3"]
 
 
 def locate_s3(request: Request) -> Address:
@@ -27,13 +27,14 @@ def locate_s3(request: Request) -> Address:
     used = names("endpoint_url client_kwargs config_kwargs key profile session username version_aware")
     # Elsewhere than at Amazon's own a bucket's name may be unique within a tenant only (Ceph's gateway, say), and the
     # tenant may be told by who asks.
-    owning = () if _is_amazons(where) else _s3_access_key(request)
+    owning = () if is_amazons(where) else _s3_access_key(request)
     return Address(
         "s3", (where,), "/" + request.rest.lstrip("/"), version_mark(request, "?versionId="), used, owning=owning
     )
 
 
-def _is_amazons(where: str) -> bool:
+def is_amazons(where: str) -> bool:
+    """Whether a host is Amazon's own, where a bucket's name is unique in the world."""
     host = where.partition("/")[0]
     return (
         host in {"s3.amazonaws.com", "s3.us-gov.amazonaws.com"}

@@ -8,6 +8,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 
 from jcache.naming.credentials import TUNING
 from jcache.naming.layout import digest
@@ -31,7 +32,22 @@ _objects: "weakref.WeakKeyDictionary[object, str]" = weakref.WeakKeyDictionary()
 
 def who_asks(options: Mapping[str, object], environ: Mapping[str, str]) -> str:
     """Return the fingerprint of all that may say who asks: options that are no mere tuning, and the environment's."""
-    return fingerprint((options, tuple((name, environ[name]) for name in _VARIABLES if name in environ)))
+    told = options, tuple((name, environ[name]) for name in _VARIABLES if name in environ)
+    logins = _logins(options, environ)
+    return fingerprint((*told, logins) if logins else told)
+
+
+def _logins(options: Mapping[str, object], environ: Mapping[str, str]) -> bytes:
+    """Return the file of logins that an HTTP client reads where it is told to; empty where there is none."""
+    client = options.get("client_kwargs")
+    if not isinstance(client, Mapping) or not client.get("trust_env"):
+        return b""
+    try:
+        return (
+            Path(environ.get("NETRC") or os.path.join(environ.get("HOME") or "~", ".netrc")).expanduser().read_bytes()
+        )
+    except (OSError, RuntimeError):
+        return b""
 
 
 def fingerprint(value: object) -> str:

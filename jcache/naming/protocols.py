@@ -22,7 +22,7 @@ from jcache.naming.address import (
     split_url,
     version_mark,
 )  # fmt: skip
-from jcache.naming.amazon import locate_s3
+from jcache.naming.amazon import is_amazons, locate_s3
 
 __all__ = ["Address", "Unidentifiable", "locate"]
 
@@ -56,6 +56,9 @@ def _http(request: Request) -> Address:
         if credentials.is_secret(name) and name not in credentials.ASKING_HEADERS
     )
     host = host_port(authority, ports[request.scheme])
+    key = signatures.access_key(cut)
+    if key is not None and not is_amazons(host):
+        owning += (("key", key),)  # as of an object that s3fs reads
     return Address(request.scheme, (host,), path or "/", extra, used, asking, owning)
 
 

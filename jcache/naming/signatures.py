@@ -92,6 +92,15 @@ def split_query(query: str, *, ignore: frozenset[str] = frozenset()) -> tuple[st
     return "&".join(kept), "&".join(cut)
 
 
+def access_key(cut: str) -> str | None:
+    """Return which key of an S3 service has signed, out of what was cut from a query; None where none has."""
+    for item in cut.split("&"):
+        name, _, value = item.partition("=")
+        if name in {"X-Amz-Credential", "AWSAccessKeyId"}:
+            return unquote_plus(value, errors="surrogateescape").partition("/")[0]
+    return None
+
+
 def _signature(named: list[str]) -> frozenset[str]:
     """Return the names that belong to a complete signature."""
     once = {name for name in named if named.count(name) == 1} if len(set(named)) < len(named) else set(named)

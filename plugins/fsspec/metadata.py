@@ -30,6 +30,8 @@ Method = Callable[..., Any]
 _ANEW = frozenset({"refresh", "invalidate_cache"})
 _HTTP = "fsspec.implementations.http.HTTPFileSystem."
 _XROOTD = "fsspec_xrootd.xrootd.XRootDFileSystem."
+# The answers that hang on which links in a page HTTP's file system heeds.
+_LISTING = frozenset({"ls", "find", "isdir"})
 
 
 async def stored_info(found: Access, path: Any) -> dict[str, Any] | None:
@@ -93,8 +95,10 @@ async def without_reading(found: Access, kind: str, ask: Question | None) -> tup
     """
     if not found.origin.exists_by_reading or not await found.is_known():
         return UNKNOWN, None
+    if kind != "exists" and found.origin.path.endswith("/"):
+        return UNKNOWN, None  # where nothing is below it, what it is without the slash is looked at
     try:
-        info = await (found.origin.stat() if await found.is_got() else found.origin.stat_by_reading())
+        info = await found.origin.stat_by_reading()  # HEAD may say what GET does not
     except Exception:  # noqa: BLE001 - the file system's own method says what that means
         return UNKNOWN, None
     if info is None:
@@ -225,6 +229,8 @@ def asked(fs: Any, kind: str, parameters: Parameters, args: Any, kwargs: Any) ->
     listing.note(fs)
     path = said.pop(parameters.first, None)
     anew = any({name: said.pop(name) for name in _ANEW & said.keys()}.values())
+    if kind in _LISTING and getattr(fs, "simple_links", True) is False:
+        said["simple_links"] = False
     known = named(fs, path) if isinstance(path, str) and not is_idle() else None
     found = question(kind, path, said, known)
     if found is not None:

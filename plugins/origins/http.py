@@ -12,7 +12,7 @@ import aiohttp
 from jcache.errors import OriginChangedError, ShortReadError
 from jcache.journal import Version
 from jcache.naming import Identity
-from jcache.origin import Fetched, Info, OriginRange
+from jcache.origin import Fetched, Info, OriginRange, Sharing
 from jcache.planning.snapshot import REPLACED
 from jcache_plugins.origins.answers import (
     Answer,
@@ -35,7 +35,7 @@ from jcache_plugins.origins.questions import (
     WHOLE,
     HttpQuestions,
 )
-from jcache_plugins.origins.sharing import sharing_of
+from jcache_plugins.origins.sharing import headers_of, sharing_of, strictest
 from jcache_plugins.origins.stream import Stream
 from jcache_plugins.origins.witness import Witnesses
 
@@ -143,13 +143,16 @@ class HttpOrigin(HttpQuestions):
 
     def _common(self, answers: Sequence[Answer], known: Info | None) -> Info | None:
         info, proved = known, True
+        sharings: list[Sharing] = []
         for answer in answers:
             if answer.beyond:
                 continue  # no bytes to prove
             seen = self._seen(answer, known)
             if seen is None:
                 proved = False
-            elif info is None:
+                continue
+            sharings.append(seen.sharing)
+            if info is None:
                 info = seen
                 self._is_named(seen.version, seen.version)
             else:
@@ -159,8 +162,8 @@ class HttpOrigin(HttpQuestions):
                 if told is False:
                     self._is_named(info.version, seen.version)
                 proved = proved and told is False
-                if info is known and info.sharing != seen.sharing:
-                    info = replace(info, sharing=seen.sharing)
+        if info is not None and sharings and info.sharing != strictest(sharings):
+            info = replace(info, sharing=strictest(sharings))
         return info if proved else None
 
     def _seen(self, answer: Answer, known: Info | None) -> Info | None:
@@ -284,7 +287,7 @@ class HttpOrigin(HttpQuestions):
     async def _get_on(self, session: Any, part: OriginRange, etag: str | None, stream: Stream | None = None) -> Answer:
         """Read a range of a file whose server sends no parts."""
 
-        async def ask() -> Any:
+        async def ask() -> tuple[Any, Mapping[str, str]]:
             response = await self._request(session, WHOLE, etag)
             try:
                 self._raise_for_status(response)
@@ -294,7 +297,7 @@ class HttpOrigin(HttpQuestions):
             except BaseException:
                 response.close()
                 raise
-            return response
+            return response, headers_of(response, self.fs)
 
         if stream is None:
             stream = self._stream = self._stream or Stream()
@@ -336,34 +339,35 @@ class HttpOrigin(HttpQuestions):
 
     async def _answered(self, session: Any, response: Any, part: OriginRange, known: Info | None) -> Answer:
         """Read the body: the range, or the file, of which the range is cut out."""
-        found, size = content_range(response.headers), length_of(response.headers)
+        headers = headers_of(response, self.fs)
+        found, size = content_range(headers), length_of(headers)
         if response.status == PARTIAL or (found is not None and found[0] == part[0]):
             if found is not None and found[1] != part[1] and is_short(part, found):
                 # It bounds what it sends at once. In one body the range is of one version.
                 self._ranged = False
                 response.close()
                 return await self._get_on(session, part, None)
-            return cut(self.path, part, await response.read(), response.headers)
+            return cut(self.path, part, await response.read(), headers)
         start, stop = part
         if part != WHOLE:
             if await self._is_alone(session, part, size, known):
                 body = await response.read()
                 if stop is not None and len(body) > stop - start:
                     body = body[start:stop]  # it was the file after all
-                return Answer(part, body, response.headers, size_bytes=None, placed=False)
+                return Answer(part, body, headers, size_bytes=None, placed=False)
             self._ranged = False
             response.close()
             return await self._get_on(session, part, None)
         if known is not None and size is not None and size != known.version.size_bytes:
             response.close()  # of no use, however long it is
-            return Answer(part, b"", response.headers, size_bytes=size, placed=True)
+            return Answer(part, b"", headers, size_bytes=size, placed=True)
         body = await response.read()
         if size is not None and len(body) != size:
             msg = f"{self.path}: got {len(body)} of {size} bytes"
             raise ShortReadError(msg)
-        if "chunked" in response.headers.get("Transfer-Encoding", ""):
+        if "chunked" in headers.get("Transfer-Encoding", ""):
             size = len(body)  # and not cut off
-        return Answer(part, body, response.headers, size_bytes=size, placed=True)
+        return Answer(part, body, headers, size_bytes=size, placed=True)
 
     async def _is_alone(self, session: Any, part: OriginRange, size: int | None, known: Info | None) -> bool:
         """Whether a body that is not said to be a part is the range that was asked for, and not the file."""

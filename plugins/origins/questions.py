@@ -22,7 +22,7 @@ from jcache_plugins.origins.answers import (
     size_beyond,
 )
 from jcache_plugins.origins.base import FileSystemOrigin, UnsizedError, adler32, beside, is_past, reaching
-from jcache_plugins.origins.sharing import sharing_of
+from jcache_plugins.origins.sharing import headers_of, sharing_of
 
 __all__ = ["OK", "OUT_OF_RANGE", "PARTIAL", "PRECONDITION_FAILED", "RANGE_REFUSED", "WHOLE", "HttpQuestions"]
 
@@ -185,7 +185,9 @@ class HttpQuestions(FileSystemOrigin):
             self._ranged = False
         version = self._version(response.headers, size)
         details = details_of(self.path, size, response.headers, **more, url=str(response.url))
-        return Info(version, details, sharing_of(response.headers, self.fs), also=self._also_named(version))
+        return Info(
+            version, details, sharing_of(headers_of(response, self.fs), self.fs), also=self._also_named(version)
+        )
 
     def _also_named(self, version: Version) -> Version | None:
         """Return what `HEAD` calls the version that a `GET` names; of a later version it says nothing."""

@@ -1,15 +1,16 @@
 """For whom an HTTP server's answer is (RFC 9110, 12.5.5; RFC 9111, 5.2.2): all, who asked, or nobody to keep."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from multidict import CIMultiDict
 
 from jcache.naming.credentials import ASKING_HEADERS, IDLE_HEADERS
 from jcache.origin import Sharing
 
-__all__ = ["sharing_of"]
+__all__ = ["headers_of", "sharing_of", "strictest"]
 
-# These two say who asks, so what is given to somebody without them is not for those who have them.
-_ALWAYS = frozenset({"authorization", "cookie"})
+_STRICT: tuple[Sharing, ...] = ("all", "asker", "nobody")
 
 
 def sharing_of(headers: Mapping[str, str], fs: Any) -> Sharing:
@@ -25,8 +26,23 @@ def sharing_of(headers: Mapping[str, str], fs: Any) -> Sharing:
     if "no-store" in directives:
         return "nobody"
     varied = _items(headers, "Vary")
-    own = "private" in directives or "*" in varied or not varied.isdisjoint(_ALWAYS)
+    # What is given to somebody who does not say who asks is not for those who do.
+    own = "private" in directives or "*" in varied or not varied.isdisjoint(ASKING_HEADERS)
     return "asker" if own or (varied and not varied.isdisjoint(_asking_headers(fs))) else "all"
+
+
+def headers_of(response: Any, fs: Any) -> Mapping[str, str]:
+    """Return an answer's headers, which say that it is the asker's own where a redirect to it was."""
+    if all(sharing_of(hop.headers, fs) == "all" for hop in response.history):
+        return response.headers  # type: ignore[no-any-return]  # as the client has them
+    headers = CIMultiDict(response.headers)
+    headers.add("Cache-Control", "private")
+    return headers
+
+
+def strictest(sharings: Iterable[Sharing]) -> Sharing:
+    """Return for whom it is what is made of several answers."""
+    return max(sharings, key=_STRICT.index)
 
 
 def _items(headers: Any, name: str) -> set[str]:

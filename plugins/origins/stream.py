@@ -32,12 +32,12 @@ class Stream:
         self._told: tuple[Any, float, float] = {}, 0.0, 0.0
 
     async def read(
-        self, ask: Callable[[], Awaitable[Any]], start: int, stop: int | None
+        self, ask: Callable[[], Awaitable[tuple[Any, Any]]], start: int, stop: int | None
     ) -> tuple[bytes, Any, float, float]:
         """Return a range of the file; what lies before it is passed over.
 
         Args:
-            ask: Asks for the file, and returns the response if it is a good one.
+            ask: Asks for the file, and returns the response if it is a good one, with its headers.
             start: The first byte.
             stop: One past the last one; None for the end.
 
@@ -48,8 +48,8 @@ class Stream:
             if self._response is None or self._at > start:
                 self.close()
                 asked_s = time.monotonic()
-                self._response, self._at = await ask(), 0
-                self._told = self._response.headers, asked_s, time.monotonic()
+                (self._response, headers), self._at = await ask(), 0
+                self._told = headers, asked_s, time.monotonic()
                 self._make_room()
             told = self._told
             pieces: list[bytes] = []

@@ -52,6 +52,8 @@ class Asked(http.server.ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.has_own_tags = False
         self.refused: set[str] = set()
+        # Whether each who asks is sent to a place of his own.
+        self.redirects = False
         self.log: list[tuple[str, str]] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -77,6 +79,14 @@ class Answers(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if self.server.redirects and not self.path.startswith("/of/"):
+            self.send_response(302)
+            for name, value in self.server.headers.items():
+                self.send_header(name, value)
+            self.send_header("Location", f"/of/{self.headers.get('Authorization')}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         data = (
             b""
             if "empty" in self.path
@@ -92,7 +102,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.send_header("Last-Modified", "Sun, 13 Sep 2020 12:26:40 GMT")
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-        for name, value in self.server.headers.items():
+        for name, value in () if self.server.redirects else self.server.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(stop - start))
         self.end_headers()
@@ -233,7 +243,13 @@ def test_whom_the_origin_refuses_is_refused(
     assert asked.log == []  # she has validated it
 
 
-OWN = [{"Vary": "Authorization"}, {"Vary": "accept, COOKIE"}, {"Cache-Control": "max-age=5, Private"}, {"Vary": "*"}]
+OWN = [
+    {"Vary": "Authorization"},
+    {"Vary": "X-Auth-Token"},
+    {"Vary": "accept, COOKIE"},
+    {"Cache-Control": "max-age=5, Private"},
+    {"Vary": "*"},
+]
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
@@ -268,6 +284,37 @@ def test_what_is_for_one_asker_has_a_journal_of_its_own(
         assert "hunter2" not in directory
         for name in names:
             assert b"hunter2" not in (Path(directory) / name).read_bytes()
+
+
+@pytest.mark.parametrize("headers", [*OWN, {"Cache-Control": "no-store"}], ids=str)
+@pytest.mark.parametrize("many", [False, True])
+def test_where_a_redirect_leads_each_who_asks_is_his_own(
+    asked: Asked, active: Callable[..., Session], headers: dict[str, str], many: bool
+) -> None:
+    asked.redirects, asked.headers = True, headers
+    url = f"{asked.url}/f"
+    for validate in ("open", "never"):
+        active(validate=validate)
+        asked.log.clear()
+        for who in ("alice", "bob"):
+            right = content(f"/of/{who}/f")
+            got = by(who).cat_ranges([url] * 2, [0, 300], [300, SIZE]) if many else [by(who).cat_file(url)]
+            assert b"".join(got) == right
+    assert asked.log == []
+
+
+def test_urls_that_two_tenants_have_signed_are_apart(asked: Asked, active: Callable[..., Session]) -> None:
+    """But for Amazon's own, where the name of a bucket is unique in the world."""
+    signed = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={}/20240101/x&X-Amz-Date=1&X-Amz-Signature={}"
+    older = "AWSAccessKeyId={}&Expires=1&Signature={}"
+    for name, query in ("k", signed), ("l", older):
+        one, again, other = (f"/b/{name}?{query.format(*who)}" for who in (("A", 1), ("A", 2), ("B", 3)))
+        for paths in ((one, again), (other,)):
+            for path in paths:
+                active(validate="never")
+                assert fsspec.filesystem("http").cat_file(asked.url + path) == content(paths[0])
+        ours, theirs = (identify("https", f"https://b.s3.amazonaws.com{path}", {}) for path in (one, other))
+        assert ours.owner == theirs.owner == ""
 
 
 def test_what_must_not_be_stored_is_not(asked: Asked, active: Callable[..., Session], cache_dir: Path) -> None:
@@ -369,6 +416,7 @@ class Plain:
         ({"Vary": "Referer"}, "all"),  # none was sent
         ({"Vary": "Accept,User-Agent"}, "asker"),
         ({"Vary": "authorization"}, "asker"),
+        ({"Vary": "X-Auth-Token"}, "asker"),  # others may send one
         ({"Cache-Control": "public, max-age=3"}, "all"),
         ({"Cache-Control": 'private="set-cookie"'}, "asker"),
         ({"Cache-Control": "no-cache, must-revalidate"}, "all"),
@@ -379,7 +427,7 @@ def test_for_whom_an_answer_is(headers: dict[str, str], sharing: str) -> None:
     assert sharing_of(headers, Plain) == sharing
 
 
-def test_fingerprints() -> None:
+def test_fingerprints(tmp_path: Path) -> None:
     assert fingerprint({}) == fingerprint({"a": None, "b": {}}) == ""
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 2, "b": 1})
     assert fingerprint({"a": {"b": 1}, "c": 2}) != fingerprint({"a": {"b": 1, "c": 2}})
@@ -390,6 +438,16 @@ def test_fingerprints() -> None:
     assert who_asks({"block_size": 1, "anon": False}, {}) == who_asks({}, {}) == ""
     assert who_asks({}, {"BEARER_TOKEN": "x"}) != who_asks({}, {"BEARER_TOKEN": "y"})
     assert who_asks({"token": "x"}, {}) != who_asks({"token": "y"}, {}) != who_asks({"anon": True}, {})
+    netrc = tmp_path / "netrc"
+    logged_in = {"client_kwargs": {"trust_env": True}}
+    assert who_asks(logged_in, {"NETRC": str(netrc)}) == ""
+    netrc.write_text("machine a login me password hunter2")
+    told = who_asks(logged_in, {"NETRC": str(netrc)})
+    assert told
+    assert "hunter2" not in told
+    assert who_asks({"client_kwargs": {"trust_env": False}}, {"NETRC": str(netrc)}) == who_asks({}, {}) == ""
+    netrc.write_text("machine a login you password hunter3")
+    assert who_asks(logged_in, {"NETRC": str(netrc)}) != told
     assert "hunter2" not in who_asks({"token": "hunter2"}, {})
 
 
