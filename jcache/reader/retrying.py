@@ -10,7 +10,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from jcache.counters import Counters
-from jcache.errors import ShortReadError
+from jcache.errors import OriginChangedError, ShortReadError
 from jcache.origin import Fetched, Info, Origin, OriginRange, renew, retry_after
 
 __all__ = ["Retries", "RetryHost", "Tries", "fetch", "stat"]
@@ -84,7 +84,9 @@ async def fetch(
                 got = await origin.fetch(asked, known=known, arrived=arrived)
         except Exception as error:
             if not await tries.again(error):
-                raise
+                if whole is None or isinstance(error, OriginChangedError):
+                    raise
+                return whole._replace(requests=whole.requests + 1)  # what failed is in its place, what came is good
             host.counters.origin(requests=1, retries=1)
             continue
         kinds = set(map(type, got.data))

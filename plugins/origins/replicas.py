@@ -13,14 +13,17 @@ from jcache.errors import OriginChangedError
 from jcache.journal import Version
 from jcache.origin import Fetched, Info, OriginRange
 from jcache.planning.snapshot import agrees
+from jcache.reader.retrying import Retries
+from jcache.session import current
 from jcache_plugins.origins.base import FileSystemOrigin, in_thread, reaching
 
 __all__ = ["Replicas"]
 
 T = TypeVar("T")
 
-# So long a place has for an answer while there is another one to ask; and so long a server that failed is asked last.
-HANG_S, DOWN_S = 15.0, 60.0
+# So long a place has for an answer while there is another one to ask, and what its bytes take at this rate. So long a
+# server that failed is asked last.
+HANG_S, DOWN_S, SLOWEST_BYTES_PER_S = 15.0, 60.0, 256 << 10
 
 
 class OtherBytesError(OSError):
@@ -33,14 +36,16 @@ class Place:
     Attributes:
         origin: The way to it; None until it is first needed.
         own: The version that it has, in its own words, and the checksum of that; None until it was asked.
+        is_first: Whether the file goes by its name there.
     """
 
-    __slots__ = ("origin", "own", "url")
+    __slots__ = ("is_first", "origin", "own", "url")
 
     def __init__(self, url: str, origin: FileSystemOrigin | None = None) -> None:
         self.url = url
         self.origin = origin
         self.own: tuple[Info, str | None] | None = None
+        self.is_first = origin is not None
 
     @property
     def server(self) -> str:
@@ -48,11 +53,29 @@ class Place:
         return urlsplit(self.url).netloc
 
     async def take(self, info: Info) -> Info:
-        """Take note of what it has; return that with the checksum, by which it is the same at other places."""
+        """Take note of what it has; return that as it is held against what other places have."""
         assert self.origin is not None
         if self.own is None or not agrees(self.own[0].version, info.version):
             self.own = info, await self.origin.checksum()
-        return replace(info, version=as_everywhere(info.version, self.own[1]))
+        return replace(info, version=self.as_everywhere(*self.own))
+
+    def has(self, known: Version) -> bool:
+        """Whether what it had last is a version that is known."""
+        return self.own is not None and agrees(known, self.as_everywhere(*self.own))
+
+    def as_everywhere(self, own: Info, checksum: str | None) -> Version:
+        """Return a version with the checksum of the bytes, by which alone another place has the same as the first.
+
+        Tags and times are of one place: copies that are not the same bytes may have the same. Without a checksum, those
+        of another place than the first are made its own.
+        """
+        version = own.version
+        if checksum is not None and version.checksum is None:
+            version = version._replace(checksum=checksum)
+        if self.is_first or not version.is_provable:
+            return version
+        told = None if version.checksum is not None else f"{version.etag or version.mtime_ns} of {self.url}"
+        return Version(version.size_bytes, etag=told, checksum=version.checksum)
 
 
 class Replicas:
@@ -105,10 +128,12 @@ class Replicas:
         """Fetch ranges at a place that has the known version."""
 
         async def fetch(place: Place, origin: FileSystemOrigin) -> Fetched:
-            if known is not None and (place.own is None or not self._is_of(place.own, known)):
+            if known is not None and not place.has(known.version):
                 told = await self._stat(place, origin)
-                if not agrees(known.version, told.version):
-                    if origin is self._first:
+                if not agrees(known.version, told.version) or not (place.is_first or known.version.is_provable):
+                    if not known.version.is_provable:
+                        place.own = None  # what it has is not what was named, of which there is nothing but the size
+                    if place.is_first:
                         raise OriginChangedError(f"{place.url}: the remote file was replaced")
                     raise OtherBytesError(f"{place.url} has other bytes, or its checksum cannot be had")
             own = None if known is None or place.own is None else place.own[0]
@@ -116,41 +141,48 @@ class Replicas:
                 fetched = await origin.fetch(ranges, known=own, arrived=arrived)
             except OriginChangedError as error:
                 place.own = None
-                if known is None or origin is self._first:
+                if known is None or place.is_first:
                     raise
                 raise OtherBytesError(f"{place.url} has other bytes by now") from error
             if fetched.info is None:
                 return fetched
             return fetched._replace(info=known or self._named(await place.take(fetched.info)))
 
-        return await self._ask(fetch)
+        size = None if known is None else known.version.size_bytes
+        return await self._ask(fetch, ranges, size)
 
     def _named(self, info: Info) -> Info:
         """Return what any place says of the file by the name that the application has for it."""
         return replace(info, details={**info.details, "name": self._first.path})
 
     @staticmethod
-    def _is_of(own: tuple[Info, str | None], known: Info) -> bool:
-        return agrees(known.version, as_everywhere(own[0].version, own[1]))
-
-    @staticmethod
     async def _stat(place: Place, origin: FileSystemOrigin) -> Info:
         return await place.take(await origin.stat())
 
-    async def _ask(self, request: Callable[[Place, FileSystemOrigin], Awaitable[T]]) -> T:
+    async def _ask(
+        self,
+        request: Callable[[Place, FileSystemOrigin], Awaitable[T]],
+        ranges: Sequence[OriginRange] = (),
+        size: int | None = None,
+    ) -> T:
         at = self._at
-        place = self._places[at]
-        is_last = len(self._met.keys() | {at}) == len(self._places)
+        place, session = self._places[at], current()
+        retries = Retries(10) if session is None else session.retries
+        # Where nobody would ask another one, it has all the time that it has plain.
+        is_last = len(self._met.keys() | {at}) == len(self._places) or len(self._met) >= retries.most
         try:
-            async with asyncio.timeout(None if is_last else HANG_S):
+            if is_last:
                 answer = await self._there(place, request)
+            else:
+                hang_s = patience_s(retries.for_s, len(self._places))
+                answer = await self._in_time(place, request, ranges, size, hang_s)
         except OriginChangedError:
             raise
         except Exception as error:
             self._fail(at, error)
-            if self._failures:
-                raise self._failures[0] from error  # as the file system says it that the application asked
-            raise
+            if self._failures.get(0, error) is error:
+                raise
+            raise self._failures[0] from error  # as the file system says it that the application asked
         errors = (
             () if not isinstance(answer, Fetched) else [each for each in answer.data if isinstance(each, Exception)]
         )
@@ -160,6 +192,35 @@ class Replicas:
             self._met.clear()
             self._failures.clear()
         return answer
+
+    async def _in_time(
+        self,
+        place: Place,
+        request: Callable[[Place, FileSystemOrigin], Awaitable[T]],
+        ranges: Sequence[OriginRange],
+        size: int | None,
+        hang_s: float,
+    ) -> T:
+        """Make a request at a place, and give it up where that does not answer; who sends much may take long."""
+
+        async def ask_size(_: Place, origin: FileSystemOrigin) -> int:
+            return (await origin.stat()).version.size_bytes
+
+        asked = asyncio.ensure_future(self._there(place, request))
+        try:
+            await asyncio.wait({asked}, timeout=hang_s + seconds_for(ranges, size))
+            if not asked.done() and size is None:
+                # Whether it is alive is a question of its own. Where two calls at once cannot be, it is taken to be.
+                if place.origin is None or not place.origin.one_at_a_time:
+                    async with asyncio.timeout(hang_s):
+                        size = await self._there(place, ask_size)
+                left_s = None if size is None else hang_s + seconds_for(ranges or [(0, None)], size)
+                await asyncio.wait({asked}, timeout=left_s)
+            if not asked.done():
+                raise TimeoutError(f"{place.url} does not answer")
+            return asked.result()
+        finally:
+            asked.cancel()
 
     async def _there(self, place: Place, request: Callable[[Place, FileSystemOrigin], Awaitable[T]]) -> T:
         """Make a request at a place, on the event loop of its file system."""
@@ -192,6 +253,13 @@ class Replicas:
         return self._failed_s.get(place.server, -DOWN_S) + DOWN_S
 
 
-def as_everywhere(version: Version, checksum: str | None) -> Version:
-    """Return a version with the checksum of the bytes, if there is one, and else as it is."""
-    return version if checksum is None or version.checksum is not None else version._replace(checksum=checksum)
+def patience_s(for_s: float, count: int) -> float:
+    """Return how long one of so many places may be silent, if all are to be asked while requests are sent again."""
+    return min(HANG_S, max(1.0, for_s / count))
+
+
+def seconds_for(ranges: Sequence[OriginRange], size: int | None) -> float:
+    """Return how long the bytes of ranges may take; of those that end where nobody knows, none."""
+    stops = [size if stop is None else stop for _, stop in ranges]
+    wanted = sum(stop - start for (start, _), stop in zip(ranges, stops, strict=True) if stop is not None)
+    return max(wanted, 0) / SLOWEST_BYTES_PER_S

@@ -253,9 +253,17 @@ class Server:
         return cls._known.get(address) or cls._known.setdefault(address, cls(address))
 
     async def limits(self, fs: Any, handle: Any) -> tuple[int, int]:
-        """Return how many chunks it takes in one vector read, and of how many bytes; asked once."""
+        """Return how many chunks it takes in one vector read, and of how many bytes; asked once.
+
+        One that does not tell is read all the same, as plain reads do, which do not ask where there is no vector.
+        """
         if self._limits is None:
-            self._limits = await fs._get_max_chunk_info(handle)  # noqa: SLF001 - fsspec-xrootd's own way
+            try:
+                self._limits = await fs._get_max_chunk_info(handle)  # noqa: SLF001 - fsspec-xrootd's own way
+            except OSError as error:
+                if lost(error):
+                    raise
+                self._limits = fs.default_max_num_chunks, fs.default_max_chunk_size
         return self._limits
 
     def answers_in_order(self) -> bool:

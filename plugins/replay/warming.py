@@ -289,8 +289,12 @@ class _Warming:
                     self.warmed.columns[name] += 1
             self._opened.append((need, fs, path, wanted))
             if missing:
-                self._open.append((fs, path, piece) for piece in _pieces(missing, self._pace))
+                self._open.append(self._pieces_of(fs, path, missing))
             self._tell()
+
+    def _pieces_of(self, fs: Any, path: str, missing: Sequence[Range]) -> Iterator[tuple[Any, str, list[Range]]]:
+        """Yield what is to be fetched, of one file: in a loop over files a generator would go on with the last one."""
+        return ((fs, path, piece) for piece in _pieces(missing, self._pace))
 
     def _fetch(self, fs: Any, path: str, ranges: list[Range]) -> None:
         if not self._pace.wait(total(ranges)):
@@ -327,7 +331,7 @@ class _Warming:
             missing = [] if found is None else _common(wanted, found.gaps(1))
             if missing and need.url not in self.warmed.failed:
                 self.warmed.missing_bytes += total(missing)
-                self._open.append((fs, path, piece) for piece in _pieces(missing, self._pace))
+                self._open.append(self._pieces_of(fs, path, missing))
                 self._opened.append((need, fs, path, wanted))
         return bool(self._opened)
 

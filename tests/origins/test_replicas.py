@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import zlib
@@ -104,6 +105,48 @@ def test_where_nobody_tells_a_checksum_another_place_is_asked_only_before_anythi
     settle()
 
 
+def test_without_a_checksum_equal_times_are_no_word_for_equal_bytes(begin, servers: list[ScriptedOrigin]) -> None:
+    """What copies a tree keeps times, and nginx makes its tags of them."""
+    first, second = servers[:2]
+    for told in ({}, digest(OTHER)):
+        replicas.Replicas._failed_s.clear()
+        begin(2, retries=4)
+        first.put("f", DATA, etag='"1"', modified_s=1_600_000_000)
+        second.put("f", OTHER, etag='"1"', modified_s=1_600_000_000, headers=told)
+        assert read(first, FIRST) == pieces(FIRST)
+        settle()
+        first.stop()
+        with pytest.raises(OSError, match=r"."):
+            read(first, NEXT)
+        begin(2, retries=4)
+        assert read(first, FIRST + NEXT) == pieces(FIRST + NEXT, OTHER), "not what was recorded, which is of the first"
+        first.start()
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("retries", [0, 10])
+def test_a_place_that_is_slow_is_not_given_up(
+    begin, servers: list[ScriptedOrigin], monkeypatch: pytest.MonkeyPatch, known: bool, retries: int
+) -> None:
+    session, (first, second) = begin(2, retries=retries), servers[:2]
+    second.put("f", DATA, headers=digest(DATA))
+    slow = first.put("f", DATA, headers=digest(DATA))
+    if known:
+        read(first, FIRST)
+    monkeypatch.setattr(replicas, "HANG_S", 0.2)
+    monkeypatch.setattr(replicas, "SLOWEST_BYTES_PER_S", 5_000 if retries else 10**9)
+    slow.once[slow.gets + 1] = {"delay_s": 1.0}
+    assert fsspec.filesystem("http").cat_file(first.url("f")) == DATA
+    assert second.requests == session.counters.snapshot().origin_retries == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "for_s", "hang_s"), [(2, 60.0, 15.0), (4, 60.0, 15.0), (10, 60.0, 6.0), (2, 0.0, 1.0)]
+)
+def test_all_places_have_their_turn_while_requests_are_sent_again(count: int, for_s: float, hang_s: float) -> None:
+    assert replicas.patience_s(for_s, count) == hang_s
+
+
 def test_a_file_that_is_missing_at_one_place_is_read_at_another(begin, servers: list[ScriptedOrigin]) -> None:
     begin(2)
     servers[1].put("f", DATA)
@@ -134,6 +177,31 @@ def test_without_retries_the_first_place_is_the_only_one(begin, servers: list[Sc
     with pytest.raises(Exception, match="503"):
         read(servers[0], FIRST)
     assert session.counters.snapshot().origin_retries == 0
+
+
+def test_where_no_place_is_left_the_error_is_the_first_ones_and_not_its_own_cause() -> None:
+    class Gone:
+        fs, path, identity = fsspec.filesystem("memory"), "f", None
+
+        def __init__(self, *_: object) -> None:
+            self.error = FileNotFoundError()
+
+        async def stat(self) -> None:
+            raise self.error
+
+    async def ask(at: int) -> BaseException:
+        first = Gone()
+        found = replicas.Replicas(first, "memory://a/f", ["memory://b/f"], Gone)
+        found._at = at
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError) as raised:
+                await found.stat()
+        assert raised.value is first.error
+        return raised.value
+
+    for at in range(2):
+        error = asyncio.run(ask(at))
+        assert error.__cause__ is not error
 
 
 def test_two_xrootd_servers_of_which_one_dies(active, export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

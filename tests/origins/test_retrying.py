@@ -21,6 +21,7 @@ from jcache.reader.retrying import Retries
 from jcache_plugins.fsspec.access import access
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from activation import Site
@@ -216,6 +217,31 @@ def test_any_origin_that_says_so_is_asked_again(tmp_path: Path) -> None:
     assert (counts.origin_requests, counts.origin_retries, counts.origin_errors) == (3, 2, 0)
     setup.settle()
     assert setup.try_read((0, 10), (20, 30)) is not None
+    setup.host.close()
+
+
+@pytest.mark.parametrize("again", [ConnectionResetError("again"), FileNotFoundError("gone")])
+def test_what_fails_for_good_costs_its_neighbours_nothing_where_it_is_asked_for_again(
+    tmp_path: Path, again: Exception
+) -> None:
+    """Of several ranges the error is in the list; a single one that is asked for again raises it."""
+    setup = Setup(tmp_path, retries=Retries(3))
+    Failing(setup, 0, again)
+    setup.origin.retry_after = lambda error, *, met: 0.0 if isinstance(error, ConnectionResetError) else None  # type: ignore[attr-defined]
+    data, spans = setup.origin.state.data, ((0, 9), (100, 109), (200, 209))
+
+    async def before(number: int, ranges: Sequence[Any]) -> None:
+        if number > 1:
+            assert list(ranges) == [(100, 109)]
+            raise again
+
+    setup.origin.before = before
+    setup.origin.answer = lambda rows: [rows[0], ConnectionResetError("first"), rows[2]]
+    rows = asyncio.run(setup.read(*spans))
+    assert rows == [data[0:9], rows[1], data[200:209]]
+    assert isinstance(rows[1], ConnectionResetError)
+    setup.settle()
+    assert setup.try_read(spans[0], spans[2]) is not None
     setup.host.close()
 
 

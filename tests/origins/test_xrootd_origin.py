@@ -161,6 +161,22 @@ def test_more_than_one_vector_read_takes(client, export_dir: Path, count: int, l
     assert all(type(part) is bytes for part in got.data)
 
 
+def test_a_server_that_does_not_tell_its_limits_is_read(
+    client, export_dir: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any) -> None:
+        raise OSError("Server query for vector read info failed: could not parse b'readv_iov_max'")
+
+    monkeypatch.setattr(XRootDFileSystem, "_get_max_chunk_info", refused)
+    monkeypatch.setattr(Server, "_known", {})
+    each = client()
+    assert each.fetch("f", (0, 10)).data == [OLD[:10]]
+    assert each.fetch("f", (0, 10), (40_000, None)).data == [OLD[:10], OLD[40_000:]]
+    data = random.Random(3).randbytes(5_000_000)
+    write(export_dir / "large", data)
+    assert each.fetch("large", (0, None)).data == [data]
+
+
 @pytest.mark.parametrize(
     "sizes", [[100] * 5, [580_000] * 9, [2 << 20] * 40, [1] * 2500, [3 << 20, 1, 1], [1, 1, 3 << 20]]
 )

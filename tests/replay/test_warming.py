@@ -154,6 +154,31 @@ def test_what_the_cache_does_not_take_is_said(profiles: Path, cache_dir: Path, f
     assert "the cache did not take" in done.stderr
 
 
+def test_what_the_cache_did_not_take_is_fetched_again_of_each_file(
+    http_origin: ScriptedOrigin, run_python: RunPython
+) -> None:
+    files = [http_origin.put(name, os.urandom(size)) for name, size in (("a", 1000), ("b", 2000), ("c", 3000))]
+    code = """
+import sys, jcache
+from jcache.recording.recorder import Recorder
+submit, refused = Recorder.submit, set()
+def once(self, recording, **how):
+    size = recording.size_bytes
+    if size != 3000 and size not in refused and not how["timeout_s"]:
+        return False
+    if size != 3000 and size not in refused:
+        refused.add(size)
+        return False
+    return submit(self, recording, **how)
+Recorder.submit = once
+done = jcache.warm(sys.argv[1:], parallel=1)
+print(done.missing_bytes, done.fetched_bytes, done.failed)
+"""
+    ran = run_python(code, *(http_origin.url(name) for name in "abc"), env={"JCACHE_SUMMARY": "0"})
+    assert ran.stdout.splitlines()[-1] == "0 9000 {}"
+    assert [file.body_bytes for file in files] == [2000, 4000, 3000]
+
+
 @pytest.mark.parametrize("why", ["a file", "no directory can be made", "past the cache"])
 def test_where_nothing_can_be_cached_nothing_is_fetched(
     why: str, http_origin: ScriptedOrigin, cache_dir: Path, tmp_path: Path
