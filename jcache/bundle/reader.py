@@ -127,6 +127,10 @@ class Bundle:
         """Whether it has anything of an object for who asks alone."""
         return self._stored(identity, asker=True) in self.entries
 
+    def may_have(self, identity: Identity) -> bool:  # noqa: ARG002 - as `Tier` has it
+        """Whether it may have anything of a path; see `Tier`."""
+        return True
+
     def _stored(self, identity: Identity, *, asker: bool) -> str:
         """Return the name that an object has here: of one asker's own, under the key of the cache it comes from."""
         owner = owner_of(identity, asker=asker)

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 from jcache.cache.owners import owner_of
 from jcache.journal.segments import Segments
+from jcache.naming import layout
 from jcache.segment.directory import Directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jcache.cache.directory import Cache
     from jcache.journal.journal import Below
     from jcache.naming.identity import Identity
 
-__all__ = ["segments_at", "segments_of"]
+__all__ = ["may_have", "segments_at", "segments_of"]
 
 
 def segments_of(cache: Cache, identity: Identity, *, asker: bool) -> Below:
@@ -27,6 +30,19 @@ def segments_of(cache: Cache, identity: Identity, *, asker: bool) -> Below:
 def segments_at(cache: Cache, parts: tuple[bytes, ...]) -> Below:
     """Return what gives the segments of an object that has a place, for a journal of its name."""
     return lambda name, tier: Segments(cache.storage, _directory(cache, parts), name, tier=tier)
+
+
+def may_have(cache: Cache, identity: Identity, answers: Iterable[tuple[bytes, ...]]) -> bool:
+    """Whether there may be anything of a path, of what is below it, or in the journals of answers that are given."""
+    above, name = identity.below[:-1], identity.below[-1:]
+    if not name or layout.LONG in above:
+        return True
+    if any(cache.storage.is_there(cache.place(parts)) for parts in answers):
+        return True
+    try:
+        return any(layout.is_variant(other, name[0]) for other in cache.names(cache.place(above)))
+    except OSError:
+        return True
 
 
 def _directory(cache: Cache, parts: tuple[bytes, ...]) -> Directory:

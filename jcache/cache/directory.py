@@ -18,6 +18,7 @@ from jcache.system.mounts import find_mount
 from jcache.system.storage import Storage
 
 if TYPE_CHECKING:
+    from jcache.cache.written import Written
     from jcache.journal import Journal, Turns
     from jcache.journal.journal import Below
 
@@ -88,6 +89,10 @@ class Tier(Protocol):
         """Whether anything of an object is stored for who asks alone."""
         ...
 
+    def may_have(self, identity: Identity) -> bool:
+        """Whether there may be anything of a path, of what is below it, or of the names in what it is in."""
+        ...
+
 
 class Cache:
     """A directory of journals, one for each remote object.
@@ -150,6 +155,7 @@ class Cache:
         self._same = same
         # Others, which are read only, for what this one lacks.
         self.below: tuple[Tier, ...] = ()
+        self._written: Written | None = None
 
     def look_at(self) -> None:
         """Find out whether there is a cache that can be read; nothing is made or written.
@@ -332,8 +338,25 @@ class Cache:
             dir_mode=self.dir_mode,
             file_mode=self.file_mode,
             turns=self._turns if self.writable else None,
-            below=[one.segments_of(identity, asker=asker) for one in self.below],
+            below=[one.segments_of(identity, asker=asker) for one in self.below if not self.written.covers(identity)],
         )
+
+    @property
+    def written(self) -> "Written":
+        """What was written to while others lay below."""
+        if self._written is None:
+            from jcache.cache.books import USAGE_NAME
+            from jcache.cache.written import Written
+
+            directory = os.path.join(self.directory, USAGE_NAME, "@written")
+            self._written = Written(self.storage, directory, dir_mode=self.dir_mode, file_mode=self.file_mode)
+        return self._written
+
+    def may_have(self, identity: Identity) -> bool:
+        """See `Tier`."""
+        from jcache.cache.below import may_have
+
+        return may_have(self, identity, above_answers(identity))
 
     def segments_of(self, identity: Identity, *, asker: bool) -> "Below":
         """See `Tier`."""
@@ -350,6 +373,8 @@ class Cache:
     def remove(self, *gone: Identity, below: bool = True) -> None:
         """Remove what is recorded of paths, and of what is below them; readers that have it open keep it.
 
+        What lies in directories below this one stays there, and is passed over from then on.
+
         Whoever recorded it, and whatever else than the path tells objects apart: where that does so for what is given,
         others of its path go, too. In the flat layout all journals are asked whose they are, once in a process.
 
@@ -360,6 +385,9 @@ class Cache:
         Raises:
             OSError: Something could not be removed.
         """
+        for identity in gone if self.below else ():
+            if not self.written.covers(identity) and any(one.may_have(identity) for one in self.below):
+                self.written.note(identity)
         listed: dict[tuple[bytes, ...], list[bytes]] = {}
         keys: dict[tuple[tuple[bytes, ...], bytes], dict[str, str]] = {}
         for identity in gone:
@@ -368,7 +396,7 @@ class Cache:
             if identity.below and stored.parts != identity.below:
                 above, name = identity.below[:-1], identity.below[-1]
                 if above not in listed:
-                    listed[above] = self._names(self.place(above))
+                    listed[above] = self.names(self.place(above))
                 found |= {(*above, other) for other in listed[above] if layout.is_variant(other, name)}
             for parts in found | above_answers(identity):
                 self._remove_below(self.place(parts))
@@ -393,14 +421,14 @@ class Cache:
         paths = []
         for parts in [above] if above or begins else [(), (layout.ANSWERS,)]:
             if parts not in listed:
-                listed[parts] = self._names(self.place(parts))
+                listed[parts] = self.names(self.place(parts))
             paths += [self.place((*parts, name)) for name in listed[parts] if name.startswith(begins)]
         found = {}
         for path in filter(layout.is_hashed, paths):
             key = self._keys_known.get(path)
             if key is None:  # a journal, or the directory of journals that differ by who asked
                 key = key_of(self.storage, path)
-                inner = () if key is not None else map(os.fsdecode, self._names(path))
+                inner = () if key is not None else map(os.fsdecode, self.names(path))
                 for name in inner:
                     key = key or key_of(self.storage, os.path.join(path, name))
             if key is not None:
@@ -408,7 +436,8 @@ class Cache:
         self._keys_known |= found
         return found
 
-    def _names(self, directory: str) -> list[bytes]:
+    def names(self, directory: str) -> list[bytes]:
+        """Return what is in a directory; nothing where there is none."""
         try:
             return [os.fsencode(name) for name in self.storage.listdir(directory)]
         except (FileNotFoundError, NotADirectoryError):

@@ -25,6 +25,7 @@ __all__ = [
     "is_below",
     "is_owned",
     "names_of",
+    "upwards",
 ]
 
 IgnoredQuery = Callable[[tuple[str, ...]], frozenset[str]]
@@ -367,6 +368,18 @@ def is_below(url: str, address: str) -> bool:
         return True
     rest = url[len(address) :] if url.startswith(address) else "?"
     return not rest or rest.startswith(("/", " ~"))
+
+
+def upwards(address: str) -> list[str]:
+    """Return an address and those of all directories above it; the last one is empty.
+
+    Above a bucket at a default endpoint, whose host is left out, there is only the scheme.
+    """
+    found, scheme = [address], address.partition("//")[0]
+    while "/" in (address.partition("://")[2] or address).rstrip(":/"):
+        address = address.rpartition("/")[0].rstrip("/")
+        found.append(address)
+    return [*found, scheme, ""]
 
 
 def _below(basepath: str, path: str) -> list[str] | None:

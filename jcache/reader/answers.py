@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jcache.journal import JournalError, Version
 from jcache.naming import Identity
+from jcache.naming.identity import upwards
 from jcache.reader.store import Home
 from jcache.recording.exact import InexactError, encode
 from jcache.recording.recorder import Recorder
@@ -293,18 +294,6 @@ class Answers:
         for book in self._books.values():
             if book.home is not None:
                 book.home.journal.forget()
-
-
-def upwards(address: str) -> list[str]:
-    """Return an address and those of all directories above it; the last one is empty.
-
-    Above a bucket at a default endpoint, whose host is left out, there is only the scheme.
-    """
-    found, scheme = [address], address.partition("//")[0]
-    while "/" in (address.partition("://")[2] or address).rstrip(":/"):
-        address = address.rpartition("/")[0].rstrip("/")
-        found.append(address)
-    return [*found, scheme, ""]
 
 
 def adds_nothing(value: Any, before: Any) -> bool:
