@@ -4,6 +4,7 @@ With JCACHE_DIR set, zarr's `FsspecStore` and `ObjectStore` are read through the
 that name a cache directory themselves.
 """
 
+import functools
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Self
 
@@ -43,6 +44,9 @@ class JCacheZarrStore(WrapperStore[Any]):  # type: ignore[misc]  # skipped by th
             install()
         super().__init__(store)
 
+    def __reduce__(self) -> Any:
+        return functools.partial(type(self), cache_dir=self.cache_dir), (self._store,)
+
     def _with_store(self, store: Any) -> Self:
         return type(self)(store, cache_dir=self.cache_dir)
 
@@ -60,6 +64,16 @@ class JCacheZarrStore(WrapperStore[Any]):  # type: ignore[misc]  # skipped by th
         """Whether there is a value."""
         with through(self.cache_dir):
             return bool(await self._store.exists(key))
+
+    async def getsize(self, key: str) -> int:
+        """Return how long a value is, as the store behind tells it."""
+        with through(self.cache_dir):
+            return int(await self._store.getsize(key))
+
+    async def getsize_prefix(self, prefix: str) -> int:
+        """Return how long all values below a prefix are together, likewise."""
+        with through(self.cache_dir):
+            return int(await self._store.getsize_prefix(prefix))
 
     async def set(self, *args: Any, **kwargs: Any) -> None:
         """Set a value; what is cached of it is dropped."""

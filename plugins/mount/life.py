@@ -18,7 +18,7 @@ from typing import Any
 
 import mfusepy
 
-from jcache_plugins.mount.operations import REQUESTS, Operations
+from jcache_plugins.mount.operations import Operations
 
 __all__ = ["MountError", "check", "mount", "unmounter"]
 
@@ -26,6 +26,9 @@ DRAIN_S = 10.0
 """So long programs may go on to read what they have open, once the mount is to end."""
 # The kernel looks a name up each time that somebody opens it; what it was told then, it tells others.
 LOOKUP_S, ATTRIBUTES_S = 0, 1
+# Whoever opens, lists or reads something waits in a thread, and an open may look at the mount itself (`Tree`), which
+# another one answers: if they were all taken by opens, nothing would ever be answered. Those that are idle are ended.
+THREADS, IDLE_THREADS = 10_000, 8
 _STARTED, _ENDED = b"\xfe", b"\xff"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNMOUNTERS = ("fusermount3", "fusermount")
@@ -154,7 +157,7 @@ def _options(name: str, *, allow_other: bool) -> dict[str, Any]:
     options: dict[str, Any] = dict.fromkeys(flags, True)
     options |= {"fsname": escaped, "subtype": "jcache", "entry_timeout": LOOKUP_S, "attr_timeout": ATTRIBUTES_S}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):  # before, it has as many as it needs
-        options |= {"max_threads": REQUESTS, "max_idle_threads": 8}
+        options |= {"max_threads": THREADS, "max_idle_threads": IDLE_THREADS}
     return options | ({"allow_other": True} if allow_other else {})
 
 

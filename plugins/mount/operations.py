@@ -17,12 +17,12 @@ from jcache.session import Session
 from jcache_plugins.mount.failures import errno_of
 from jcache_plugins.mount.tree import Attributes, Handle, Tree
 
-__all__ = ["REQUESTS", "Operations"]
+__all__ = ["Operations"]
 
 READ_AHEAD_BYTES = os.sysconf("SC_PAGESIZE")
 """What the kernel may read ahead. With none at all it would ask for single pages only."""
 REQUESTS = 128
-"""So many requests wait at once, for an origin that is slow or hangs, before others have to wait for them."""
+"""So many reads into the kernel's pages wait at once, for an origin that is slow or hangs, before others have to."""
 _BLOCK_BYTES = 512  # of stat(2), whatever the file system's is
 _COPY_BYTES = 128 << 10  # what programs read at a time that ask; the kernel asks for no more of what it keeps
 _NAME_BYTES = 255

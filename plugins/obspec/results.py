@@ -14,6 +14,8 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 # What of an object is read at once where it is asked for in chunks.
 WHOLE_BYTES = 32 << 20
 CHUNK_BYTES = 10 << 20
+# Chunks are no smaller, whatever is asked for: it is a minimum.
+LEAST_BYTES = 16 << 10
 
 
 class Source(Protocol):
@@ -93,13 +95,13 @@ class GetResult:
         return await self.bytes_async()
 
     def stream(self, min_chunk_size: int = CHUNK_BYTES) -> "BytesStream":
-        """Return the data in chunks of this size, but for the last one.
+        """Return the data in chunks of this size, or `LEAST_BYTES` if that is more, but for the last one.
 
         Args:
             min_chunk_size: In bytes.
         """
         self._begin()
-        return BytesStream(self.range, max(min_chunk_size, 1), self._source)
+        return BytesStream(self.range, max(min_chunk_size, LEAST_BYTES), self._source)
 
     def __iter__(self) -> "BytesStream":
         return self.stream()
@@ -121,7 +123,9 @@ class BytesStream(Iterator[bytes], AsyncIterator[bytes]):
         stop = min(self._at + self._chunk_bytes, self._stop)
         if stop <= self._had_from + len(self._had):
             return None
-        return self._at, self._stop if self._stop - self._at <= WHOLE_BYTES else stop
+        if self._stop - self._at <= WHOLE_BYTES:
+            return self._at, self._stop
+        return self._at, min(self._at + self._chunk_bytes * max(1, CHUNK_BYTES // self._chunk_bytes), self._stop)
 
     def _take(self) -> bytes:
         start = self._at - self._had_from

@@ -317,3 +317,43 @@ def test_links_of_a_page_are_names_or_lead_elsewhere(url: str, name: str) -> Non
     from jcache_plugins.mount.names import below_url
 
     assert below_url("http://host/dir/", url) == name
+
+
+# Opens a file so many times at once, and says how many have read it, and what.
+CROWD = """
+import os, sys, threading, time
+seen, count = [], int(sys.argv[2])
+gate = threading.Barrier(count)
+def read():
+    gate.wait()
+    try:
+        with open(sys.argv[1], "rb", buffering=0) as file:
+            seen.append(file.read(1))
+    except OSError as error:
+        seen.append(error.errno)
+for _ in range(count):
+    threading.Thread(target=read, daemon=True).start()
+deadline = time.monotonic() + 60
+while len(seen) < count and time.monotonic() < deadline:
+    time.sleep(0.02)
+print(len(seen), set(seen), flush=True)
+"""
+
+
+@needs_fuse
+def test_as_many_programs_as_there_are_open_a_file_that_was_replaced(
+    mounted: Mount, http_origin: ScriptedOrigin
+) -> None:
+    """Each open looks at the mount, and so has the kernel ask once more."""
+    path = mounted.directory / "f.bin"
+    assert path.read_bytes()[:1] == b"o"
+    http_origin.put("f.bin", NEW[:10_000], etag='"2"', head_delay_s=0.3, delay_s=0.3)
+    crowd = subprocess.Popen([sys.executable, "-c", CROWD, path, "300"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert crowd.stdout is not None
+        assert crowd.stdout.readline().strip() == "300 {b'n'}"
+        assert mounted.stop() == 0
+    finally:
+        mounted.close()  # or who waits cannot be ended
+        crowd.kill()
+        crowd.communicate()

@@ -22,6 +22,7 @@ from jcache.errors import OfflineMissError, OriginChangedError
 from jcache_plugins.obspec.access import known
 from jcache_plugins.obspec.hooks import install, uninstall
 from jcache_plugins.obspec.reads import offline_refusal
+from jcache_plugins.obspec.results import LEAST_BYTES
 from jcache_plugins.obspec.sources import NotOursError
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def test_one_result_is_of_one_version(store: HTTPStore, file: Resource) -> None:
 def test_chunks_that_obstore_itself_reads_are_of_the_version_of_those_before(
     store: HTTPStore, file: Resource, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_over: bool
 ) -> None:
-    monkeypatch.setattr("jcache_plugins.obspec.results.WHOLE_BYTES", 10)
+    for name in ("WHOLE_BYTES", "CHUNK_BYTES"):
+        monkeypatch.setattr(f"jcache_plugins.obspec.results.{name}", 10)
     for name, value in fields.items():
         setattr(file, name, value)
     chunks = store.get("f").stream(40_000)
@@ -229,7 +231,8 @@ def test_chunks_that_obstore_itself_reads_are_of_the_version_of_those_before(
 def test_chunks_of_a_file_that_is_another_one_each_time_are_of_one_answer(
     store: HTTPStore, file: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jcache_plugins.obspec.results.WHOLE_BYTES", 10)
+    for name in ("WHOLE_BYTES", "CHUNK_BYTES"):
+        monkeypatch.setattr(f"jcache_plugins.obspec.results.{name}", 10)
     file.etag_of = '"{}"'.format
     result = store.get("f", options={"range": (10, 90_000)})
     assert b"".join(result.stream(40_000)) == OLD[10:90_000]
@@ -329,6 +332,17 @@ def test_a_result_in_chunks(store: HTTPStore, file: Resource) -> None:
     assert all(type(chunk) is bytes for chunk in chunks)
     assert b"".join(chunks) == OLD
     assert file.gets == 1
+
+
+def test_a_large_result_in_small_chunks_is_no_request_for_each(store: HTTPStore, http_origin: ScriptedOrigin) -> None:
+    data = OLD * 400
+    file = http_origin.put("large", data, **proving())
+    for asked, size in ((70_000, 70_000), (0, LEAST_BYTES), (1, LEAST_BYTES)):
+        file.reset()
+        chunks = list(store.get("large").stream(asked))
+        assert {len(chunk) for chunk in chunks[:-1]} == {size}
+        assert b"".join(chunks) == data
+        assert file.gets + file.heads < 8
 
 
 def test_what_is_uninstalled_is_as_it_was(store: HTTPStore) -> None:

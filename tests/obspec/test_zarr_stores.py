@@ -153,3 +153,63 @@ asyncio.run(main(JCacheZarrStore(objects(), cache_dir=sys.argv[2]) if len(sys.ar
     for where in ((), (str(tmp_path / "elsewhere"),)):
         for _ in range(2):
             assert run_python(BEGIN + code + END_WITH_OBSTORE, server.url, *where).stdout == before
+
+
+ELSEWHERE = """
+import pickle
+from multiprocessing import get_context
+from concurrent.futures import ProcessPoolExecutor
+
+def total(array):
+    return float(array[:].sum())
+
+def halve(array):
+    array[:] = array[:] / 2
+
+if __name__ == "__main__":
+    from jcache_plugins.zarr import JCacheZarrStore
+    store = JCacheZarrStore(eval(sys.argv[2]), cache_dir=sys.argv[3])
+    again = pickle.loads(pickle.dumps(store))
+    assert again == store and again.cache_dir == store.cache_dir and again.read_only == store.read_only
+    array = zarr.open_array(store, path="a")
+    for call in sys.argv[4:]:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as workers:
+            print(workers.submit(globals()[call], array).result())
+"""
+
+
+@pytest.mark.parametrize("store", ["objects()", pytest.param("files()", marks=pytest.mark.long)])
+def test_a_store_that_is_unpickled_in_another_process_caches_there(
+    run_python: RunPython, server: Moto, tmp_path: Path, store: str
+) -> None:
+    if "files" in store:
+        pytest.importorskip("s3fs", reason="s3fs is not installed")
+    args = BEGIN + ELSEWHERE, server.url, store, str(tmp_path / "elsewhere")
+    ran = run_python(*args, "total", "halve", cache=None, env=KEYS)
+    assert ran.stdout == "49995000.0\nNone\n"
+    assert len([body for body in bodies(server) if "/c/" in body]) == 10
+    # What was written there is not stale for who asks for nothing.
+    ran = run_python(*args, "total", cache=None, env=KEYS | {"JCACHE_VALIDATE": "never"})
+    assert ran.stdout == "24997500.0\n"
+
+
+SIZES = """
+from jcache_plugins.zarr import JCacheZarrStore
+store = eval(sys.argv[2])
+if len(sys.argv) > 3:
+    store = JCacheZarrStore(store, cache_dir=sys.argv[3])
+array = zarr.open_array(store, path="a", mode="r")
+print(array.nbytes_stored(), array.info_complete()._count_bytes_stored)
+print(asyncio.run(store.getsize("a/c/0/0")))
+"""
+
+
+@pytest.mark.parametrize("store", ["objects(read_only=True)", "files(read_only=True)"])
+def test_sizes_are_asked_for_as_without(run_python: RunPython, server: Moto, tmp_path: Path, store: str) -> None:
+    if "files" in store:
+        pytest.importorskip("s3fs", reason="s3fs is not installed")
+    args = BEGIN + SIZES + END_WITH_OBSTORE, server.url, store
+    before = run_python(*args, cache=None, env=KEYS).stdout
+    assert [body for body in bodies(server) if "/c/" in body] == []
+    assert run_python(*args, str(tmp_path / "elsewhere"), cache=None, env=KEYS).stdout == before
+    assert [body for body in bodies(server) if "/c/" in body] == []
