@@ -36,6 +36,7 @@ class JournaledStream(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
 
     journal: "AsyncJournal"
     loc: int
+    size: int
     # All of the file, where it is not as long as it was said to be, or another one each time.
     whole: bytes | None = None
 
