@@ -48,6 +48,8 @@ UNSIZED = frozenset({
 RETRYING = frozenset({"adlfs", "gcsfs", "s3fs"})
 # Options of theirs that leave open which bytes are meant; `mode` comes with those of `open`.
 TUNING = frozenset({"chunksize", "concurrency", "max_concurrency", "mode"})
+# Beyond that, in 1697 and 2242, a time in nanoseconds may be none that can be recorded.
+MOST_S = 1 << 33
 # HTTP's statuses of what may pass, error numbers of a lost connection, and those of one that could not be made.
 BUSY = frozenset({408, 429, 502, 503, 504})
 LOST = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.ENETRESET})
@@ -421,6 +423,8 @@ def nanoseconds(moment: Any) -> int | None:
             whole = int(moment.replace(microsecond=0).timestamp())
         except (OverflowError, ValueError, OSError):
             return None  # the year 1, say
+        if abs(whole) >= MOST_S:
+            return None
         return whole * 10**9 + moment.microsecond * 1000
     return None
 

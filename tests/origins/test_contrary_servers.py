@@ -10,6 +10,8 @@ import fsspec
 import pytest
 
 from jcache.errors import OriginChangedError
+from jcache.journal import Version
+from jcache_plugins.origins.base import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +122,12 @@ def test_bytes_that_are_long_on_their_way_are_of_the_second_in_which_they_were_a
     assert http().cat_file(url) == OLD
     active()
     assert http().cat_file(url) == NEW
+
+
+@pytest.mark.parametrize("year", [1601, 1970, 2026, 2999])
+def test_a_time_of_another_age_is_none_or_can_be_recorded(year: int) -> None:
+    version = Version(1, nanoseconds(f"Thu, 01 Jan {year} 00:00:00 GMT"))
+    assert Version.from_json(version.to_json()) == version
 
 
 # -- asynchronous file objects ----------------------------------------------------------------------------------------
