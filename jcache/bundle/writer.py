@@ -45,7 +45,7 @@ class BundleWriter:
         info: Mapping[str, Any],
         *,
         ranges: Iterable[Range],
-        read: Callable[[int, int], bytes],
+        read: Callable[[int, int], bytes | None],
     ) -> int:
         """Add bytes of a file; return how many.
 
@@ -55,7 +55,7 @@ class BundleWriter:
             version: Which of its versions they are of.
             info: What the origin said of it.
             ranges: A run of what is wanted.
-            read: Gives the bytes from the first position to the second, all of them.
+            read: Gives the bytes from the first position to the second, all of them; None leaves them out.
         """
         assert identity > self._last, "in the order of their identities"
         self._last, position = identity, self._at
@@ -63,6 +63,8 @@ class BundleWriter:
         for start, stop in ranges:
             for at in range(start, stop, EXTENT_BYTES):
                 data = read(at, min(at + EXTENT_BYTES, stop))
+                if data is None:
+                    continue
                 starts.append(at)
                 lengths.append(len(data))
                 checksums.append(checksum(data, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,6 +23,7 @@ from jcache.system.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from jcache.bundle.format import Entry as BundleEntry
     from jcache.bundle.reader import Bundle
     from jcache.cache.catalogue import Entry
     from jcache.profile.reader import Profile
@@ -51,7 +53,7 @@ class Bundled:
 
 @dataclass(slots=True)
 class Extracted:
-    """What came of it: files, bytes, and what could not be extracted, and why, by identity."""
+    """What came of it: files, bytes recorded, and what could not be extracted, and why, by identity."""
 
     files: int = 0
     bytes: int = 0
@@ -104,9 +106,11 @@ def write_bundle(
         versions, size_bytes = profile.versions.get(url or "", ()), sizes.get(url or "", 0)
         added = _add(writer, entry, tiers, ranges, versions=versions, size_bytes=size_bytes)
         if added is None:
-            refused.add(url or "")
             continue
         size, gaps = added
+        if gaps is None:
+            refused.add(url or "")
+            continue
         if is_owned(entry.name):
             keys.add(tiers[0].key.hex())
         if is_answers(entry.name):
@@ -149,11 +153,12 @@ def _add(
     *,
     versions: Sequence[Version],
     size_bytes: int,
-) -> tuple[int, list[Range]] | None:
+) -> tuple[int, list[Range] | None] | None:
     """Add what a journal has of some ranges, or all that it has; return how much, and what it lacks.
 
-    None where it has none of the versions that are meant: of none, the newest one is. What the run read beyond its
-    end, up to the size that the file had then, is lacking.
+    It lacks None where it has none of the versions that are meant: of none, the newest one is. What the run read beyond
+    its end, up to the size that the file had then, is lacking, and so is what turns out to be damaged or gone. None is
+    returned of a journal that has been removed.
     """
     cache, *below = tiers
     place = os.path.relpath(entry.directory, cache.directory)
@@ -165,19 +170,26 @@ def _add(
         found = journal.versions()
         stored = next((one for one in found if _is_one_of(one.version, versions)), None)
         if stored is None:
-            return None
+            return (0, None) if found else None
         view = journal.view(stored.version)
         held = normalise(view.extents())
         wanted = held if ranges is None else _before(ranges, max(view.size, size_bytes))
         lacking = subtract(wanted, held)
 
-        def read(start: int, stop: int) -> bytes:
-            return b"".join(view.read(part) for part in view.find(start, stop))
+        def read(start: int, stop: int) -> bytes | None:
+            for _ in tiers:  # what is damaged in one is not found there any more
+                parts = view.find(start, stop)
+                if any(part[2] is None for part in parts):
+                    break
+                with contextlib.suppress(JournalError):
+                    return b"".join(map(view.read, parts))
+            lacking.append((start, stop))
+            return None
 
         size = writer.add(entry.name, place, stored.version, stored.info, ranges=subtract(wanted, lacking), read=read)
     finally:
         journal.close()
-    return size, lacking
+    return size, normalise(lacking)
 
 
 def _before(ranges: Sequence[Range], stop: int) -> list[Range]:
@@ -221,19 +233,22 @@ def extract(bundle: Bundle, root: str, *, progress: Callable[[int, int], None] =
                 elif any(part[2] is None for part in held.find(start, start + len(data))):
                     piece.append((start, data))
                 if sum(len(data) for _, data in piece) >= _COPY_BYTES:
-                    journal.append(entry.version, entry.info, piece)
+                    done.bytes += _record(journal, entry, piece)
                     piece = []
                 progress(at, of)
-            if piece:
-                journal.append(entry.version, entry.info, piece)
+            done.bytes += _record(journal, entry, piece)
             journal.seal()
         except JournalError as error:
             done.failed[entry.identity] = str(error)
         finally:
             journal.close()
         done.files += 1
-        done.bytes += sum(entry.lengths)
     return done
+
+
+def _record(journal: Journal, entry: BundleEntry, piece: Sequence[tuple[int, bytes]]) -> int:
+    journal.append(entry.version, entry.info, piece)
+    return sum(len(data) for _, data in piece)
 
 
 def _takes_owned(root: str, bundle: Bundle) -> bool:

@@ -157,6 +157,15 @@ class _Look:
             answer = journal.lease(self._gaps) if journal.turn.has_company or journal.others_live() else NO_LEASE
         if isinstance(answer, Contended):
             return answer
+        try:
+            return self._shared(answer, found=found)
+        except BaseException:
+            drop(answer)
+            raise
+
+    def _shared(self, answer: Lease, *, found: bool) -> Lease | Contended | None:
+        """Return a lease as `around` does, having looked for others behind it."""
+        journal, writable = self._journal, self._lookout.writable
         # Whoever holds a lease publishes before releasing it: what is looked for behind one's own is all there.
         # Without waiting for the recorder: then the origin is the faster one.
         found |= journal.refresh(wait=False)

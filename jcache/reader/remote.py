@@ -129,13 +129,16 @@ class RemoteFile:
 
     # -- reading --------------------------------------------------------------------------------------------
 
-    def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
+    def try_read(
+        self, spans: Sequence[Span], *, vector: bool, version: Version | None = None, whole: bool = False
+    ) -> list[bytes] | None:
         """Read from journal and memory alone, on the caller's thread, without any event loop.
 
         Args:
             spans: Byte ranges with Python's slice rules.
             vector: Whether the application asked for them in one vector read.
             version: The version that the caller has bytes of already, if it must not be another one.
+            whole: Whether a range in which the file has no byte is for `read` to answer, and with it all of them.
 
         Returns:
             Their bytes in the caller's order; None where any byte is missing or the version must be asked for
@@ -148,7 +151,7 @@ class RemoteFile:
         view = snapshot.view
         asked = in_file(spans if isinstance(spans, Vector) else Vector.of(spans), snapshot.info.version)
         rows = snapshot.lookup(asked)
-        if rows is None:
+        if rows is None or (whole and not all(rows)):
             return None
         out = self._read_rows(rows, snapshot, view)
         if out is None:

@@ -77,27 +77,28 @@ class Access:
     def _file(self) -> RemoteFile:
         return require().files.acquire(self.identity, directory=self.directory, terms=self.terms)
 
-    def try_read(self, spans: Sequence[Span], *, vector: bool, version: Version | None = None) -> list[bytes] | None:
-        """Read from the journal on the caller's thread; None where the origin is needed."""
-        with self._file() as remote:
-            return self._served(remote.try_read(spans, vector=vector, version=version))
+    def try_read(
+        self, spans: Sequence[Span], *, vector: bool, version: Version | None = None, whole: bool = False
+    ) -> list[bytes] | None:
+        """Read from the journal on the caller's thread; None where the origin is needed.
 
-    def _served(self, rows: list[bytes] | None) -> list[bytes] | None:
-        """Return rows, None where `read` is needed to tell what a range without bytes means."""
-        return rows if rows is None or self.origin.lenient or all(rows) else None
+        That is also where `read` must tell what a range without bytes means; with `whole`, wherever there is one.
+        """
+        with self._file() as remote:
+            return remote.try_read(spans, vector=vector, version=version, whole=whole or not self.origin.lenient)
 
     def read_here(self, spans: Sequence[Span], *, vector: bool) -> list[bytes] | None:
-        """Read as `try_read` does, having found out the version if that must come first.
+        """Read as `try_read` does, each range having a byte, and having found out the version if that must come first.
 
         The first read of a file in a process then crosses to the event loop for that alone, and not from there to a
         worker thread for bytes that this thread can read.
         """
         with self._file() as remote:
-            rows = remote.try_read(spans, vector=vector)
+            rows = remote.try_read(spans, vector=vector, whole=True)
             if rows is None and not remote.is_ready:
                 run(self.origin.fs, remote.make_ready(self.origin))
-                rows = remote.try_read(spans, vector=vector)
-            return self._served(rows)
+                rows = remote.try_read(spans, vector=vector, whole=True)
+            return rows
 
     async def read(
         self, spans: Sequence[Span], *, vector: bool, ahead_bytes: int = 0, version: Version | None = None

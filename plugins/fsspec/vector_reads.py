@@ -250,8 +250,7 @@ def read_here(found: dict[str, Access], asked: Ranges) -> list[bytes] | None:
     one = found[asked[0][0]]
     if not one.origin.slices and any_odd(asked[1], asked[2]) and may_ask():
         return None
-    rows = one.read_here(Vector(asked[1], asked[2]), vector=True)
-    return rows if rows is not None and all(rows) else None
+    return one.read_here(Vector(asked[1], asked[2]), vector=True)
 
 
 def mirrored_cat_ranges(fs: Any, plain: Method) -> Method:

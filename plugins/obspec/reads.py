@@ -55,8 +55,8 @@ def rows_here(found: Object, asked: Asked) -> list[bytes]:
     """Do as `rows_of` does, in synchronous code."""
     rows = None
     with contextlib.suppress(Exception):  # whatever it is, the bytes are not here
-        rows = found.access().try_read(asked.spans, vector=asked.is_vector)
-    return rows if rows is not None and all(rows) else run_here(rows_of(found, asked))
+        rows = found.access().try_read(asked.spans, vector=asked.is_vector, whole=True)
+    return rows if rows is not None else run_here(rows_of(found, asked))
 
 
 def one(rows: Sequence[bytes]) -> obstore.Bytes:

@@ -94,15 +94,16 @@ def _begun(what: dict[str, Any], share: list[str]) -> tuple[BaseProcess, Connect
 
 def _played(children: list[tuple[BaseProcess, Connection]]) -> Played:
     """Have all begin when all are ready; return what they did."""
-    played = Played()
+    played, children = Played(), list(children)
     for said in ("ready", "begin", "done"):
-        for process, child in children:
+        for process, child in list(children):
             try:
                 if said == "begin":
                     child.send(None)
                 elif (one := child.recv()) is not None:
                     played.add(one)
-            except (EOFError, BrokenPipeError):
+            except (EOFError, ConnectionError):
+                children.remove((process, child))
                 process.join()
                 played.failed[f"a process ended with {process.exitcode}"] += 1
     return played

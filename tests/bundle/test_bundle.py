@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from jcache.bundle.reader import Bundle, BundleError
 from jcache.bundle.writer import BundleWriter
 from jcache.cli.group import main
 from jcache.counters import OPEN
-from jcache.journal import Version
+from jcache.journal import LostSegment, Version, View
 from jcache.profile.format import FILES, HEAD, Batch, Request, pack_batch, pack_json, pack_start
 
 if TYPE_CHECKING:
@@ -247,6 +248,40 @@ def test_what_the_cache_lacks_is_named(analysis: Callable[..., Any], tmp_path: P
     done = jcache("create", tmp_path / "profiles", "--dir", tmp_path / "recorded", "-o", tmp_path / "x.jcb")
     assert done.exit_code == 1
     assert done.stderr.count("the cache lacks") == 2
+
+
+@pytest.mark.parametrize("how", ["damaged", "evicted"])
+def test_what_is_damaged_or_gone_while_it_is_bundled_is_lacking_and_the_rest_is_there(
+    analysis: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    _, _, whole = bundled(analysis, tmp_path)
+    if how == "evicted":
+        read, count = View.read, itertools.count()
+
+        def gone(view: View, part: Any) -> bytes:
+            if next(count) == 1:
+                raise LostSegment("a segment was removed")
+            return read(view, part)
+
+        monkeypatch.setattr(View, "read", gone)
+    else:
+        segment = max((tmp_path / "recorded").rglob("*.seg"), key=lambda path: path.stat().st_size)
+        raw = bytearray(segment.read_bytes())
+        raw[len(raw) // 3] ^= 1
+        segment.write_bytes(raw)
+    target = tmp_path / "rest.jcb"
+    done = jcache("create", tmp_path / "profiles", "--dir", tmp_path / "recorded", "-o", target, "--json")
+    told = json.loads(done.stdout)
+    lacking = sum(told["missing"].values())
+    assert (done.exit_code, done.stderr.count("the cache lacks")) == (1, 1)
+    assert 0 < lacking <= EXTENT_BYTES
+    assert (told["files"], told["bytes"]) == (whole["files"], whole["bytes"] - lacking)
+    assert jcache("verify", target).exit_code == 0
+    rest, more = (
+        json.loads(jcache("extract", path, "--dir", tmp_path / "new", "--json").stdout)["bytes"]
+        for path in (target, tmp_path / "ttbar.jcb")
+    )
+    assert (rest >= told["bytes"], more) == (True, lacking), "what is there already is not extracted again"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from servers import Nginx, XrootdServer
+    from servers import Nginx, ScriptedOrigin, XrootdServer
 
     from jcache.session import Session
 
@@ -320,3 +320,16 @@ def test_a_file_object_is_carried_to_another_process_and_read_there_through_the_
             assert seen(on=True) == plain
             assert session.counters.snapshot().read_hit >= hit
         assert not session.counters.snapshot().read_bypass
+
+
+def test_a_vector_with_a_range_without_bytes_is_counted_once(active: Any, http_origin: ScriptedOrigin) -> None:
+    http_origin.put("f", bytes(2000))
+    url = http_origin.url("f")
+    for hit in (0, 1000):
+        session = active()
+        fs, _ = fsspec.url_to_fs(url, skip_instance_cache=True)
+        assert fs.cat_ranges([url] * 2, [0, 500], [1000, 500]) == [bytes(1000), b""]
+        counted = session.counters.snapshot()
+        assert (counted.readv_ops, counted.readv_ranges) == (1, 2)
+        assert (counted.readv_hit, counted.readv_miss) == (hit, 1000 - hit)
+        settle()

@@ -19,6 +19,7 @@ from jcache.demo.xrootd_server import XrootdUnavailableError
 from jcache.errors import OriginChangedError
 from jcache.reader.retrying import Retries
 from jcache_plugins.fsspec.access import access
+from jcache_plugins.origins.base import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +125,13 @@ def test_a_server_that_wants_to_be_left_alone_for_longer_than_the_bound_is_not_w
     with pytest.raises(aiohttp.ClientResponseError):
         read(http_origin, [(0, 500)])
     assert time.monotonic() - started_s < 20
+
+
+@pytest.mark.parametrize(
+    "told", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 01 Jan 2024 00:00:00 +99999999999999", "x"]
+)
+def test_a_pause_that_is_no_time_is_none(told: str) -> None:
+    assert seconds_of(told) == 0.0
 
 
 def test_nobody_is_waited_for_who_never_answered(active, http_origin: ScriptedOrigin) -> None:

@@ -7,6 +7,7 @@ import random
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from faults import FaultyStorage, error
@@ -14,10 +15,13 @@ from readers import IDENTITY, PATIENCE_S, URL, Host, Replaced, ScriptedOrigin, S
 
 from jcache.errors import OfflineMissError, OriginChangedError, ShortReadError
 from jcache.journal import Journal, JournalError, Version
+from jcache.journal.turns import Turn
 from jcache.origin import Info
 from jcache.planning import waiting
 from jcache.planning.held import Room
+from jcache.reader.lookout import Lookout
 from jcache.reader.remote import RemoteFile
+from jcache.system.locks import Outcome
 from jcache.system.storage import Storage
 
 OLD, NEW = Replaced(1), Replaced(2)
@@ -677,6 +681,26 @@ def test_a_process_that_may_have_no_thread_reads_from_the_origin(setup, monkeypa
 
     asyncio.run(scene())
     monkeypatch.undo()
+
+
+def test_a_look_around_that_fails_keeps_no_turn(setup) -> None:
+    class Turns:
+        left = 0
+
+        def ask(self, at: int, *, shared: bool) -> Outcome:
+            return Outcome.TAKEN
+
+        def leave(self, at: int) -> None:
+            self.left += 1
+
+    def refresh(**_: object) -> bool:
+        raise JournalError("no answer")
+
+    each, turns = setup(), Turns()
+    journal = SimpleNamespace(turn=Turn(turns, 0), refresh=refresh, others_live=lambda: False)
+    lookout = Lookout(each.host, local=True, writable=True)
+    assert not asyncio.run(lookout.share(journal, [(0, 40)], None)).is_held
+    assert turns.left == 1
 
 
 def test_who_waits_for_a_cancelled_reader_fetches_for_itself(setup) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from analysis import CLIENT, COLUMNS, JOB, write
 from commands import jcache
 
 from jcache_plugins.replay import processes
+from jcache_plugins.replay.player import Played
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,6 +206,23 @@ def test_a_process_whose_parent_is_gone_says_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("error", [EOFError, BrokenPipeError, ConnectionResetError])
+def test_a_process_that_died_is_one_failure_and_the_others_go_on(error: type[Exception]) -> None:
+    def dead(*_: object) -> None:
+        raise error
+
+    process = SimpleNamespace(join=lambda: None, exitcode=-9)
+    played, said = Played(), []
+    played.failed["of another one"] += 1
+    answers = iter([None, played])
+    children = [
+        (process, SimpleNamespace(recv=dead, send=dead)),
+        (process, SimpleNamespace(recv=lambda: next(answers), send=said.append)),
+    ]
+    done = processes._played(children)
+    assert (done.failed, said) == ({"a process ended with -9": 1, "of another one": 1}, [None])
+
+
 def test_processes_of_a_job_are_processes_again(
     nginx_server: Nginx, run_python: RunPython, files: list[str], tmp_path: Path
 ) -> None:
