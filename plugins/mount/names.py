@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from jcache.journal import Version
 from jcache_plugins.fsspec.access import named
 from jcache_plugins.origins.base import version_of
 from jcache_plugins.places import PlaceError, remote_place
@@ -19,6 +20,8 @@ from jcache_plugins.places import PlaceError, remote_place
 __all__ = ["Entry", "Names"]
 
 HTTP = frozenset({"http", "https"})
+S3 = frozenset({"s3", "s3a"})
+_SECOND_NS = 10**9
 # What a path of a URL may have as it is (RFC 3986, 3.3).
 _AS_IT_IS = "/-._~!$&'()*+,;=:@"
 _NAME_BYTES = 255
@@ -57,8 +60,9 @@ class Names:
             PlaceError: There is none that could be mounted.
         """
         self.fs, base = remote_place(url)
-        protocol = self.fs.protocol
-        self.is_http = not HTTP.isdisjoint((protocol,) if isinstance(protocol, str) else protocol)
+        protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
+        self.is_http = not HTTP.isdisjoint(protocols)
+        self._is_s3 = not S3.isdisjoint(protocols)
         if self.is_http and {"?", "#"} & set(base):
             raise PlaceError("an origin that is mounted has no query")
         self._says_directory = self.is_http and base.endswith("/")
@@ -121,7 +125,29 @@ class Names:
             name = below_url(where, said) if self.is_http else said.rstrip("/").rpartition("/")[2]
             if said.strip("/") == where.strip("/") or not is_name(name) or not (self.is_http or is_plain(name)):
                 continue
-            yield name, entry_of(row)
+            yield name, self._entry(row)
+
+    def _entry(self, row: Mapping[str, Any]) -> Entry:
+        """Return what a listing says of a name."""
+        kind = row.get("type")
+        if kind != "file":
+            return Entry(True if kind == "directory" else None)
+        try:
+            version = self.version(row)
+        except OSError:  # no size
+            return Entry(is_directory=False)
+        return Entry(is_directory=False, size=version.size_bytes, mtime_ns=version.mtime_ns)
+
+    def version(self, told: Mapping[str, Any]) -> Version:
+        """Return the version that the file system tells, of S3 in whole seconds: listings may tell more, HEAD does not.
+
+        Raises:
+            OSError: It tells no size.
+        """
+        version = version_of(told)
+        if not self._is_s3 or version.mtime_ns is None:
+            return version
+        return version._replace(mtime_ns=version.mtime_ns // _SECOND_NS * _SECOND_NS)
 
 
 def is_plain(name: str) -> bool:
@@ -149,15 +175,3 @@ def below_url(where: str, url: str) -> str:
 def decoded(path: str) -> str:
     """Return a part of a URL as names on this machine are spelt, without slashes at its ends."""
     return unquote(path, errors="surrogateescape").strip("/")
-
-
-def entry_of(row: Mapping[str, Any]) -> Entry:
-    """Return what a file system's listing says of a name."""
-    kind = row.get("type")
-    if kind != "file":
-        return Entry(True if kind == "directory" else None)
-    try:
-        version = version_of(row)
-    except OSError:  # no size
-        return Entry(is_directory=False)
-    return Entry(is_directory=False, size=version.size_bytes, mtime_ns=version.mtime_ns)

@@ -19,7 +19,7 @@ from jcache_plugins.fsspec.answers import question
 from jcache_plugins.fsspec.metadata import told
 from jcache_plugins.fsspec.reads import find
 from jcache_plugins.mount.names import Entry, Names
-from jcache_plugins.origins.base import UnsizedError, version_of
+from jcache_plugins.origins.base import UnsizedError
 
 __all__ = ["LISTED_S", "File", "Objects"]
 
@@ -172,7 +172,7 @@ class Objects:
             return None
         if details.get("size") is None and self._is_listed_directory(path, None):
             return None
-        version = version_of(details)
+        version = self.names.version(details)
         return File(version.size_bytes, version.mtime_ns, at_s, None, found)
 
     # -- directories --------------------------------------------------------------------------------------------------

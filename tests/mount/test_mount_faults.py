@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import s3_servers
 from mounts import LIMIT_S, Mount, needs_fuse, reading
 
 from jcache.errors import OfflineMissError, OriginChangedError
@@ -357,3 +358,23 @@ def test_as_many_programs_as_there_are_open_a_file_that_was_replaced(
         mounted.close()  # or who waits cannot be ended
         crowd.kill()
         crowd.communicate()
+
+
+@needs_fuse
+def test_an_object_of_s3_has_one_time_whoever_tells_it(tmp_path: Path, cache_dir: Path) -> None:
+    """Listings tell milliseconds, and nothing else does."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    (tmp_path / "moto").mkdir()
+    with s3_servers.Moto(tmp_path / "moto", is_finer=True) as moto:
+        boto = s3_servers.client(moto.url)
+        boto.create_bucket(Bucket="bucket")
+        boto.put_object(Bucket="bucket", Key="d/f", Body=OLD)
+        listed = boto.list_objects_v2(Bucket="bucket")["Contents"][0]["LastModified"]
+        assert listed.microsecond
+        environ = {**s3_servers.KEYS, "AWS_ENDPOINT_URL": moto.url}
+        with Mount(tmp_path / "mount", cache_dir, "s3://bucket", **environ) as mount:
+            look = "stat -c %.9Y d/f"
+            script = f"ls d >/dev/null; {look}; head -c 1 d/f >/dev/null; {look}; sleep 3; {look}"
+            assert set(mount.run(script).stdout.split()) == {f"{int(listed.timestamp())}.000000000"}
+            assert mount.stop() == 0

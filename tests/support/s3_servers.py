@@ -54,14 +54,15 @@ class Moto:
         url: Its endpoint.
     """
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, *, is_finer: bool = False) -> None:
+        """Start it; its listings may tell fractions of seconds."""
         self._log = work / "requests"
         self._log.touch()
         self._seen = 0
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(port), str(self._log)],
+            [sys.executable, __file__, str(port), str(self._log), *(["finer"] if is_finer else [])],
             env={**os.environ, **KEYS, "JCACHE_DIR": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -169,12 +170,23 @@ def noting(app: Callable[..., Iterable[bytes]], log: Path) -> Callable[..., Iter
     return answer
 
 
-def main(port: int, log: Path) -> None:
+def finer(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterator[bytes]]:
+    """Return an application whose listings tell times in milliseconds, as those of MinIO and of Ceph's gateway do."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        for part in app(environ, start_response):
+            yield part.replace(b".000Z</LastModified>", b".123Z</LastModified>")
+
+    return answer
+
+
+def main(port: int, log: Path, *how: str) -> None:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # connections are kept, as S3 does
-    app = noting(DomainDispatcherApplication(create_backend_app), log)
+    app = DomainDispatcherApplication(create_backend_app)
+    app = noting(finer(app) if "finer" in how else app, log)
     server = make_server("127.0.0.1", port, app, threaded=True)
     sys.stdout.write("up\n")
     sys.stdout.flush()
@@ -182,4 +194,4 @@ def main(port: int, log: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
