@@ -174,9 +174,10 @@ class _Look:
             journal.turn.make_room()
             answer.release()
             found |= writable and self._lookout.be_seen(journal)
-            answer = journal.lease(self._gaps)
-            if isinstance(answer, Contended):
-                return answer
+            after = journal.lease(self._gaps)
+            if isinstance(after, Contended):
+                return after
+            answer = after
             found |= journal.refresh(wait=False)
         elif isinstance(answer, Sole):
             journal.turn.looked()
