@@ -98,7 +98,7 @@ async def without_reading(found: Access, kind: str, ask: Question | None) -> tup
     if kind != "exists" and found.origin.path.endswith("/"):
         return UNKNOWN, None  # where nothing is below it, what it is without the slash is looked at
     try:
-        info = await found.origin.stat_by_reading()  # HEAD may say what GET does not
+        info = await (found.origin.stat() if await found.is_got() else found.origin.stat_by_reading())
     except Exception:  # noqa: BLE001 - the file system's own method says what that means
         return UNKNOWN, None
     if info is None:
