@@ -41,8 +41,11 @@ help:
 demo: $(VENV)/demo.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	$(BIN)/jcache demo $(DEMO_ARGS)
 
-test: lint $(VENV)/ecosystem.stamp $(VENV)/debian.stamp
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+# Lint runs beside the tests, and is shown behind them: it has one processor only, and so has what ends last of the tests.
+test: $(VENV)/ecosystem.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
+	@$(MAKE) --no-print-directory lint > $(VENV)/lint.log 2>&1 & lint=$$!; \
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS); \
+	tests=$$?; wait $$lint; lint=$$?; cat $(VENV)/lint.log; exit $$((tests | lint))
 
 test-long: $(VENV)/ecosystem.stamp $(VENV)/root.stamp $(VENV)/jcache.stamp $(VENV)/debian.stamp
 	env -u PYTHONDONTWRITEBYTECODE JCACHE_TEST_LONG=1 $(BIN)/pytest -m "long or turns" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

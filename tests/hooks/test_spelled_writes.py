@@ -62,7 +62,7 @@ for b, change, spelling in cases:
 """
 
 
-@pytest.fixture(params=["s3", "webdav", "abfs", "ftp"])
+@pytest.fixture(params=["webdav", "abfs", *(pytest.param(name, marks=pytest.mark.long) for name in ("s3", "ftp"))])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict[str, Any], str, dict[str, str]]]:
     """Return protocol, options, and what names begin with at a server; and what is to be in the environment."""
     protocol, directory = request.param, tmp_path / "server"

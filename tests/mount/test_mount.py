@@ -175,7 +175,9 @@ def outputs(directory: Path, copy: Path, *, times: bool) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "origin", ["nginx", "xrootd", "s3", pytest.param("sftp", marks=pytest.mark.long)], indirect=True
+    "origin",
+    ["nginx", "s3", *(pytest.param(name, marks=pytest.mark.long) for name in ("xrootd", "sftp"))],
+    indirect=True,
 )
 def test_every_program_reads_what_the_origin_has(origin: Any, tmp_path: Path, cache_dir: Path) -> None:
     times = not isinstance(origin, S3Origin)

@@ -233,7 +233,7 @@ for number in range(40 if few else 60):
         *(pytest.param("many", size, 2.0, marks=pytest.mark.long) for size in ("5MB", "12MB")),
         *(pytest.param("few", size, points, marks=pytest.mark.long) for size, points in (("4MB", 3.0), ("16MB", 5.0))),
         ("many", "100MB", 0.0),
-        ("few", "40MB", 0.0),
+        pytest.param("few", "40MB", 0.0, marks=pytest.mark.long),
     ],
 )
 def test_it_says_what_real_runs_with_a_real_cache_did(

@@ -29,9 +29,6 @@ XROOTD = (
     "warm",
 )
 HTTP = ("stream-8k", "stream-256k", "small-files", "small-files-lan", "start", "ahead", "serving", "whatif")
-# What takes long, and goes the way of others that do not; `make test-long` and `make bench` run all.
-LONG = {"agc", "agc-ranges", "ahead", "peers", "profile", "replay", "seed-lan"}
-LONG |= {"serving", "small-files-lan", "stream-256k", "two", "warm"}
 
 
 def run(tmp_path, names, ways="origin,whole,local,jcache"):
@@ -60,15 +57,11 @@ def check(report, names):
     assert {*report["workloads"], *report["costs"]} == set(names)
 
 
-def short(names):
-    return tuple(name for name in names if name not in LONG)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [short(XROOTD), pytest.param(XROOTD, marks=pytest.mark.long)], ids=["short", "all"])
-def test_workloads_over_xrootd(tmp_path, xrootd_server, names):
-    report, shown = run(tmp_path, names)
-    check(report, names)
+@pytest.mark.long
+def test_workloads_over_xrootd(tmp_path, xrootd_server):
+    report, shown = run(tmp_path, XROOTD)
+    check(report, XROOTD)
     bars = {bar["bar"] for bar in report["checks"]}
     assert len(bars) >= 14
     assert "seed, cold, loopback / origin" in bars
