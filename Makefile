@@ -21,6 +21,8 @@ TEST_JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# pip compiles what it installs on one processor; what cannot be compiled is nobody's to import.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 SOURCES := $(shell find jcache plugins docs/man -type f ! -path '*/__pycache__/*')
 
 # What the tests and the demo use where Debian has it: a real XRootD daemon and its clients, a real nginx, strace to count
@@ -83,16 +85,18 @@ $(VENV)/python.stamp:
 $(VENV)/demo.stamp: EXTRAS := demo
 $(VENV)/test.stamp: EXTRAS := test
 $(VENV)/demo.stamp $(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
-	$(PIP) --only-binary=xrootd '.[$(EXTRAS),xrootd]' || { \
+	$(PIP) --no-compile --only-binary=xrootd '.[$(EXTRAS),xrootd]' || { \
 		echo "make: going on without XRootD: its client cannot be installed here" >&2; $(PIP) '.[$(EXTRAS)]'; }
+	@$(COMPILE)
 	@touch $@
 
 # The libraries that the tests are run with, beside what is there: found out all at once, pip would try versions for minutes.
 # DuckDB is of the version that its extension is for, whichever an earlier run has installed.
 $(VENV)/ecosystem.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip freeze --exclude jcache --exclude duckdb > $(VENV)/constraints.txt
-	$(PIP) --constraint $(VENV)/constraints.txt '.[ecosystem]' \
+	$(PIP) --no-compile --constraint $(VENV)/constraints.txt '.[ecosystem]' \
 		|| echo "make: going on without the libraries that are cached: their tests are skipped" >&2
+	@$(COMPILE)
 	@touch $@
 
 # ROOT takes long to download, and half a gigabyte.

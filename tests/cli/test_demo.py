@@ -44,7 +44,7 @@ def run_job(*arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", ["ttbar_0.root", "ttbar_1.root"])
+@pytest.mark.parametrize("name", ["ttbar_0.root", pytest.param("ttbar_1.root", marks=pytest.mark.long)])
 def test_dataset_has_947_columns_in_several_clusters(small, name):
     with uproot.open(small / name) as file:
         events = file["Events"]

@@ -41,7 +41,9 @@ def ranges(*starts):
 # -- between two runs ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rntuple", [False, True], ids=["ttree", "rntuple"])
+@pytest.mark.parametrize(
+    "rntuple", [pytest.param(False, id="ttree"), pytest.param(True, id="rntuple", marks=pytest.mark.long)]
+)
 def test_replaced_twice_between_runs(served, rntuple, run_python, tmp_path):
     """Same size, a second later: each run has the arrays of the file as it is then, and no byte of an older one."""
     path = served.directory / "events.root"

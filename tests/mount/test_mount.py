@@ -176,7 +176,7 @@ def outputs(directory: Path, copy: Path, *, times: bool) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "origin",
-    ["nginx", "s3", *(pytest.param(name, marks=pytest.mark.long) for name in ("xrootd", "sftp"))],
+    ["nginx", *(pytest.param(name, marks=pytest.mark.long) for name in ("xrootd", "s3", "sftp"))],
     indirect=True,
 )
 def test_every_program_reads_what_the_origin_has(origin: Any, tmp_path: Path, cache_dir: Path) -> None:

@@ -188,7 +188,9 @@ print(total)
 """
 
 
-@pytest.mark.parametrize("is_rntuple", [False, True], ids=["ttree", "rntuple"])
+@pytest.mark.parametrize(
+    "is_rntuple", [pytest.param(False, id="ttree", marks=pytest.mark.long), pytest.param(True, id="rntuple")]
+)
 def test_the_columns_that_a_loop_reads_are_fetched_ahead_in_files_that_nobody_has_read(
     nginx_server: Nginx,
     counting_proxy: Callable[..., CountingProxy],

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tests" / "conformance"))
 import runner
 from suites import SUITES
 
-LONG = {"universal_pathlib", "dask.bytes"}
+LONG = {"universal_pathlib", "dask.bytes", "fsspec-xrootd"}
 QUICK = [
     pytest.param(suite, id=suite.name, marks=[pytest.mark.long] * (suite.name in LONG))
     for suite in SUITES
