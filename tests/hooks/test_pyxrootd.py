@@ -699,6 +699,7 @@ show(file.read(1_000_000, 10, timeout=30), file.vector_read([(3_000_000, 5), (4_
 )
 
 
+@pytest.mark.long  # of a server that hangs the client itself says now and then something else than that it expired
 def test_who_waits_no_longer_than_so_long_is_told_in_time(served: Served, run_python: RunPython) -> None:
     process = served.server._process
     assert process is not None
